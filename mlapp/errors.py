@@ -1,0 +1,68 @@
+"""The one family of errors; each knows its HTTP status."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with one input: where, what arrived and what is allowed.
+
+    `row` is the row's label; None means that the fault is the whole table's.
+    """
+
+    input: str
+    got: str
+    allowed: str
+    row: Hashable | None = None
+
+    @property
+    def message(self) -> str:
+        """The fault without its row, for faces that show one row."""
+        return f"{self.input}: got {self.got}, expected {self.allowed}"
+
+    def __str__(self) -> str:
+        return self.message if self.row is None else f"row {self.row}, {self.message}"
+
+
+class MlappError(Exception):
+    """Any error that a person is told about; `status` is its HTTP status."""
+
+    status: ClassVar[int] = 500
+
+
+class InvalidInput(MlappError):
+    """Rows or texts that no prediction is made for; `faults` lists every reason."""
+
+    status = 422
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(map(str, self.faults)))
+
+
+class InvalidData(MlappError):
+    """A data set that no model can be trained on."""
+
+    status = 422
+
+
+class InvalidSettings(MlappError):
+    """An environment variable that cannot be used."""
+
+
+class ArtifactError(MlappError):
+    """A published version that cannot be opened; `mend` is the command that makes a new one."""
+
+    status = 503
+
+    def __init__(self, message: str, mend: str | None = None) -> None:
+        self.message, self.mend = message, mend
+        super().__init__(f"{message}. To mend it: {mend}" if mend else message)
+
+
+class ModelNotFound(ArtifactError):
+    """No such model or version is published."""
+
+    status = 404
