@@ -1,0 +1,405 @@
+"""Published versions of models on disk: publish, open, pin.
+
+    artifacts/<name>/<version>/manifest.json and the files it names
+    artifacts/<name>/pinned       the version to hold, where one is
+
+Versions are whole numbers from 1, as in the model repositories of TensorFlow Serving and Triton;
+the newest is served unless one is pinned. A version appears by one rename, so it is whole or not
+there. Nothing is deserialized before its SHA-256 holds. That guards against damage, not against
+malice: whoever can write the folder can make the model run code.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.schema import Schema
+from mlapp.settings import read_settings
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PIN = "pinned"
+TEMPORARY = ".publishing-"
+
+Task = Literal["regression", "text-classification"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_STALE_SECONDS = 24 * 3600
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Strict):
+    """The data a model was trained on: where from, its size, and the SHA-256 of its file."""
+
+    source: str
+    rows: int
+    columns: int
+    sha256: str
+
+
+class File(_Strict):
+    """A file of a version: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class Golden(_Strict):
+    """An input with the prediction that the version made for it when it was published."""
+
+    input: dict[str, JsonValue]
+    output: dict[str, JsonValue]
+
+
+class Manifest(_Strict):
+    """What a version is, how it was made, how good it is, and which files it has.
+
+    `training` holds every knob and seed, and under `command` the command that trains it anew.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=rf"^{_NAME.pattern}$")
+    task: Task
+    version: int = Field(ge=1)
+    created: AwareDatetime
+    libraries: dict[str, str]
+    data: Data
+    training: dict[str, JsonValue]
+    input_schema: Schema | None = None
+    labels: tuple[str, ...] | None = None
+    metrics: dict[str, JsonValue]
+    golden: tuple[Golden, ...]
+    files: dict[str, File]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An opened version: its manifest and the bytes of its files, all digests checked."""
+
+    path: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def size(self) -> int:
+        """The size of the version's files in bytes, without the manifest."""
+        return sum(file.size for file in self.manifest.files.values())
+
+
+# --- finding ---------------------------------------------------------------------------------
+
+
+def names(root: Path) -> list[str]:
+    """Return the names of the models with a published version, sorted."""
+    if not root.is_dir():
+        return []
+    return sorted(path.name for path in root.iterdir() if versions(root, path.name))
+
+
+def versions(root: Path, name: str) -> list[int]:
+    """Return the complete versions of a model, oldest first; none for an unknown name."""
+    return [
+        number
+        for number in _numbers(root / name)
+        if (root / name / str(number) / MANIFEST).is_file()
+    ]
+
+
+def pinned(root: Path, name: str) -> int | None:
+    """Return the version that is held, or None; `MLAPP_PINS` goes before `mlapp pin`."""
+    held = read_settings().pins.get(name)
+    if held is not None:
+        return held
+    try:
+        text = (root / name / PIN).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
+        raise ArtifactError(
+            f"{root / name / PIN} holds {text!r}, expected a version number", f"mlapp unpin {name}"
+        )
+    return int(text)
+
+
+def served_version(root: Path, name: str) -> int:
+    """Return the pinned version, or else the newest.
+
+    Raises:
+        ModelNotFound: nothing is published under the name, or the pinned version is not there.
+    """
+    found = versions(root, name)
+    if not found:
+        raise ModelNotFound(f"No complete version of {name!r} in {root}", train_command(name))
+    held = pinned(root, name)
+    if held is None:
+        return found[-1]
+    if held not in found:
+        there = ", ".join(map(str, found))
+        raise ModelNotFound(
+            f"{name} is pinned to version {held}; published are {there}", f"mlapp unpin {name}"
+        )
+    return held
+
+
+def task(root: Path, name: str) -> Task | None:
+    """Return a model's task, from its newest undamaged manifest; None if there is none."""
+    for number in reversed(versions(root, name)):
+        try:
+            return read_manifest(root / name / str(number)).task
+        except ArtifactError:
+            continue
+    return None
+
+
+def train_command(name: str) -> str:
+    """Return the command that publishes a new version under a name, as far as a name tells."""
+    module = "sentiment" if name.startswith("sentiment") else "regression"
+    return f"python -m training.{module}" + ("" if name == module else f" --name {name}")
+
+
+# --- opening ---------------------------------------------------------------------------------
+
+
+def open(root: Path, name: str, version: int | None = None) -> Artifact:  # noqa: A001
+    """Open a version, by default the one that is served.
+
+    Raises:
+        ModelNotFound: there is no such version.
+        ArtifactError: it is damaged or of another format; the message names the file.
+    """
+    version = served_version(root, name) if version is None else version
+    path = root / name / str(version)
+    if not (path / MANIFEST).is_file():
+        raise ModelNotFound(
+            f"There is no version {version} of {name!r} in {root}", train_command(name)
+        )
+    return _read(path, name, version)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a version's folder, and check that it is undamaged.
+
+    Raises:
+        ArtifactError: it is missing, damaged or of another format.
+    """
+    file = path / MANIFEST
+    mend = train_command(path.parent.name)
+    try:
+        raw = file.read_bytes()
+        content = json.loads(raw)
+        found = content["format"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ArtifactError(f"{file} cannot be read as a manifest: {error!r}", mend) from error
+    if found != FORMAT:
+        raise ArtifactError(
+            f"{file} has format {found!r}; this mlapp reads format {FORMAT}", "upgrade mlapp"
+        )
+    digest = content.pop("digest", None)
+    if raw != _serialize({**content, "digest": digest}) or digest != _sha256(_serialize(content)):
+        raise ArtifactError(f"{file} is damaged: its digest does not hold", mend)
+    try:
+        return Manifest.model_validate_json(_serialize(content))
+    except ValidationError as error:
+        raise ArtifactError(f"{file} is no valid manifest: {error}", mend) from error
+
+
+def _read(path: Path, name: str, version: int) -> Artifact:
+    manifest = read_manifest(path)
+    mend = str(manifest.training.get("command", train_command(name)))
+    if (manifest.name, manifest.version) != (name, version):
+        raise ArtifactError(
+            f"{path} holds version {manifest.version} of {manifest.name!r}: it was moved here", mend
+        )
+    extra = sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *manifest.files})
+    if extra:
+        raise ArtifactError(
+            f"{path} has files that its manifest does not name: {', '.join(extra)}", mend
+        )
+    files = {}
+    for file, entry in manifest.files.items():
+        try:
+            content = (path / file).read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{path / file} cannot be read: {error.strerror}", mend) from error
+        if len(content) != entry.size:
+            raise ArtifactError(
+                f"{path / file} has {len(content)} bytes, expected {entry.size}", mend
+            )
+        if _sha256(content) != entry.sha256:
+            raise ArtifactError(f"{path / file} is damaged: its digest does not hold", mend)
+        files[file] = content
+    return Artifact(path, manifest, files)
+
+
+# --- publishing ------------------------------------------------------------------------------
+
+
+def draft(
+    name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
+) -> Artifact:
+    """Return an unpublished artifact, numbered 1; `fields` are the manifest's others.
+
+    Args:
+        name: the model's name.
+        files: content by file name.
+        libraries: the distributions whose versions are written down.
+        fields: task, data, training, metrics, golden, and input_schema or labels.
+
+    Raises:
+        ArtifactError: the name cannot be used.
+    """
+    if not _NAME.fullmatch(name):
+        raise ArtifactError(
+            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
+            " digits, '-', '_' and '.', beginning with a letter or digit"
+        )
+    manifest = Manifest(
+        name=name,
+        version=1,
+        created=datetime.now(UTC).replace(microsecond=0),
+        libraries={library: library_version(library) for library in libraries},
+        files={file: File(size=len(data), sha256=_sha256(data)) for file, data in files.items()},
+        **fields,
+    )
+    return Artifact(Path(), manifest, dict(files))
+
+
+def publish(root: Path, drafted: Artifact, check: Callable[[Artifact], None]) -> Artifact:
+    """Publish a draft as the next version, and return it as it lies on disk.
+
+    The files are written into a temporary folder beside, read back and passed to `check`, and
+    become visible by one rename. Killed at any moment it leaves the served version as it was. Of
+    two publishers at once, the later takes the next number.
+
+    Args:
+        root: the artifact folder; it is made if need be.
+        drafted: what `draft` returned.
+        check: opens the model and replays its golden predictions; raises if anything is wrong.
+    """
+    name = drafted.manifest.name
+    parent = root / name
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(parent)
+    temporary = parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    temporary.mkdir()
+    try:
+        for file, content in drafted.files.items():
+            _write(temporary / file, content)
+        number = 0
+        while True:
+            number = max([number, *_numbers(parent)]) + 1
+            manifest = drafted.manifest.model_copy(update={"version": number})
+            stated = manifest.model_dump(mode="json")
+            stated["digest"] = _sha256(_serialize(stated))
+            _write(temporary / MANIFEST, _serialize(stated))
+            check(_read(temporary, name, number))
+            _sync_folder(temporary)
+            try:
+                temporary.rename(parent / str(number))
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+            else:
+                break
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(parent)
+    return _read(parent / str(number), name, number)
+
+
+def pin(root: Path, name: str, version: int) -> None:
+    """Hold a version: it is served, however many newer ones are published.
+
+    Raises:
+        ModelNotFound: there is no such version.
+    """
+    _require_no_setting(name)
+    found = versions(root, name)
+    if version not in found:
+        there = ", ".join(map(str, found)) or "none"
+        raise ModelNotFound(
+            f"There is no version {version} of {name!r} in {root}; published: {there}"
+        )
+    temporary = root / name / f"{TEMPORARY}{secrets.token_hex(8)}"
+    _write(temporary, f"{version}\n".encode())
+    temporary.replace(root / name / PIN)
+
+
+def unpin(root: Path, name: str) -> None:
+    """Release a held version: the newest is served again. Nothing happens where none is held.
+
+    Raises:
+        ModelNotFound: nothing is published under the name.
+    """
+    _require_no_setting(name)
+    if not versions(root, name):
+        raise ModelNotFound(f"No complete version of {name!r} in {root}")
+    (root / name / PIN).unlink(missing_ok=True)
+
+
+def _require_no_setting(name: str) -> None:
+    if name in read_settings().pins:
+        raise InvalidSettings(f"MLAPP_PINS holds a version of {name}: change it there")
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Return the whole numbers from 1 that name folders inside, ascending."""
+    if not _NAME.fullmatch(folder.name) or not folder.is_dir():
+        return []
+    found = (entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(int(entry) for entry in found if re.fullmatch(r"[1-9][0-9]*", entry, re.ASCII))
+
+
+def _serialize(content: Mapping[str, Any]) -> bytes:
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring renames to disk; folders cannot be synced everywhere, and need not be there."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what publishers left behind that were killed a day ago or more."""
+    for entry in folder.glob(f"{TEMPORARY}*"):
+        if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
