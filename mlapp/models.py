@@ -1,0 +1,40 @@
+"""Any published model, by its task.
+
+To add a model family: add its task to `artifacts.Task`, give its class `manifest`, `size` and
+`replay` as `RegressionModel` has, and add it to `open_model` and `headline`.
+"""
+
+from pathlib import Path
+from typing import TypeAlias
+
+from mlapp import artifacts
+from mlapp.artifacts import Artifact, Manifest
+from mlapp.errors import ArtifactError
+from mlapp.regression import RegressionModel
+
+Model: TypeAlias = RegressionModel
+
+
+def open_model(root: Path, name: str, version: int | None = None) -> Model:
+    """Open a published model of any task, by default the version that is served.
+
+    Raises:
+        ArtifactError: it cannot be opened; the message says why and how to mend it.
+    """
+    return from_artifact(artifacts.open(root, name, version))
+
+
+def from_artifact(artifact: Artifact) -> Model:
+    """Load the model of an opened artifact.
+
+    Raises:
+        ArtifactError: it cannot be loaded, or nothing here serves its task.
+    """
+    if artifact.manifest.task == "regression":
+        return RegressionModel(artifact)
+    raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
+
+
+def headline(manifest: Manifest) -> tuple[str, float]:
+    """Return the name and value of the metric that tells most about a model."""
+    return "cross-validated R²", float(str(manifest.metrics["r2"]))

@@ -1,0 +1,223 @@
+"""A published linear regression: predict with an interval, explain exactly, ask what if.
+
+The prediction is a least-squares fit on standardised encoded columns z (n, k):
+
+    prediction = intercept + z @ coefficients
+
+so the intercept is the mean of the training outputs, and coefficient times z is what a column
+adds to it: the exact Shapley values of a linear model with independent inputs (Strumbelj and
+Kononenko, 2014).
+
+The interval is prediction +- q * sqrt(1 + h(z)), with h(z) = 1/n + z' (Z'Z)^-1 z the leverage of
+a new row, so that it widens away from the training data as the least-squares interval does. q is
+not taken from the t distribution but is the conformal quantile of the leave-one-out residuals
+divided by the same factor (the jackknife of Lei et al., "Distribution-free predictive inference
+for regression", 2018, with studentized residuals as in Vovk, Gammerman and Shafer, "Algorithmic
+learning in a random world", 2005): no normal distribution is assumed.
+"""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import sklearn
+
+from mlapp import artifacts
+from mlapp.artifacts import Artifact
+from mlapp.errors import ArtifactError
+from mlapp.schema import Checked, Floats, Number, Rows
+
+COLUMNS = ("prediction", "lower", "upper")
+MODEL, INTERVAL, REPORT = "model.joblib", "interval.npz", "report.json"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What the interval needs: its level, q, the number of training rows, and (Z'Z)^-1 (k, k)."""
+
+    level: float
+    quantile: float
+    rows: int
+    inverse: Floats
+
+    def leverage(self, standardised: Floats) -> Floats:
+        """Return h(z) for each of n standardised rows (n, k)."""
+        spread: Floats = np.sum((standardised @ self.inverse) * standardised, axis=1)
+        return 1 / self.rows + spread
+
+    def half_width(self, standardised: Floats) -> Floats:
+        """Return half the interval's width for each of n standardised rows (n, k)."""
+        half: Floats = self.quantile * np.sqrt(1 + self.leverage(standardised))
+        return half
+
+    def dump(self) -> bytes:
+        """Return the interval as the bytes of an .npz file."""
+        file = io.BytesIO()
+        np.savez(
+            file, level=self.level, quantile=self.quantile, rows=self.rows, inverse=self.inverse
+        )
+        return file.getvalue()
+
+    @classmethod
+    def load(cls, content: bytes) -> "Interval":
+        """Read what `dump` returned."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            level, quantile, rows = (file[key].item() for key in ("level", "quantile", "rows"))
+            return cls(level, quantile, rows, file["inverse"])
+
+
+class RegressionModel:
+    """A regression model: `manifest` says what it is, `schema` what it takes."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        """Load the model from an opened artifact.
+
+        Raises:
+            ArtifactError: it is no regression, or was saved by another scikit-learn.
+        """
+        manifest = artifact.manifest
+        command = str(manifest.training.get("command")) or None
+        if manifest.input_schema is None or manifest.task != "regression":
+            raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
+        saved = manifest.libraries.get("scikit-learn", "an unknown version")
+        if saved.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+            raise ArtifactError(
+                f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and"
+                f" {sklearn.__version__} is installed, which may read it wrongly",
+                f'pip install "scikit-learn=={saved}", or train anew: {command}',
+            )
+        self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
+        self._report = artifact.files[REPORT]
+        self.interval = Interval.load(artifact.files[INTERVAL])
+        pipeline = joblib.load(io.BytesIO(artifact.files[MODEL]))
+        scaler, regression = pipeline["scale"], pipeline["regress"]
+        self._mean, self._scale = scaler.mean_, scaler.scale_
+        self._coefficients, self._intercept = regression.coef_, float(regression.intercept_)
+
+    def check(self, rows: Rows | Checked) -> Checked:
+        """Return checked rows; those that are checked already pass through.
+
+        Raises:
+            InvalidInput: with every fault of every row.
+        """
+        return rows if isinstance(rows, Checked) else self.schema.check(rows)
+
+    def predict(self, rows: Rows | Checked) -> pd.DataFrame:
+        """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
+
+        Raises:
+            InvalidInput: with every fault of every row.
+        """
+        checked = self.check(rows)
+        return pd.DataFrame(self.predict_array(checked), checked.index, list(COLUMNS))
+
+    def predict_array(self, checked: Checked) -> Floats:
+        """Predict checked rows as (n, 3): prediction, lower, upper."""
+        standardised = self._standardise(checked)
+        prediction = self._intercept + standardised @ self._coefficients
+        half = self.interval.half_width(standardised)
+        return np.column_stack([prediction, prediction - half, prediction + half])
+
+    def explain(self, rows: Rows | Checked) -> pd.DataFrame:
+        """Explain n rows: a column baseline and one per input; each row sums to its prediction.
+
+        The baseline is the mean output in training; an input's column is what its value adds.
+
+        Raises:
+            InvalidInput: with every fault of every row.
+        """
+        checked = self.check(rows)
+        added = self._standardise(checked) * self._coefficients
+        columns = {"baseline": np.full(len(added), self._intercept)}
+        columns |= {name: part.sum(axis=1) for name, part in self.schema.split(added)}
+        return pd.DataFrame(columns, index=checked.index)
+
+    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> pd.DataFrame:
+        """Move one input of a row across its training range, the others held.
+
+        Args:
+            row: the row that is varied; the range is widened to hold its value.
+            name: the input that moves. A category takes each of its values.
+            points: how many values a number takes, 2 or more.
+
+        Returns:
+            Columns: the input's name, prediction, lower, upper.
+        """
+        spec = self.schema[name]
+        if isinstance(spec, Number):
+            current = self.check([row]).values[name][0]
+            ends = [spec.minimum, spec.maximum] + ([] if math.isnan(current) else [current])
+            moved: list[Any] = np.linspace(min(ends), max(ends), points).tolist()
+        else:
+            moved = list(spec.categories)
+        predicted = self.predict([{**row, name: value} for value in moved])
+        return pd.concat([pd.Series(moved, name=name), predicted], axis=1)
+
+    @property
+    def baseline(self) -> float:
+        """The mean output in training."""
+        return self._intercept
+
+    @property
+    def level(self) -> float:
+        """The share of rows that the interval is meant to hold, between 0 and 1."""
+        return self.interval.level
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals a prediction deserves: two significant digits of its half-width."""
+        if self.interval.quantile == 0:
+            return self.schema.output.decimals
+        return max(0, 1 - math.floor(math.log10(self.interval.quantile)))
+
+    def format(self, value: float) -> str:
+        """Return a prediction as text, in the precision that the data supports."""
+        return f"{value:,.{self.decimals}f}" if abs(value) < 1e15 else f"{value:.6g}"
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """What training measured, for pictures.
+
+        `held_out`: lists actual, predicted, lower and upper, each row predicted by a fit that did
+        not see it (a sample of them where they are many); `coefficients`: a list of term,
+        estimate, lower and upper, in the inputs' own units.
+        """
+        report: dict[str, Any] = json.loads(self._report)
+        return report
+
+    def replay(self) -> None:
+        """Predict the golden rows again.
+
+        Raises:
+            ArtifactError: a prediction differs from the published one by more than 1 in 1e9.
+        """
+        golden = self.manifest.golden
+        expected = np.array([[row.output[key] for key in COLUMNS] for row in golden], dtype=float)
+        found = self.predict([row.input for row in golden]).to_numpy()
+        if not np.allclose(found, expected, rtol=1e-9, atol=1e-12):
+            raise ArtifactError(
+                f"Version {self.manifest.version} of {self.manifest.name!r} does not repeat its"
+                " golden predictions",
+                str(self.manifest.training.get("command")),
+            )
+
+    def _standardise(self, checked: Checked) -> Floats:
+        standardised: Floats = (self.schema.encode(checked) - self._mean) / self._scale
+        return standardised
+
+
+def open_regression(root: Path, name: str, version: int | None = None) -> RegressionModel:
+    """Open a published regression model, by default the version that is served.
+
+    Raises:
+        ArtifactError: it cannot be opened; the message says why and how to mend it.
+    """
+    return RegressionModel(artifacts.open(root, name, version))

@@ -1,0 +1,1 @@
+"""Training: read data, fit, measure, publish. Nothing here is imported when serving."""

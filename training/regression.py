@@ -1,0 +1,298 @@
+"""Train a linear regression on any table, and publish it.
+
+python -m training.regression [--data FILE] [--target COLUMN] [--name NAME] [--artifacts DIR]
+"""
+
+import argparse
+import io
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from scipy import stats
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.model_selection import KFold
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mlapp import artifacts
+from mlapp.artifacts import Artifact
+from mlapp.errors import InvalidData, MlappError
+from mlapp.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
+from mlapp.schema import Category, Floats, Number, Schema
+from mlapp.settings import read_settings
+from training.tables import Say, learn_schema, prepare, read_table
+
+DATA = Path(__file__).resolve().parents[1] / "data" / "linear_regression_dataset.csv"
+TARGET = "output"
+NAME = "regression"
+LEVEL = 0.9  # the share of new rows that the interval is to hold
+FOLDS = 10  # of the cross-validation
+SEED = 0  # of the folds' shuffling, and of the sample of held-out rows
+HELD_OUT_SHOWN = 2000  # held-out rows that are kept for the pictures
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A least-squares fit: the pipeline, its interval, and its leave-one-out residuals."""
+
+    pipeline: Pipeline
+    interval: Interval
+
+    def predict(self, encoded: Floats) -> Floats:
+        """Return prediction, lower and upper (n, 3) for encoded rows (n, k)."""
+        prediction = self.pipeline.predict(encoded)
+        half = self.interval.half_width(self.pipeline["scale"].transform(encoded))
+        return np.column_stack([prediction, prediction - half, prediction + half])
+
+
+def fit(encoded: Floats, output: Floats, level: float = LEVEL) -> Fit:
+    """Fit on encoded rows (n, k), and calibrate the interval on leave-one-out residuals.
+
+    `mlapp.regression` says how the interval is made, and from where.
+
+    Raises:
+        InvalidData: there are too few rows for an interval of that level.
+    """
+    pipeline = Pipeline([("scale", StandardScaler()), ("regress", LinearRegression())])
+    pipeline.fit(encoded, output)
+    standardised = pipeline["scale"].transform(encoded)
+    rows = len(output)
+    inverse = np.linalg.pinv(standardised.T @ standardised, hermitian=True)
+    leverage = Interval(level, math.nan, rows, inverse).leverage(standardised)
+    # A row that the fit passes through has no leave-one-out residual; it counts as the largest.
+    room = np.where(leverage < 1 - 1e-9, 1 - leverage, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        residuals = np.abs(output - pipeline.predict(encoded)) / np.sqrt(room)
+    residuals[room == 0] = np.inf
+    rank = math.ceil((rows + 1) * level)
+    quantile = float(np.sort(residuals)[rank - 1]) if rank <= rows else math.inf
+    if not math.isfinite(quantile):
+        raise InvalidData(
+            f"{rows} rows are too few for {encoded.shape[1]} columns and their intervals"
+        )
+    return Fit(pipeline, Interval(level, quantile, rows, inverse))
+
+
+def cross_validate(encoded: Floats, output: Floats, folds: int, level: float, seed: int) -> Floats:
+    """Predict every row by a fit that did not see it: (n, 3), prediction, lower, upper."""
+    predicted = np.empty((len(output), 3))
+    for train, test in KFold(folds, shuffle=True, random_state=seed).split(encoded):
+        predicted[test] = fit(encoded[train], output[train], level).predict(encoded[test])
+    return predicted
+
+
+def measure(fitted: Fit, encoded: Floats, output: Floats, held_out: Floats) -> dict[str, float]:
+    """Return the metrics; all but `r2_in_sample` and the half-width are of held-out rows."""
+    prediction, lower, upper = held_out.T
+    return {
+        "r2": r2_score(output, prediction),
+        "rmse": root_mean_squared_error(output, prediction),
+        "mae": mean_absolute_error(output, prediction),
+        "coverage": float(np.mean((lower <= output) & (output <= upper))),
+        "r2_in_sample": fitted.pipeline.score(encoded, output),
+        "half_width": fitted.interval.quantile,
+    }
+
+
+def coefficients(
+    fitted: Fit, schema: Schema, encoded: Floats, output: Floats
+) -> list[dict[str, Any]]:
+    """Return term, estimate, lower and upper in the inputs' own units, the intercept first.
+
+    The limits are those of least squares with the t distribution (Draper and Smith, "Applied
+    regression analysis", 1998, chapter 5), at the interval's level.
+    """
+    scaler, regression = fitted.pipeline["scale"], fitted.pipeline["regress"]
+    rows, interval = len(output), fitted.interval
+    estimates = regression.coef_ / scaler.scale_
+    shift = scaler.mean_ / scaler.scale_
+    intercept = regression.intercept_ - estimates @ scaler.mean_
+    freedom = max(1, rows - 1 - np.linalg.matrix_rank(interval.inverse))
+    variance = np.sum((output - fitted.pipeline.predict(encoded)) ** 2) / freedom
+    errors = np.sqrt(variance * np.diag(interval.inverse)) / scaler.scale_
+    error = math.sqrt(variance * (1 / rows + shift @ interval.inverse @ shift))
+    limit = stats.t.ppf((1 + interval.level) / 2, freedom)
+    return [
+        {
+            "term": term,
+            "estimate": estimate,
+            "lower": estimate - limit * e,
+            "upper": estimate + limit * e,
+        }
+        for term, estimate, e in zip(
+            ["(intercept)", *schema.terms],
+            map(float, [intercept, *estimates]),
+            map(float, [error, *errors]),
+            strict=True,
+        )
+    ]
+
+
+def golden_rows(schema: Schema) -> list[dict[str, Any]]:
+    """Return a typical row and rows along the quantiles; none is a row of the training data."""
+    rows = [schema.typical]
+    for place in range(5):
+        row: dict[str, Any] = {}
+        for spec in schema.inputs:
+            if isinstance(spec, Number):
+                row[spec.name] = spec.quantiles[place]
+            else:
+                row[spec.name] = spec.categories[place % len(spec.categories)]
+        rows.append(row)
+    missing = {spec.name: None for spec in schema.inputs if spec.missing}
+    return rows + ([schema.typical | missing] if missing else [])
+
+
+def drop_dependent(inputs: pd.DataFrame, schema: Schema, say: Say) -> tuple[pd.DataFrame, Schema]:
+    """Leave out numbers that are sums of others, which no fit can tell apart from them."""
+    encoded = StandardScaler().fit_transform(schema.encode(schema.check(inputs)))
+    kept: list[Number | Category] = []
+    columns, rank = np.empty((len(inputs), 0)), 0
+    for spec, (name, part) in zip(schema.inputs, schema.split(encoded), strict=True):
+        wider = np.hstack([columns, part])
+        wider_rank = int(np.linalg.matrix_rank(wider, tol=1e-9 * math.sqrt(wider.size)))
+        if wider_rank == rank:
+            say(f"Left out column {name}: it is a linear combination of the columns before it")
+            continue
+        kept.append(spec)
+        columns, rank = wider, wider_rank
+    names = [spec.name for spec in kept]
+    return inputs[names], Schema(inputs=tuple(kept), output=schema.output)
+
+
+def train(
+    data: Path,
+    target: str = TARGET,
+    name: str = NAME,
+    root: Path | None = None,
+    *,
+    command: str = "python -m training.regression",
+    say: Say = print,
+) -> Artifact:
+    """Train on a table and publish the model as the next version of `name`.
+
+    Args:
+        data: the table's file.
+        target: the column to predict.
+        name: the model's name.
+        root: the artifact folder; by default that of the settings.
+        command: the command that trains it anew, for the manifest.
+        say: called with each line of the report.
+
+    Raises:
+        InvalidData: the table cannot be trained on; the message names the column.
+        ArtifactError: the name cannot be used, or the folder cannot be published to.
+    """
+    root = read_settings().artifacts if root is None else root
+    table, about = read_table(data)
+    say(f"Read {about.rows:,} rows and {about.columns} columns from {data}")
+    inputs, target_column = prepare(table, target, say)
+    schema = learn_schema(inputs, target_column)
+    inputs, schema = drop_dependent(inputs, schema, say)
+    output: Floats = np.asarray(target_column, dtype=np.float64)
+    checked = schema.check(inputs)
+    encoded = schema.encode(checked)
+    needed = max(20, 2 * encoded.shape[1] + 10)
+    if len(output) < needed:
+        raise InvalidData(
+            f"{data} has {len(output)} usable rows; its inputs need at least {needed}"
+        )
+    say(f"Fitting {target} on {len(schema.inputs)} inputs: {', '.join(schema.names)}")
+
+    fitted = fit(encoded, output)
+    held_out = cross_validate(encoded, output, FOLDS, LEVEL, SEED)
+    metrics = measure(fitted, encoded, output, held_out)
+    shown = np.arange(len(output))
+    if len(shown) > HELD_OUT_SHOWN:
+        shown = np.sort(np.random.default_rng(SEED).choice(shown, HELD_OUT_SHOWN, replace=False))
+    report = {
+        "held_out": {"actual": output[shown].tolist()}
+        | {key: held_out[shown, place].tolist() for place, key in enumerate(COLUMNS)},
+        "coefficients": coefficients(fitted, schema, encoded, output),
+    }
+    model_file = io.BytesIO()
+    joblib.dump(fitted.pipeline, model_file)
+    fields: dict[str, Any] = {
+        "task": "regression",
+        "data": about,
+        "training": {
+            "command": command,
+            "target": target,
+            "rows_used": len(output),
+            "level": LEVEL,
+            "folds": FOLDS,
+            "seed": SEED,
+        },
+        "input_schema": schema,
+        "metrics": metrics,
+    }
+    files = {
+        MODEL: model_file.getvalue(),
+        INTERVAL: fitted.interval.dump(),
+        REPORT: json.dumps(report, allow_nan=False).encode(),
+    }
+    libraries = ("mlapp", "numpy", "scikit-learn", "joblib")
+    model = RegressionModel(artifacts.draft(name, files, libraries, golden=(), **fields))
+    rows = golden_rows(schema)
+    predicted = model.predict(rows).to_dict("records")
+    golden = [{"input": row, "output": out} for row, out in zip(rows, predicted, strict=True)]
+    drafted = artifacts.draft(name, files, libraries, golden=golden, **fields)
+    published = artifacts.publish(
+        root, drafted, lambda artifact: RegressionModel(artifact).replay()
+    )
+
+    say(f"R² in sample        {metrics['r2_in_sample']:.7f}")
+    say(f"On held-out rows, {FOLDS}-fold cross-validation:")
+    say(f"  R²                {metrics['r2']:.4f}")
+    say(f"  RMSE              {metrics['rmse']:.6g}")
+    say(f"  MAE               {metrics['mae']:.6g}")
+    say(f"  {LEVEL:.0%} interval      holds {metrics['coverage']:.1%} of the rows")
+    say(f"Published {published.path}")
+    return published
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status, 1 when nothing was published."""
+    parser = argparse.ArgumentParser(prog="python -m training.regression", description=__doc__)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DATA,
+        help="a CSV, TSV or Parquet file (default: the shipped table)",
+    )
+    parser.add_argument(
+        "--target", default=TARGET, help="the column to predict (default: %(default)s)"
+    )
+    parser.add_argument("--name", default=NAME, help="the model's name (default: %(default)s)")
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
+    )
+    options = parser.parse_args(arguments)
+    command = "python -m training.regression"
+    for flag, value, default in (
+        ("--data", options.data, DATA),
+        ("--target", options.target, TARGET),
+        ("--name", options.name, NAME),
+    ):
+        command += f" {flag} {value}" if value != default else ""
+    try:
+        train(options.data, options.target, options.name, options.artifacts, command=command)
+    except MlappError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
