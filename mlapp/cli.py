@@ -1,0 +1,108 @@
+"""The `mlapp` command: list, verify and pin published models.
+
+Exit status: 0 done, 1 something failed, 2 the command line is wrong.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mlapp import artifacts, models
+from mlapp.errors import MlappError, ModelNotFound
+from mlapp.settings import read_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="mlapp", description="Published models, seen and held.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("models", help="list every published version")
+    verify = commands.add_parser("verify", help="check digests and replay golden predictions")
+    verify.add_argument("name", nargs="?", metavar="NAME", help="a model (default: all)")
+    pin = commands.add_parser("pin", help="hold a version, however many newer are published")
+    pin.add_argument("name", metavar="NAME")
+    pin.add_argument("version", metavar="VERSION", type=int)
+    unpin = commands.add_parser("unpin", help="serve the newest version again")
+    unpin.add_argument("name", metavar="NAME")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "models":
+            return list_models()
+        if options.command == "verify":
+            return verify_models(options.name)
+        root = read_settings().artifacts
+        if options.command == "pin":
+            artifacts.pin(root, options.name, options.version)
+        else:
+            artifacts.unpin(root, options.name)
+        print(f"{options.name}: version {artifacts.served_version(root, options.name)} is served")
+    except MlappError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def list_models() -> int:
+    """Print a line for each published version; those that do not open say why below."""
+    root = read_settings().artifacts
+    lines = [("NAME", "VERSION", "TASK", "CREATED (UTC)", "QUALITY", "SIZE", "OPENS", "SERVED")]
+    troubles = []
+    for name in artifacts.names(root):
+        try:
+            served = artifacts.served_version(root, name)
+            held = artifacts.pinned(root, name) is not None
+        except MlappError as error:
+            served, held = 0, False
+            troubles.append(str(error))
+        for version in artifacts.versions(root, name):
+            task = created = quality = size = "?"
+            try:
+                path = root / name / str(version)
+                manifest = artifacts.read_manifest(path)
+                task, created = manifest.task, f"{manifest.created:%Y-%m-%d %H:%M}"
+                metric, value = models.headline(manifest)
+                quality = f"{metric} {value:.4f}"
+                size = f"{sum(file.size for file in manifest.files.values()) / 1000:,.0f} kB"
+                models.open_model(root, name, version)
+                opens = "yes"
+            except MlappError as error:
+                opens = "no"
+                troubles.append(str(error))
+            mark = ("pinned" if held else "yes") if version == served else ""
+            lines.append((name, str(version), task, created, quality, size, opens, mark))
+    if len(lines) == 1:
+        print(f"No models in {root}. Train one: python -m training.regression")
+        return 0
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    for trouble in troubles:
+        print(trouble)
+    return 0
+
+
+def verify_models(name: str | None) -> int:
+    """Open every version of a model, or of all, and replay its golden predictions.
+
+    Raises:
+        ModelNotFound: there is nothing to verify.
+    """
+    root = read_settings().artifacts
+    chosen = [name] if name else artifacts.names(root)
+    found = [(each, version) for each in chosen for version in artifacts.versions(root, each)]
+    if not found:
+        raise ModelNotFound(f"No complete version of {name or 'any model'} in {root}")
+    status = 0
+    for each, version in found:
+        try:
+            models.open_model(root, each, version).replay()
+            print(f"{each} {version}: ok")
+        except MlappError as error:
+            status = 1
+            print(f"{each} {version}: FAILED: {error}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
