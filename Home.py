@@ -1,0 +1,91 @@
+"""The dashboard's entry script: navigation, and the home page.
+
+streamlit run Home.py
+"""
+
+from pathlib import Path
+
+import streamlit as st
+
+import mlapp
+from mlapp import artifacts, loaders, models
+from mlapp.errors import ArtifactError
+from mlapp.settings import read_settings
+
+ICON = Path(mlapp.__file__).with_name("icon.png")
+REGRESSION = st.Page(
+    "pages/regression.py",
+    title="Regression",
+    icon=":material/show_chart:",
+    help="Enter a row of values; get a prediction with its interval, its reasons and a what-if.",
+)
+PAGES = {"regression": REGRESSION}
+
+
+def home() -> None:
+    """Show every published model: how good it is, where to use it, or why it cannot be used."""
+    st.title("Models", icon=":material/deployed_code:")
+    st.caption("Every published model, how good it is on data it was not trained on, and its page.")
+    names = loaders.model_names()
+    if not names:
+        st.info(
+            f"There is no model in `{read_settings().artifacts}` yet. Train one with"
+            " `python -m training.regression`; it appears here without a restart.",
+            title="No model is published",
+            icon=":material/inventory_2:",
+        )
+    with st.grid(2, min_column_width=320):
+        for name in names:
+            with st.container(border=True, height="stretch", key=f"_card_{name}"):
+                show_card(name)
+
+
+def show_card(name: str) -> None:
+    """Show one model."""
+    try:
+        model = loaders.load_model(name)
+    except ArtifactError as error:
+        st.subheader(name)
+        show_refusal(error, "This model cannot be opened")
+        return
+    manifest = model.manifest
+    metric, quality = models.headline(manifest)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(name)
+        st.badge(f"version {manifest.version}")
+        if artifacts.pinned(read_settings().artifacts, name) is not None:
+            st.badge("pinned", icon=":material/keep:", color="orange")
+    st.metric(
+        metric[0].upper() + metric[1:],
+        f"{quality:.3f}",
+        help="1 is perfect, 0 is no better than the mean",
+    )
+    st.markdown(
+        f"Trained on **{manifest.data.rows:,}** rows, {manifest.created:%d %B %Y, %H:%M} UTC."
+    )
+    refusal = loaders.refused(name)
+    if refusal:
+        show_refusal(
+            refusal, f"Version {manifest.version} stays in use: a newer one cannot be opened"
+        )
+    st.space("stretch")
+    page = PAGES[manifest.task]
+    st.page_link(page, label=f"Use {name}", query_params={"_model": name})
+
+
+def show_refusal(error: ArtifactError, title: str) -> None:
+    """Show why a version cannot be opened, and the command that mends it."""
+    st.error(error.message, title=title, icon=":material/broken_image:")
+    if error.mend:
+        st.caption("To mend it:")
+        st.code(error.mend, language="bash")
+
+
+st.session_state["_home"] = True
+# Of our own, and before the navigation: the icon of a page would be fetched from elsewhere.
+st.set_page_config(page_title="mlapp", page_icon=str(ICON), layout="wide")
+page = st.navigation(
+    [st.Page(home, title="Home", icon=":material/home:", default=True), *PAGES.values()],
+    position="top",
+)
+page.run()

@@ -1,0 +1,294 @@
+"""Regression page: a row of values in; a prediction, its interval and its reasons out.
+
+Keys and address parameters are the inputs' names; what begins with `_` is the page's own.
+"""
+
+import runpy
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from mlapp import charts, loaders
+from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.schema import Number
+
+KEPT = 1000  # predictions in the history of a session
+
+state = st.session_state
+
+# Streamlit runs this file alone when a process's first visitor opens the page by its address.
+if "_home" not in state:
+    runpy.run_path(str(Path(__file__).parents[1] / "Home.py"))
+    st.stop()
+
+
+def forget_inputs() -> None:
+    """Let the widgets of another model begin with its own typical values."""
+    for key in ("_row", *state.get("_inputs_shown", ())):
+        state.pop(key, None)
+
+
+def as_text(value: float | str | None) -> str:
+    """Write a value for the page's address, so that it reads back as the same value."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return value or ""
+
+
+def show_invalid(error: InvalidInput, title: str) -> None:
+    """List what is wrong with the values."""
+    st.error("\n".join(f"- {fault.message}" for fault in error.faults), title=title)
+
+
+st.title("Regression", icon=":material/show_chart:")
+names = loaders.model_names("regression")
+if not names:
+    st.info("Train a model with `python -m training.regression`.", title="No model is published")
+    st.stop()
+
+# An address that this page did not write itself: a link was opened, or the browser went back.
+address = st.query_params.to_dict()
+arrived = bool(address) and address != state.get("_address")
+state["_address"] = address
+default = "regression" if "regression" in names else names[0]
+if arrived:
+    asked = address.get("_model", default)
+    if asked not in names:
+        st.error(f"The link asks for the model {asked!r}; there are {', '.join(names)}.")
+        st.stop()
+    if asked != state.get("_model", default):
+        forget_inputs()
+    state["_model"] = asked
+name = state.setdefault("_model", default)
+if len(names) > 1:
+    name = st.selectbox(
+        "Model", names, key="_model", on_change=forget_inputs, persist_state="session", width=320
+    )
+
+try:
+    model = loaders.load_regression(name)
+except ArtifactError as error:
+    st.error(error.message, title=f"The model {name} cannot be opened")
+    if error.mend:
+        st.caption("To mend it:")
+        st.code(error.mend, language="bash")
+    st.stop()
+schema, manifest = model.schema, model.manifest
+if refusal := loaders.refused(name):
+    st.warning(str(refusal), title=f"Version {manifest.version} stays in use")
+
+row = state.get("_row")
+fresh = False
+if arrived and (linked := {key: address[key] for key in schema.names if key in address}):
+    try:
+        schema.check([schema.typical | linked])
+        row = linked if len(linked) == len(schema.names) else None
+        fresh = row is not None
+    except InvalidInput as error:
+        show_invalid(error, "The link has values that cannot be used")
+        linked = {key: linked[key] for key in linked.keys() - {f.input for f in error.faults}}
+        row = None
+    seeded = schema.check([schema.typical | linked]).row(0)
+    state.update({key: seeded[key] for key in linked})
+state["_inputs_shown"] = schema.names
+
+predict_tab, about_tab = st.tabs(
+    ["Predict", "About this model"], key=f"_tabs_{name}", on_change="rerun"
+)
+
+with predict_tab:
+    entry, reasons = st.columns([2, 3], gap="large")
+    with entry, st.form("_form"):
+        with st.grid(2, min_column_width=150):
+            for spec in schema.inputs:
+                if spec.name not in state or spec.parse(state[spec.name]) is None:
+                    state[spec.name] = spec.typical
+                if isinstance(spec, Number):
+                    st.number_input(
+                        spec.name,
+                        value=None,
+                        step=spec.step,
+                        format="%g",
+                        key=spec.name,
+                        help=f"In training: {spec.minimum:.12g} to {spec.maximum:.12g}"
+                        + (", or nothing" if spec.missing else ""),
+                        persist_state="session",
+                    )
+                else:
+                    st.selectbox(
+                        spec.name,
+                        [*spec.categories, *([None] if spec.missing else [])],
+                        format_func=lambda value: "not known" if value is None else value,
+                        key=spec.name,
+                        help=f"{len(spec.categories)} categories were seen in training",
+                        persist_state="session",
+                    )
+        if st.form_submit_button("Predict", key="predict", type="primary"):
+            row, fresh = {key: state[key] for key in schema.names}, True
+
+    answer = None
+    if row is not None:
+        try:
+            checked = model.check([row])
+            answer = model.predict(checked).iloc[0]
+        except InvalidInput as error:
+            with entry:
+                show_invalid(error, "Please enter valid values")
+            row = None
+    state["_row"] = row
+
+    if answer is not None:
+        values = checked.row(0)
+        lower, prediction, upper = (
+            model.format(answer[key]) for key in ("lower", "prediction", "upper")
+        )
+        if fresh:
+            written = {key: as_text(value) for key, value in values.items()} | {"_model": name}
+            st.query_params.from_dict(written)
+            state["_address"] = written
+            entered = {"time": datetime.now(UTC), "model": name, "version": manifest.version}
+            history = [*state.get("_history", []), entered | values | answer.to_dict()]
+            state["_history"] = history[-KEPT:]
+        with entry:
+            with st.container(border=True):
+                st.metric(f"Predicted {schema.output.name}", prediction)
+                st.markdown(f"{model.level:.0%} interval: **{lower}** to **{upper}**")
+                st.caption(
+                    f"{model.level:.0%} of new rows are expected to lie in their interval. The"
+                    " address of this page holds the values: share it to share the prediction."
+                )
+            if checked.notices:
+                st.warning(
+                    "\n".join(f"- {notice.message}" for notice in checked.notices),
+                    title="Predicted beyond what was seen",
+                )
+        with reasons:
+            st.subheader("Why this prediction")
+            explained = model.explain(checked).iloc[0]
+            st.altair_chart(
+                charts.contributions(model, explained),
+                alt=f"What each input adds to the mean {schema.output.name}",
+            )
+            st.caption(
+                f"From the mean, {model.format(model.baseline)}, to {prediction}: what each value"
+                " adds, exactly."
+            )
+
+            @st.fragment
+            def show_what_if() -> None:
+                """Let one input move, without running the rest of the page again."""
+                moving = st.selectbox("Input to move", schema.names, key=f"_what_if_{name}")
+                moved = model.what_if(values, moving)
+                st.altair_chart(
+                    charts.what_if(model, moved, values[moving], answer["prediction"]),
+                    alt=f"Predicted {schema.output.name} as {moving} moves",
+                )
+                st.caption("The other inputs are held. The band is the interval.")
+
+            st.subheader("What if")
+            show_what_if()
+    else:
+        with reasons:
+            st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
+
+    past = [entered for entered in state.get("_history", []) if entered["model"] == name]
+    if past:
+        st.subheader("This session's predictions")
+        table = pd.DataFrame(past[::-1])
+        shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
+        st.dataframe(
+            table.drop(columns="model"),
+            hide_index=True,
+            column_config=dict.fromkeys(("prediction", "lower", "upper"), shown)
+            | {"time": st.column_config.DatetimeColumn(format="HH:mm:ss")},
+            alt="The predictions of this session, the newest first",
+        )
+        st.download_button(
+            "Download as CSV",
+            lambda: table.to_csv(index=False),
+            file_name=f"{name}-predictions.csv",
+            mime="text/csv",
+            key="_download",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+
+if about_tab.open:
+    with about_tab:
+        metrics = {key: float(str(value)) for key, value in manifest.metrics.items()}
+        st.subheader("How good it is")
+        st.caption(
+            f"On held-out rows: each row is predicted by a fit that did not see it"
+            f" ({manifest.training['folds']}-fold cross-validation)."
+        )
+        with st.grid(4, min_column_width=170):
+            st.metric(
+                "R²",
+                f"{metrics['r2']:.3f}",
+                border=True,
+                help="Share of the variance explained; 1 is perfect, 0 is no better than the mean.",
+            )
+            st.metric(
+                "RMSE",
+                model.format(metrics["rmse"]),
+                border=True,
+                help="Root mean squared error, in the output's unit.",
+            )
+            st.metric(
+                "MAE",
+                model.format(metrics["mae"]),
+                border=True,
+                help="Mean absolute error, in the output's unit.",
+            )
+            st.metric(
+                "Interval coverage",
+                f"{metrics['coverage']:.1%}",
+                border=True,
+                help=f"Share of held-out rows inside their {model.level:.0%} interval.",
+            )
+        st.caption(f"R² on the rows it was trained on: {metrics['r2_in_sample']:.7f}")
+        left, right = st.columns(2)
+        with left:
+            st.subheader("Predicted and actual")
+            st.altair_chart(
+                charts.predicted_against_actual(model),
+                alt="Held-out rows, predicted against actual",
+            )
+        with right:
+            st.subheader("Residuals")
+            st.altair_chart(
+                charts.residuals(model), alt="How far held-out rows lie from their predictions"
+            )
+        st.subheader("Coefficients")
+        st.caption(f"In the inputs' own units, with {model.level:.0%} intervals.")
+        st.dataframe(
+            pd.DataFrame(model.report["coefficients"]),
+            hide_index=True,
+            column_config=dict.fromkeys(
+                ("estimate", "lower", "upper"), st.column_config.NumberColumn(format="%.6g")
+            ),
+            alt="The model's coefficients",
+        )
+        st.subheader("What it was trained on")
+        st.markdown(
+            f"`{manifest.data.source}`: {manifest.data.rows:,} rows, {manifest.data.columns}"
+            f" columns. Trained on {manifest.created:%d %B %Y, %H:%M} UTC; this is version"
+            f" {manifest.version}."
+        )
+        ranges = [
+            {"input": spec.name, "typical": str(spec.typical)}
+            | (
+                {"seen in training": f"{spec.minimum:.12g} to {spec.maximum:.12g}"}
+                if isinstance(spec, Number)
+                else {"seen in training": ", ".join(spec.categories)}
+            )
+            for spec in schema.inputs
+        ]
+        st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")
+        st.caption(
+            f"SHA-256 of the data {manifest.data.sha256}. Made with "
+            + ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
+            + f" by `{manifest.training['command']}`."
+        )
