@@ -92,7 +92,9 @@ def verify_models(name: str | None) -> int:
     chosen = [name] if name else artifacts.names(root)
     found = [(each, version) for each in chosen for version in artifacts.versions(root, each)]
     if not found:
-        raise ModelNotFound(f"No complete version of {name or 'any model'} in {root}")
+        raise ModelNotFound(
+            f"No complete version of {repr(name) if name else 'any model'} in {root}"
+        )
     status = 0
     for each, version in found:
         try:

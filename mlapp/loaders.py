@@ -86,6 +86,6 @@ def _models_held() -> dict[str, _Held]:
     return {}
 
 
-@st.cache_resource(max_entries=16, show_spinner="Opening the model")
+@st.cache_resource(max_entries=16, show_spinner=False)
 def _open(key: str, name: str, version: int, stamp: int) -> Model:  # noqa: ARG001 - cache key
     return models.open_model(read_settings().artifacts, name, version)

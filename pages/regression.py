@@ -12,7 +12,7 @@ import streamlit as st
 
 from mlapp import charts, loaders
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.schema import Number
+from mlapp.schema import Category, Number
 
 KEPT = 1000  # predictions in the history of a session
 
@@ -28,6 +28,13 @@ def forget_inputs() -> None:
     """Let the widgets of another model begin with its own typical values."""
     for key in ("_row", *state.get("_inputs_shown", ())):
         state.pop(key, None)
+
+
+def can_show(spec: Number | Category, value: object) -> bool:
+    """Return whether an input's widget can hold a value: another version may have left it."""
+    if isinstance(spec, Number):
+        return value is None or isinstance(value, float | int)
+    return value in spec.categories or (value is None and spec.missing)
 
 
 def as_text(value: float | str | None) -> str:
@@ -103,7 +110,7 @@ with predict_tab:
     with entry, st.form("_form"):
         with st.grid(2, min_column_width=150):
             for spec in schema.inputs:
-                if spec.name not in state or spec.parse(state[spec.name]) is None:
+                if spec.name not in state or not can_show(spec, state[spec.name]):
                     state[spec.name] = spec.typical
                 if isinstance(spec, Number):
                     st.number_input(

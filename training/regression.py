@@ -7,6 +7,7 @@ import argparse
 import io
 import json
 import math
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -175,7 +176,6 @@ def train(
     name: str = NAME,
     root: Path | None = None,
     *,
-    command: str = "python -m training.regression",
     say: Say = print,
 ) -> Artifact:
     """Train on a table and publish the model as the next version of `name`.
@@ -185,7 +185,6 @@ def train(
         target: the column to predict.
         name: the model's name.
         root: the artifact folder; by default that of the settings.
-        command: the command that trains it anew, for the manifest.
         say: called with each line of the report.
 
     Raises:
@@ -225,7 +224,7 @@ def train(
         "task": "regression",
         "data": about,
         "training": {
-            "command": command,
+            "command": _command(data, target, name),
             "target": target,
             "rows_used": len(output),
             "level": LEVEL,
@@ -260,6 +259,15 @@ def train(
     return published
 
 
+def _command(data: Path, target: str, name: str) -> str:
+    """Return the command that trains the same model anew."""
+    given = (("--data", data, DATA), ("--target", target, TARGET), ("--name", name, NAME))
+    options = [
+        part for flag, value, usual in given if value != usual for part in (flag, str(value))
+    ]
+    return shlex.join(["python", "-m", "training.regression", *options])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, 1 when nothing was published."""
     parser = argparse.ArgumentParser(prog="python -m training.regression", description=__doc__)
@@ -279,15 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
     )
     options = parser.parse_args(arguments)
-    command = "python -m training.regression"
-    for flag, value, default in (
-        ("--data", options.data, DATA),
-        ("--target", options.target, TARGET),
-        ("--name", options.name, NAME),
-    ):
-        command += f" {flag} {value}" if value != default else ""
     try:
-        train(options.data, options.target, options.name, options.artifacts, command=command)
+        train(options.data, options.target, options.name, options.artifacts)
     except MlappError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,149 @@
+"""Fixtures: tiny models, really trained and published; folders to damage; a browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+
+from training.regression import train
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "artifacts"
+
+
+def make_houses(rows: int = 240) -> pd.DataFrame:
+    """Return a table with numbers, a category, missing values and a noisy linear price."""
+    rng = np.random.default_rng(7)
+    area = rng.uniform(40, 200, rows).round(1)
+    rooms = np.clip((area / 30 + rng.normal(0, 0.7, rows)).round(), 1, 7)
+    district = rng.choice(["east", "north", "west"], rows, p=[0.5, 0.3, 0.2])
+    extra = pd.Series(district).map({"east": 0.0, "north": 40.0, "west": -25.0}).to_numpy()
+    price = 50 + 2.5 * area + 8 * rooms + extra + rng.normal(0, 12, rows)
+    table = pd.DataFrame(
+        {"area": area, "rooms": rooms, "district": district, "price": price.round(1)}
+    )
+    table.loc[::17, "rooms"] = np.nan
+    return table
+
+
+@pytest.fixture(scope="session")
+def houses_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CSV file to train on."""
+    path = tmp_path_factory.mktemp("data") / "houses.csv"
+    make_houses().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, houses_csv: Path) -> Path:
+    """An artifact folder with one version of `regression` and of `houses`; only to be read."""
+    root = tmp_path_factory.mktemp("trained")
+    train(root=root, data=ROOT / "data" / "linear_regression_dataset.csv", say=lambda line: None)
+    train(root=root, data=houses_csv, target="price", name="houses", say=lambda line: None)
+    return root
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the trained artifact folder that the settings name; tests may damage it."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(trained, root)
+    use_artifacts(root, monkeypatch)
+    return root
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An artifact folder that is not there, and that the settings name."""
+    root = tmp_path / "artifacts"
+    use_artifacts(root, monkeypatch)
+    return root
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The artifacts that ship with the project, which the settings name."""
+    use_artifacts(SHIPPED, monkeypatch)
+    return SHIPPED
+
+
+def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Point the settings at a folder, with empty caches."""
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(root))
+    monkeypatch.delenv("MLAPP_PINS", raising=False)
+    st.cache_resource.clear()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the chapter's own data, which is not shipped."""
+    if not os.environ.get("MLAPP_TEST_DATA"):
+        pytest.skip("MLAPP_TEST_DATA does not name the folder of the chapter's data")
+    return Path(os.environ["MLAPP_TEST_DATA"])
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium to drive."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("there is no Chromium on this machine (Debian: apt-get install chromium)")
+    return path
+
+
+@pytest.fixture
+def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Start `streamlit run Home.py` on an artifact folder; return its address."""
+    started = []
+
+    def start(artifacts: Path) -> str:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log = (tmp_path / "dashboard.log").open("wb")
+        command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
+        options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
+        server = subprocess.Popen(
+            [*command, *options],
+            cwd=ROOT,
+            env=os.environ | {"MLAPP_ARTIFACTS": str(artifacts)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        started.append((server, log))
+        address = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{address}/_stcore/health"), "the dashboard to answer")
+        return address
+
+    yield start
+    for server, log in started:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def answers(address: str) -> bool:
+    """Return whether a server answers."""
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    """Ask again and again until something holds; fail after a while."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
+        time.sleep(0.05)

@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from mlapp import artifacts
+from mlapp.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = main(arguments)
+    return status, *capsys.readouterr()
+
+
+def damage(folder: Path) -> None:
+    (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")
+
+
+@pytest.mark.usefixtures("folder")
+def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "models")
+    header, houses, regression = out.splitlines()
+    assert status == 0
+    assert header.split()[:3] == ["NAME", "VERSION", "TASK"]
+    assert houses.split()[:3] == ["houses", "1", "regression"]
+    assert "cross-validated R² 0.8679" in regression
+    assert regression.split()[-4:] == ["87", "kB", "yes", "yes"]
+
+
+def test_models_tells_which_version_does_not_open_and_why(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder)
+    status, out, _ = run(capsys, "models")
+    assert status == 0
+    assert out.splitlines()[1].split()[-2:] == ["no", "yes"]
+    assert "model.joblib has 6 bytes" in out
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_models_says_how_to_train_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "models")
+    assert status == 0
+    assert "python -m training.regression" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_verify_finds_whole_models_good(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "verify") == (0, "houses 1: ok\nregression 1: ok\n", "")
+    assert run(capsys, "verify", "houses") == (0, "houses 1: ok\n", "")
+
+
+def test_verify_fails_for_a_damaged_model_and_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder)
+    status, out, _ = run(capsys, "verify")
+    assert status == 1
+    assert "houses 1: FAILED" in out
+    assert "regression 1: ok" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_verify_fails_for_a_model_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "verify", "nothing")
+    assert status == 1
+    assert "'nothing'" in err
+
+
+def test_pin_and_unpin_hold_and_release_a_version(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "pin", "houses", "1") == (0, "houses: version 1 is served\n", "")
+    assert artifacts.pinned(folder, "houses") == 1
+    assert "pinned" in run(capsys, "models")[1]
+    assert run(capsys, "unpin", "houses") == (0, "houses: version 1 is served\n", "")
+    assert artifacts.pinned(folder, "houses") is None
+
+
+@pytest.mark.usefixtures("folder")
+def test_pin_refuses_a_version_that_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "pin", "houses", "7")
+    assert status == 1
+    assert "version 7" in err
+
+
+def test_a_wrong_command_line_exits_with_two() -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["pin", "houses", "newest"])
+    assert caught.value.code == 2

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+import pytest
+
+from mlapp import artifacts, models
+from mlapp.errors import ArtifactError
+from mlapp.regression import RegressionModel
+
+
+def test_a_published_model_opens_by_its_task(folder: Path) -> None:
+    assert isinstance(models.open_model(folder, "houses"), RegressionModel)
+
+
+def test_a_task_that_nothing_serves_is_told(folder: Path) -> None:
+    artifact = artifacts.open(folder, "houses")
+    manifest = artifact.manifest.model_copy(update={"task": "ranking"})
+    with pytest.raises(ArtifactError, match="'ranking'"):
+        models.from_artifact(artifacts.Artifact(artifact.path, manifest, artifact.files))
+
+
+def test_the_headline_is_the_quality_on_held_out_rows(folder: Path) -> None:
+    manifest = models.open_model(folder, "regression").manifest
+    name, value = models.headline(manifest)
+    assert "cross-validated" in name
+    assert value == manifest.metrics["r2"] != manifest.metrics["r2_in_sample"]

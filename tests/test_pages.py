@@ -1,0 +1,385 @@
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlapp import artifacts, models
+from mlapp.regression import RegressionModel, open_regression
+from training.regression import train
+
+ROOT = Path(__file__).resolve().parents[1]
+ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
+ADDRESS = {"var_1": "734", "var_2": "688", "var_3": "81", "var_4": "0.328", "var_5": "0.259"}
+
+
+def home() -> AppTest:
+    return run(AppTest.from_file(ROOT / "Home.py", default_timeout=30))
+
+
+def run(app: AppTest) -> AppTest:
+    app.run()
+    assert not app.exception, app.exception
+    return app
+
+
+def page(address: dict[str, str] | None = None) -> AppTest:
+    app = home()
+    for key, value in (address or {}).items():
+        app.query_params[key] = value
+    return run(app.switch_page("pages/regression.py"))
+
+
+def predict(app: AppTest, row: dict[str, Any] = ROW) -> AppTest:
+    for name, value in row.items():
+        app.get_by_key(name).set_value(value)
+    app.button(key="predict").click()
+    return run(app)
+
+
+def texts(app: AppTest) -> str:
+    shown = [*app.markdown, *app.caption, *app.error, *app.warning, *app.info, *app.code]
+    return "\n".join(str(element.value) for element in shown)
+
+
+def history(app: AppTest) -> pd.DataFrame:
+    frame = app.dataframe[0].value
+    assert "prediction" in frame
+    return frame
+
+
+# --- home -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_home_shows_each_model_with_its_quality_and_a_link() -> None:
+    app = home()
+    assert [card.value for card in app.subheader] == ["houses", "regression"]
+    assert [metric.value for metric in app.metric] == ["0.992", "0.868"]
+    assert "Trained on **1,232** rows" in texts(app)
+    assert [link.value for link in app.page_link] == ["Use houses", "Use regression"]
+
+
+def test_home_shows_why_a_model_cannot_be_opened_and_how_to_mend_it(folder: Path) -> None:
+    (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")
+    app = home()
+    assert "model.joblib has 6 bytes" in app.error[0].value
+    assert "python -m training.regression" in app.code[0].value
+    assert [link.value for link in app.page_link] == ["Use regression"]
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_without_models_home_and_page_say_how_to_train_one() -> None:
+    assert "python -m training.regression" in home().info[0].value
+    assert "python -m training.regression" in page().info[0].value
+
+
+def test_home_shows_that_a_version_is_pinned_and_that_a_newer_is_refused(
+    folder: Path, houses_csv: Path
+) -> None:
+    app = home()
+    train(houses_csv, "price", "houses", folder, say=str)
+    (folder / "houses" / "2" / "report.json").unlink()
+    run(app)
+    assert "report.json" in app.error[0].value
+    artifacts.pin(folder, "houses", 1)
+    run(app)
+    assert not app.error
+    assert any("pinned" in str(element.value) for element in app.markdown)
+
+
+# --- the form ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_form_has_a_widget_for_each_input_with_its_typical_value_and_range() -> None:
+    app = page()
+    shown = {widget.key: widget.value for widget in app.number_input}
+    assert shown == {"var_1": 716.0, "var_2": 714.0, "var_3": 81.0, "var_4": 0.326, "var_5": 0.259}
+    assert app.number_input(key="var_4").proto.step == 0.001
+    assert app.number_input(key="var_4").help == "In training: 0.273 to 0.378"
+    assert not app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_category_is_chosen_from_those_seen_in_training() -> None:
+    app = page({"_model": "houses"})
+    assert app.selectbox(key="district").options == ["east", "north", "west"]
+    assert app.selectbox(key="district").value == "east"
+
+
+def test_predict_shows_the_prediction_its_interval_and_its_reasons(folder: Path) -> None:
+    app = predict(page())
+    answer = open_regression(folder, "regression").predict([ROW]).iloc[0]
+    assert app.metric[0].label == "Predicted output"
+    assert app.metric[0].value == f"{answer['prediction']:.3f}" == "0.401"
+    assert f"90% interval: **{answer['lower']:.3f}** to **{answer['upper']:.3f}**" in texts(app)
+    assert len(app.get("vega_lite_chart")) == 2
+    assert not app.warning
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_blank_input_is_refused_by_name_and_nothing_is_predicted() -> None:
+    app = predict(page(), ROW | {"var_2": None})
+    assert app.error[0].value == "- var_2: got nothing, expected a finite number"
+    assert app.error[0].proto.title == "Please enter valid values"
+    assert not app.metric
+    assert app.number_input(key="var_1").value == 734.0
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_fault_of_a_row_is_shown() -> None:
+    app = predict(page(), ROW | {"var_2": None, "var_3": 1e308})
+    assert [line.split(":")[0] for line in app.error[0].value.splitlines()] == [
+        "- var_2",
+        "- var_3",
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_value_outside_the_training_range_is_predicted_with_a_notice() -> None:
+    app = predict(page(), ROW | {"var_1": 2000.0})
+    assert "var_1: 2000 lies outside the range seen in training" in app.warning[0].value
+    assert app.metric[0].value == "0.832"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_missing_value_is_taken_where_training_saw_some() -> None:
+    app = predict(page({"_model": "houses"}), {"rooms": None, "area": 100.0})
+    assert not app.error
+    assert app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_if_follows_the_chosen_input_without_predicting_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = predict(page())
+    moved = []
+    what_if = RegressionModel.what_if
+    monkeypatch.setattr(
+        RegressionModel,
+        "what_if",
+        lambda model, row, name: moved.append(name) or what_if(model, row, name),
+    )
+    app.selectbox(key="_what_if_regression").select("var_4")
+    run(app)
+    assert moved == ["var_4"]
+    assert len(history(app)) == 1
+
+
+# --- history ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_history_keeps_this_sessions_predictions_newest_first() -> None:
+    app = predict(predict(page()), ROW | {"var_1": 800.0})
+    assert list(history(app)["var_1"]) == [800.0, 734.0]
+    run(app)
+    assert len(history(app)) == 2
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_history_can_be_downloaded_with_every_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    import streamlit as st
+
+    offered: dict[str, Callable[[], str]] = {}
+    monkeypatch.setattr(
+        st, "download_button", lambda label, data, **_: offered.update({label: data})
+    )
+    app = predict(page())
+    downloaded = pd.read_csv(io.StringIO(offered["Download as CSV"]()))
+    assert list(downloaded) == ["time", "model", "version", *ROW, "prediction", "lower", "upper"]
+    assert downloaded["prediction"][0] == history(app)["prediction"][0]
+
+
+@pytest.mark.usefixtures("folder")
+def test_each_session_has_a_history_of_its_own() -> None:
+    predict(page())
+    assert not page().dataframe
+
+
+# --- links ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_prediction_puts_its_values_into_the_address() -> None:
+    app = predict(page())
+    assert dict(app.query_params) == ADDRESS | {"_model": "regression"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_reproduces_the_prediction() -> None:
+    app = page(ADDRESS)
+    assert app.metric[0].value == "0.401"
+    assert {widget.key: widget.value for widget in app.number_input} == ROW
+    assert len(history(app)) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_with_bad_values_tells_each_and_keeps_the_good_ones() -> None:
+    app = page(ADDRESS | {"var_2": "abc", "var_3": "inf"})
+    assert "var_2: got 'abc'" in app.error[0].value
+    assert "var_3: got 'inf'" in app.error[0].value
+    assert app.number_input(key="var_1").value == 734.0
+    assert not app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_with_some_of_the_values_fills_them_in_and_waits() -> None:
+    app = page({"var_1": "800"})
+    assert app.number_input(key="var_1").value == 800.0
+    assert not app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_names_its_model() -> None:
+    app = page({"_model": "houses", "area": "100", "rooms": "", "district": "west"})
+    assert app.selectbox(key="_model").value == "houses"
+    assert app.selectbox(key="district").value == "west"
+    assert app.metric[0].label == "Predicted price"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_to_a_model_that_is_not_published_says_so() -> None:
+    assert "'flats'" in page({"_model": "flats"}).error[0].value
+
+
+# --- several models and versions --------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_choosing_another_model_shows_its_own_inputs() -> None:
+    app = predict(page())
+    app.selectbox(key="_model").select("houses")
+    run(app)
+    assert [widget.key for widget in app.number_input] == ["area", "rooms"]
+    assert not app.metric
+    assert predict(app, {"area": 120.0}).metric[0].label == "Predicted price"
+
+
+@pytest.mark.usefixtures("shipped")
+def test_one_model_needs_no_choice() -> None:
+    assert not any(widget.key == "_model" for widget in page().selectbox)
+
+
+def test_a_running_page_follows_publish_and_pin_within_one_rerun(
+    folder: Path, houses_csv: Path
+) -> None:
+    app = predict(page({"_model": "houses"}), {"area": 100.0})
+    for act, version in (
+        (lambda: train(houses_csv, "price", "houses", folder, say=str), 2),
+        (lambda: artifacts.pin(folder, "houses", 1), 1),
+        (lambda: artifacts.unpin(folder, "houses"), 2),
+    ):
+        act()
+        app.button(key="predict").click()
+        assert run(app).dataframe[0].value["version"][0] == version
+
+
+def test_a_newer_version_that_cannot_be_opened_leaves_the_page_working(
+    folder: Path, houses_csv: Path
+) -> None:
+    app = page({"_model": "houses"})
+    train(houses_csv, "price", "houses", folder, say=str)
+    (folder / "houses" / "2" / "model.joblib").write_bytes(b"broken")
+    run(app)
+    assert "model.joblib has 6 bytes" in app.warning[0].value
+    assert predict(app, {"area": 100.0}).metric
+
+
+def test_a_newer_version_with_other_categories_keeps_the_page_working(
+    folder: Path, houses_csv: Path, tmp_path: Path
+) -> None:
+    app = page({"_model": "houses"})
+    app.selectbox(key="district").select("west")
+    predict(app, {"area": 100.0})
+    moved = pd.read_csv(houses_csv).replace({"district": {"west": "south"}})
+    moved.to_csv(tmp_path / "moved.csv", index=False)
+    train(tmp_path / "moved.csv", "price", "houses", folder, say=str)
+    run(app)
+    assert app.selectbox(key="district").options == ["east", "north", "south"]
+    assert "got 'west'" in app.error[0].value
+    assert predict(app, {"area": 100.0}).metric
+
+
+def test_a_model_that_cannot_be_opened_says_why_and_the_others_go_on(folder: Path) -> None:
+    (folder / "regression" / "1" / "interval.npz").write_bytes(b"")
+    app = page()
+    assert "interval.npz has 0 bytes" in app.error[0].value
+    assert app.code[0].value == "python -m training.regression"
+    app.selectbox(key="_model").select("houses")
+    assert predict(run(app), {"area": 100.0}).metric
+
+
+# --- about ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_about_shows_held_out_quality_coefficients_and_data() -> None:
+    app = page()
+    assert not app.metric
+    app.session_state["_tabs_regression"] = "About this model"
+    run(app)
+    labels = [metric.label for metric in app.metric]
+    assert labels == ["R²", "RMSE", "MAE", "Interval coverage"]
+    assert [metric.value for metric in app.metric] == ["0.868", "0.012", "0.010", "90.1%"]
+    assert list(app.dataframe[0].value["term"]) == ["(intercept)", *ROW]
+    assert "R² on the rows it was trained on: 0.8692670" in texts(app)
+    assert len(app.get("vega_lite_chart")) == 2
+
+
+# --- economy ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, **kw: calls.append(name) or original(*args, **kw)
+        )
+
+    app = predict(page())
+    for name in ("predict", "explain", "what_if"):
+        count(RegressionModel, name)
+    count(models, "open_model")
+    app.button(key="predict").click()
+    run(app)
+    # The curve is a second prediction, of other rows.
+    assert sorted(calls) == ["explain", "predict", "predict", "what_if"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_sessions_share_one_copy_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    open_model = models.open_model
+    monkeypatch.setattr(
+        models, "open_model", lambda *args: opened.append(args[1]) or open_model(*args)
+    )
+    for _ in range(3):
+        predict(page())
+    assert sorted(opened) == ["houses", "regression"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_long_history_is_cut_at_a_thousand() -> None:
+    app = predict(page())
+    past = app.session_state["_history"]
+    app.session_state["_history"] = past * 1000
+    assert len(history(predict(app))) == 1000
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_shown_interval_is_that_of_the_model_for_any_quantile_row(folder: Path) -> None:
+    model = open_regression(folder, "regression")
+    for golden in model.manifest.golden:
+        row = {name: float(str(value)) for name, value in golden.input.items()}
+        shown = predict(page(), row).metric[0].value
+        assert float(shown) == np.round(float(str(golden.output["prediction"])), 3)

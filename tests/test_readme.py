@@ -1,0 +1,60 @@
+"""The commands and the code of the README do what it says; .ci/run runs its two set-ups."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_houses
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_ci_runs_the_two_set_up_commands_of_the_readme() -> None:
+    assert "streamlit run Home.py" in BASH[0]
+    assert ".[dev]" in BASH[1]
+    assert "pytest" in BASH[1]
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "$(block 1)" in ci
+    assert "$(block 2)" in ci
+
+
+def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_houses().to_csv(tmp_path / "houses.csv", index=False)
+    scripts = Path(sys.executable).parent
+    environment = os.environ | {
+        "MLAPP_ARTIFACTS": str(tmp_path / "artifacts"),
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+    }
+    commands = [
+        line.partition("#")[0] for block in BASH[2:] for line in block.splitlines() if line.strip()
+    ]
+    assert len(commands) >= 5
+    for command in commands:
+        ran = subprocess.run(
+            shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_code_runs_as_printed() -> None:
+    assert PYTHON
+    for code in PYTHON:
+        exec(code, {})
+
+
+def test_the_files_that_the_readme_names_are_there() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    named = re.findall(r"`((?:mlapp|training|pages|benchmarks|data|\.ci)/[^`*<> ]*)`", README)
+    assert linked
+    assert named
+    for path in [*linked, *named]:
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,247 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
+
+from mlapp import artifacts
+from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.regression import RegressionModel, open_regression
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pd.read_csv(ROOT / "data" / "linear_regression_dataset.csv")
+
+
+@pytest.fixture(scope="module")
+def model(trained: Path) -> RegressionModel:
+    return open_regression(trained, "regression")
+
+
+@pytest.fixture(scope="module")
+def houses(trained: Path) -> RegressionModel:
+    return open_regression(trained, "houses")
+
+
+# --- predict ----------------------------------------------------------------------------------
+
+
+def test_predictions_are_those_of_least_squares(
+    model: RegressionModel, table: pd.DataFrame
+) -> None:
+    inputs = table.drop(columns="output")
+    expected = LinearRegression().fit(inputs, table["output"]).predict(inputs)
+    np.testing.assert_allclose(model.predict(inputs)["prediction"], expected, rtol=1e-10)
+
+
+def test_the_saved_pipeline_predicts_the_same(trained: Path, model: RegressionModel) -> None:
+    pipeline = joblib.load(trained / "regression" / "1" / "model.joblib")
+    assert isinstance(pipeline[-1], LinearRegression)
+    prediction = pipeline.predict([list(CHAPTER_ROW.values())])[0]
+    assert model.predict([CHAPTER_ROW])["prediction"][0] == pytest.approx(prediction, rel=1e-12)
+
+
+def test_a_prediction_keeps_the_index_and_lies_inside_its_interval(model: RegressionModel) -> None:
+    rows = pd.DataFrame([CHAPTER_ROW, CHAPTER_ROW], index=["a", "b"])
+    answer = model.predict(rows)
+    assert list(answer.columns) == ["prediction", "lower", "upper"]
+    assert list(answer.index) == ["a", "b"]
+    assert (answer["lower"] < answer["prediction"]).all()
+    assert (answer["prediction"] < answer["upper"]).all()
+
+
+def test_the_order_of_columns_does_not_matter(model: RegressionModel) -> None:
+    rows = pd.DataFrame([CHAPTER_ROW])
+    pd.testing.assert_frame_equal(model.predict(rows), model.predict(rows[rows.columns[::-1]]))
+
+
+def test_integers_and_texts_predict_as_the_floats_they_stand_for(model: RegressionModel) -> None:
+    floats = {name: float(value) for name, value in CHAPTER_ROW.items()}
+    texts = {name: str(value) for name, value in CHAPTER_ROW.items()}
+    for row in (CHAPTER_ROW, texts):
+        pd.testing.assert_frame_equal(model.predict([row]), model.predict([floats]))
+
+
+def test_bad_rows_are_refused_before_the_model_sees_them(model: RegressionModel) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.predict([CHAPTER_ROW | {"var_1": "abc", "var_4": np.nan}])
+    assert [fault.input for fault in caught.value.faults] == ["var_1", "var_4"]
+
+
+def test_a_category_and_a_missing_value_change_the_prediction(houses: RegressionModel) -> None:
+    row = {"area": 100, "rooms": 3, "district": "east"}
+    east, north, unknown = (
+        houses.predict([row | change])["prediction"][0]
+        for change in ({}, {"district": "north"}, {"rooms": None})
+    )
+    assert north - east == pytest.approx(40, abs=8)
+    assert unknown != east
+
+
+def test_no_rows_are_predicted_as_no_rows(model: RegressionModel) -> None:
+    assert model.predict([]).shape == (0, 3)
+    assert model.explain([]).shape == (0, 6)
+
+
+# --- interval ---------------------------------------------------------------------------------
+
+
+def test_the_interval_widens_away_from_the_training_data(model: RegressionModel) -> None:
+    answer = model.predict([model.schema.typical, CHAPTER_ROW | {"var_1": 5000}])
+    inside, outside = answer["upper"] - answer["lower"]
+    assert outside > 2 * inside
+
+
+def test_the_interval_is_that_of_least_squares_with_another_quantile(
+    model: RegressionModel, table: pd.DataFrame
+) -> None:
+    design = np.column_stack([np.ones(len(table)), table.drop(columns="output")])
+    row = np.array([1, *CHAPTER_ROW.values()])
+    leverage = row @ np.linalg.inv(design.T @ design) @ row
+    answer = model.predict([CHAPTER_ROW]).iloc[0]
+    expected = model.interval.quantile * np.sqrt(1 + leverage)
+    assert answer["upper"] - answer["prediction"] == pytest.approx(expected, rel=1e-6)
+
+
+# --- explain ----------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_explanations_sum_to_the_prediction(houses: RegressionModel, data: st.DataObject) -> None:
+    rows = data.draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "area": st.floats(-1e6, 1e6),
+                    "rooms": st.none() | st.integers(-100, 100),
+                    "district": st.sampled_from(["east", "north", "west"]),
+                }
+            ),
+            min_size=1,
+            max_size=5,
+        )
+    )
+    explained = houses.explain(rows)
+    assert list(explained.columns) == ["baseline", "area", "rooms", "district"]
+    predicted = houses.predict(rows)["prediction"]
+    np.testing.assert_allclose(explained.sum(axis=1), predicted, rtol=1e-9, atol=1e-6)
+
+
+def test_the_baseline_is_the_mean_output(model: RegressionModel, table: pd.DataFrame) -> None:
+    explained = model.explain(table)
+    assert explained["baseline"][0] == pytest.approx(table["output"].mean())
+    np.testing.assert_allclose(explained.drop(columns="baseline").mean(), 0, atol=1e-12)
+
+
+def test_an_input_adds_its_coefficient_times_its_distance_from_the_mean(
+    model: RegressionModel, table: pd.DataFrame
+) -> None:
+    coefficient = next(
+        entry["estimate"] for entry in model.report["coefficients"] if entry["term"] == "var_4"
+    )
+    added = model.explain([CHAPTER_ROW])["var_4"][0]
+    assert added == pytest.approx(coefficient * (0.328 - table["var_4"].mean()))
+
+
+# --- what if ----------------------------------------------------------------------------------
+
+
+def test_what_if_moves_one_input_across_its_range(model: RegressionModel) -> None:
+    moved = model.what_if(CHAPTER_ROW, "var_4", points=11)
+    spec = model.schema["var_4"]
+    assert spec.kind == "number"
+    assert list(moved.columns) == ["var_4", "prediction", "lower", "upper"]
+    assert (moved["var_4"].iloc[0], moved["var_4"].iloc[-1]) == (spec.minimum, spec.maximum)
+    again = model.predict([CHAPTER_ROW | {"var_4": moved["var_4"][3]}])
+    assert moved["prediction"][3] == again["prediction"][0]
+
+
+def test_what_if_widens_the_range_to_hold_the_value_now(model: RegressionModel) -> None:
+    moved = model.what_if(CHAPTER_ROW | {"var_1": 3000}, "var_1")
+    assert moved["var_1"].max() == 3000
+
+
+def test_what_if_takes_each_category(houses: RegressionModel) -> None:
+    moved = houses.what_if({"area": 100, "rooms": None, "district": "east"}, "district")
+    assert list(moved["district"]) == ["east", "north", "west"]
+
+
+def test_what_if_moves_an_input_that_is_missing_now(houses: RegressionModel) -> None:
+    moved = houses.what_if({"area": 100, "rooms": None, "district": "east"}, "rooms")
+    assert moved["rooms"].max() == 7
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def test_a_prediction_is_shown_in_the_precision_that_the_data_supports(
+    model: RegressionModel, houses: RegressionModel
+) -> None:
+    assert model.format(0.40113548) == "0.401"
+    assert houses.format(1234.5678) == "1,235"
+
+
+def test_golden_predictions_are_replayed(folder: Path) -> None:
+    open_regression(folder, "regression").replay()
+
+
+def test_a_golden_prediction_that_is_not_repeated_is_told(folder: Path) -> None:
+    artifact = artifacts.open(folder, "regression")
+    golden = list(artifact.manifest.golden)
+    wrong = golden[0].model_copy(update={"output": golden[0].output | {"prediction": 9.0}})
+    manifest = artifact.manifest.model_copy(update={"golden": (wrong, *golden[1:])})
+    with pytest.raises(ArtifactError, match="golden"):
+        RegressionModel(artifacts.Artifact(artifact.path, manifest, artifact.files)).replay()
+
+
+def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpickle(*_: Any) -> None:
+        pytest.fail("the model was unpickled")
+
+    monkeypatch.setattr(sklearn, "__version__", "99.1.0")
+    monkeypatch.setattr(joblib, "load", unpickle)
+    with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
+        open_regression(folder, "regression")
+
+
+def test_nothing_is_unpickled_when_a_digest_does_not_hold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joblib, "load", lambda *_: pytest.fail("the model was unpickled"))
+    shutil.copy(
+        folder / "houses" / "1" / "model.joblib", folder / "regression" / "1" / "model.joblib"
+    )
+    with pytest.raises(ArtifactError, match=r"model\.joblib"):
+        open_regression(folder, "regression")
+
+
+def test_the_report_holds_no_row_of_inputs(folder: Path) -> None:
+    report = json.loads((folder / "houses" / "1" / "report.json").read_text())
+    assert set(report) == {"held_out", "coefficients"}
+    assert set(report["held_out"]) == {"actual", "prediction", "lower", "upper"}
+
+
+def test_the_shipped_model_answers_the_chapters_row(shipped: Path) -> None:
+    answer = open_regression(shipped, "regression").predict([CHAPTER_ROW]).iloc[0]
+    assert answer["prediction"] == pytest.approx(0.4011355, abs=5e-7)
+    assert answer["lower"] == pytest.approx(0.381, abs=0.002)
+    assert answer["upper"] == pytest.approx(0.421, abs=0.002)
+
+
+def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
+    moved = open_regression(shipped, "regression").what_if(CHAPTER_ROW, "var_1")
+    assert moved["prediction"].is_monotonic_increasing

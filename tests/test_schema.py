@@ -1,0 +1,209 @@
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlapp.errors import InvalidInput
+from mlapp.schema import LARGEST, Category, Number, Output, Schema, parse_number, parse_text
+
+SCHEMA = Schema(
+    inputs=(
+        Number(
+            name="area",
+            minimum=10,
+            maximum=200,
+            quantiles=(15, 50, 90, 130, 190),
+            typical=90,
+            step=1,
+            decimals=0,
+        ),
+        Number(
+            name="rooms",
+            minimum=1,
+            maximum=7,
+            quantiles=(1, 2, 3, 4, 6),
+            typical=3,
+            step=1,
+            decimals=0,
+            missing=True,
+        ),
+        Category(name="district", categories=("east", "north", "west"), typical="north"),
+    ),
+    output=Output(name="price", minimum=0, maximum=1000, decimals=1),
+)
+GOOD = {"area": 80, "rooms": 3, "district": "east"}
+
+
+def faults(rows: Any) -> list[tuple[Any, str]]:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.check(rows)
+    return [(fault.row, fault.input) for fault in caught.value.faults]
+
+
+def test_good_rows_pass_with_their_index() -> None:
+    checked = SCHEMA.check(pd.DataFrame([GOOD, GOOD], index=["a", "b"]))
+    assert list(checked.index) == ["a", "b"]
+    assert checked.row(1) == {"area": 80.0, "rooms": 3.0, "district": "east"}
+
+
+def test_columns_are_taken_by_name_in_any_order() -> None:
+    backwards = pd.DataFrame([GOOD])[["district", "rooms", "area"]]
+    assert SCHEMA.check(backwards).row(0) == SCHEMA.check([GOOD]).row(0)
+
+
+def test_a_column_without_an_input_is_left_out_and_told() -> None:
+    for rows in ([GOOD | {"colour": "red"}], pd.DataFrame([GOOD | {"colour": "red"}])):
+        assert SCHEMA.check(rows).unused == ("colour",)
+
+
+def test_a_missing_column_of_a_table_is_one_fault() -> None:
+    assert faults(pd.DataFrame([GOOD] * 5).drop(columns="area")) == [(None, "area")]
+
+
+def test_a_column_given_twice_is_a_fault() -> None:
+    rows = pd.DataFrame([[80, 3, "east", 81]], columns=["area", "rooms", "district", "area"])
+    assert faults(rows) == [(None, "area")]
+
+
+def test_every_fault_of_every_row_is_told_in_order() -> None:
+    rows = [GOOD, {"area": "abc", "rooms": 3, "district": "south"}, GOOD | {"area": None}]
+    assert faults(rows) == [(1, "area"), (1, "district"), (2, "area")]
+
+
+def test_faults_name_the_index_label_of_a_table() -> None:
+    assert faults(pd.DataFrame([GOOD | {"area": "x"}], index=["row-9"])) == [("row-9", "area")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["abc", "1,5", "1_000", "0x10", "nan", "inf", "-Infinity", "１２", "1e999", " ", ""]
+    + [None, math.nan, math.inf, -math.inf, 1e308, 10**400, True, [1], {}, 1j, pd.NA, pd.NaT]
+    + [np.bool_(True), np.datetime64("2020-01-01"), pd.Timestamp("2020-01-01"), b"1"],
+)
+def test_what_is_no_finite_number_is_refused(value: object) -> None:
+    assert faults([GOOD | {"area": value}]) == [(0, "area")]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(5, 5), ("5", 5), (" 5.5 ", 5.5), ("+.5e1", 5), ("1.", 1), (Decimal("0.1"), 0.1)]
+    + [(np.int8(3), 3), (np.float32(0.5), 0.5), (-0.0, 0), (LARGEST, LARGEST)],
+)
+def test_numbers_arrive_as_numbers_or_plain_decimal_text(value: object, number: float) -> None:
+    assert SCHEMA.check([GOOD | {"area": value}]).values["area"][0] == number
+
+
+@pytest.mark.parametrize("value", [None, math.nan, "", " ", "NA", "nan", pd.NA])
+def test_a_missing_value_is_allowed_where_training_saw_some(value: object) -> None:
+    assert SCHEMA.check([GOOD | {"rooms": value}]).row(0)["rooms"] is None
+
+
+@pytest.mark.parametrize("value", ["south", "East", "", None, 1, "east,north", ["east"], math.nan])
+def test_a_category_never_seen_is_refused(value: object) -> None:
+    assert faults([GOOD | {"district": value}]) == [(0, "district")]
+
+
+def test_a_category_may_have_blanks_around_it() -> None:
+    assert SCHEMA.check([GOOD | {"district": " west "}]).row(0)["district"] == "west"
+
+
+def test_a_row_that_is_no_mapping_is_refused() -> None:
+    assert faults([GOOD, [1, 2, 3]]) == [(1, "row")]
+
+
+def test_a_fault_tells_what_arrived_and_what_is_allowed() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.check([{"area": "x" * 500, "rooms": "many", "district": "south"}])
+    area, rooms, district = caught.value.faults
+    assert len(area.got) <= 80
+    assert area.allowed == "a finite number"
+    assert (rooms.got, rooms.allowed) == ("'many'", "a finite number or nothing")
+    assert (district.got, district.allowed) == ("'south'", "one of 'east', 'north', 'west'")
+
+
+def test_a_value_outside_the_training_range_is_noticed_not_refused() -> None:
+    checked = SCHEMA.check([GOOD, GOOD | {"area": 900, "rooms": 0.5}])
+    assert [(notice.row, notice.input) for notice in checked.notices] == [(1, "area"), (1, "rooms")]
+    assert checked.notices[0].message == (
+        "area: 900 lies outside the range seen in training, 10 to 200"
+    )
+
+
+def test_the_ends_of_the_training_range_are_inside() -> None:
+    assert SCHEMA.check([GOOD | {"area": 10}, GOOD | {"area": 200}]).notices == []
+
+
+def test_no_rows_are_checked_as_no_rows() -> None:
+    assert SCHEMA.encode(SCHEMA.check([])).shape == (0, 5)
+    assert SCHEMA.encode(SCHEMA.check(pd.DataFrame([GOOD]).iloc[:0])).shape == (0, 5)
+
+
+def test_rows_are_encoded_with_indicators_and_typical_values() -> None:
+    assert SCHEMA.terms == ["area", "rooms", "rooms missing", "district = east", "district = west"]
+    rows = [GOOD, {"area": 1, "rooms": None, "district": "north"}]
+    expected = [[80, 3, 0, 1, 0], [1, 3, 1, 0, 0]]
+    np.testing.assert_array_equal(SCHEMA.encode(SCHEMA.check(rows)), expected)
+
+
+def test_the_same_rows_get_the_same_values_as_table_and_as_mappings() -> None:
+    rows = [GOOD, GOOD | {"area": 12.5, "rooms": None}]
+    by_table, by_mapping = SCHEMA.check(pd.DataFrame(rows)), SCHEMA.check(rows)
+    for name in SCHEMA.names:
+        np.testing.assert_array_equal(by_table.values[name], by_mapping.values[name])
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.integers(), max_size=2),
+    st.sampled_from(["east", "1", "-2.5", " 3 ", "NA"]),
+)
+
+
+@given(st.fixed_dictionaries({"area": ANYTHING, "rooms": ANYTHING, "district": ANYTHING}))
+def test_any_row_is_either_finite_numbers_or_faults_that_name_inputs(row: dict[str, Any]) -> None:
+    try:
+        checked = SCHEMA.check([row])
+    except InvalidInput as error:
+        assert {fault.input for fault in error.faults} <= set(SCHEMA.names)
+    else:
+        assert np.isfinite(SCHEMA.encode(checked)).all()
+        assert SCHEMA.check([checked.row(0)]).row(0) == checked.row(0)
+
+
+@given(st.lists(st.fixed_dictionaries({"area": ANYTHING, "district": ANYTHING}), max_size=4))
+def test_tables_and_mappings_get_the_same_answer(rows: list[dict[str, Any]]) -> None:
+    rows = [row | {"rooms": 2} for row in rows]
+    table = pd.DataFrame(rows, columns=SCHEMA.names, dtype=object)
+    answers = []
+    for given_rows in (rows, table):
+        try:
+            checked = SCHEMA.check(given_rows)
+            answers.append([checked.row(place) for place in range(len(rows))])
+        except InvalidInput as error:
+            answers.append([str(fault) for fault in error.faults])
+    assert answers[0] == answers[1]
+
+
+@given(st.floats(min_value=-LARGEST, max_value=LARGEST))
+def test_the_text_of_a_number_reads_back_as_the_number(number: float) -> None:
+    assert parse_number(repr(number)) == number
+
+
+@given(st.text())
+def test_parsing_text_strips_it_or_finds_it_missing(text: str) -> None:
+    parsed = parse_text(text)
+    assert parsed is None or parsed == text.strip() != ""
+
+
+def test_a_schema_reads_back_from_json() -> None:
+    assert Schema.model_validate_json(SCHEMA.model_dump_json()) == SCHEMA

@@ -1,0 +1,159 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp import artifacts
+from mlapp.errors import InvalidData
+from mlapp.regression import open_regression
+from training.regression import cross_validate, fit, main, train
+
+CHAPTER_R2 = 0.8692670151914198
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def made(rows: int, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"a": rng.normal(size=rows), "b": rng.normal(size=rows)})
+    return frame.assign(output=3 * frame["a"] - frame["b"] + rng.standard_t(3, size=rows))
+
+
+def saved(frame: pd.DataFrame, tmp_path: Path) -> Path:
+    frame.to_csv(tmp_path / "made.csv", index=False)
+    return tmp_path / "made.csv"
+
+
+def test_the_defaults_make_the_shipped_model_again(
+    empty_folder: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--artifacts", str(empty_folder)]) == 0
+    ours, theirs = (artifacts.open(root, "regression") for root in (empty_folder, shipped))
+    assert ours.manifest.version == 1
+    same = {"created", "golden", "metrics", "files", "libraries"}
+    assert ours.manifest.model_dump(exclude=same) == theirs.manifest.model_dump(exclude=same)
+    assert ours.manifest.metrics == pytest.approx(theirs.manifest.metrics, rel=1e-9)
+    for one, other in zip(ours.manifest.golden, theirs.manifest.golden, strict=True):
+        assert one.input == other.input
+        assert one.output == pytest.approx(other.output, rel=1e-9)
+    assert "R² in sample        0.8692670" in capsys.readouterr().out
+
+
+def test_another_run_publishes_the_next_version(tmp_path: Path) -> None:
+    data = saved(made(100), tmp_path)
+    versions = [train(data, root=tmp_path, say=quiet).manifest.version for _ in range(2)]
+    assert versions == [1, 2]
+
+
+def test_the_chapters_own_table_gives_the_chapters_figure(real_data: Path, tmp_path: Path) -> None:
+    published = train(real_data / "Linear_regression_dataset.csv", root=tmp_path, say=quiet)
+    assert published.manifest.metrics["r2_in_sample"] == pytest.approx(CHAPTER_R2, abs=1e-12)
+
+
+def test_the_report_says_what_was_read_dropped_measured_and_published(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = saved(made(100).assign(same=1), tmp_path)
+    assert main(["--data", str(data), "--artifacts", str(tmp_path), "--name", "made"]) == 0
+    out = capsys.readouterr().out
+    for part in ("Read 100 rows", "Left out column same", "RMSE", "MAE", "90% interval", "made/1"):
+        assert part in out
+
+
+def test_bad_data_ends_with_status_one_and_publishes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--data", str(tmp_path / "nothing.csv"), "--artifacts", str(tmp_path)]) == 1
+    assert "nothing.csv" in capsys.readouterr().err
+    assert artifacts.names(tmp_path) == []
+
+
+def test_the_manifest_knows_how_it_was_trained(tmp_path: Path) -> None:
+    data = saved(made(100), tmp_path)
+    manifest = train(data, name="made", root=tmp_path, say=quiet).manifest
+    assert (
+        manifest.training["command"] == f"python -m training.regression --data {data} --name made"
+    )
+    assert manifest.training["rows_used"] == 100
+    assert manifest.data.source == "made.csv"
+    assert set(manifest.libraries) == {"mlapp", "numpy", "scikit-learn", "joblib"}
+
+
+def test_the_interval_holds_its_share_of_held_out_rows_without_a_normal_distribution() -> None:
+    frame = made(3000)
+    encoded, output = frame[["a", "b"]].to_numpy(), frame["output"].to_numpy()
+    prediction, lower, upper = cross_validate(encoded, output, 10, 0.9, 0).T
+    assert np.mean((lower <= output) & (output <= upper)) == pytest.approx(0.9, abs=0.02)
+    assert (lower < prediction).all()
+
+
+def test_the_shipped_interval_holds_its_share_of_held_out_rows(shipped: Path) -> None:
+    metrics = open_regression(shipped, "regression").manifest.metrics
+    assert metrics["coverage"] == pytest.approx(0.9, abs=0.02)
+
+
+def test_leave_one_out_residuals_are_those_of_fits_without_the_row() -> None:
+    frame = made(30)
+    encoded, output = frame[["a", "b"]].to_numpy(), frame["output"].to_numpy()
+    left_out = []
+    for row in range(len(output)):
+        others = np.arange(len(output)) != row
+        without = fit(encoded[others], output[others])
+        standardised = without.pipeline["scale"].transform(encoded[[row]])
+        factor = np.sqrt(1 + without.interval.leverage(standardised)[0])
+        left_out.append(abs(output[row] - without.predict(encoded[[row]])[0, 0]) / factor)
+    rank = int(np.ceil(31 * 0.9))
+    assert fit(encoded, output).interval.quantile == pytest.approx(np.sort(left_out)[rank - 1])
+
+
+def test_a_row_that_the_fit_passes_through_does_not_narrow_the_interval() -> None:
+    frame = made(60).assign(alone=0.0)
+    frame.loc[0, "alone"] = 1.0
+    with_it = fit(frame[["a", "b", "alone"]].to_numpy(), frame["output"].to_numpy())
+    without = fit(frame[["a", "b"]].to_numpy()[1:], frame["output"].to_numpy()[1:])
+    assert with_it.interval.quantile >= without.interval.quantile
+
+
+def test_coefficients_come_in_the_inputs_own_units_with_limits(tmp_path: Path) -> None:
+    train(saved(made(2000), tmp_path), root=tmp_path, say=quiet)
+    entries = open_regression(tmp_path, "regression").report["coefficients"]
+    assert [entry["term"] for entry in entries] == ["(intercept)", "a", "b"]
+    for entry, truth in zip(entries, [0, 3, -1], strict=True):
+        assert entry["estimate"] == pytest.approx(truth, abs=0.2)
+        assert entry["lower"] < entry["estimate"] < entry["upper"]
+
+
+def test_a_sum_of_other_columns_is_left_out(tmp_path: Path) -> None:
+    frame = made(100)
+    said: list[str] = []
+    total = frame.assign(total=2 * frame["a"] + frame["b"] + 5)
+    train(saved(total, tmp_path), root=tmp_path, say=said.append)
+    assert any("Left out column total: it is a linear combination" in line for line in said)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="12 usable rows"):
+        train(saved(made(12), tmp_path), root=tmp_path, say=quiet)
+
+
+def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
+    frame = made(100)
+    train(saved(frame.assign(output=2 * frame["a"]), tmp_path), root=tmp_path, say=quiet)
+    answer = open_regression(tmp_path, "regression").predict([{"a": 1.0, "b": 0.0}]).iloc[0]
+    assert answer["prediction"] == pytest.approx(2)
+    assert answer["upper"] - answer["lower"] == pytest.approx(0, abs=1e-9)
+
+
+def test_many_held_out_rows_are_sampled_for_the_report(tmp_path: Path) -> None:
+    train(saved(made(2500), tmp_path), root=tmp_path, say=quiet)
+    held_out = open_regression(tmp_path, "regression").report["held_out"]
+    assert {len(values) for values in held_out.values()} == {2000}
+
+
+def test_golden_rows_cover_categories_and_missing_values(trained: Path) -> None:
+    golden = open_regression(trained, "houses").manifest.golden
+    assert {row.input["district"] for row in golden} == {"east", "north", "west"}
+    assert any(row.input["rooms"] is None for row in golden)
