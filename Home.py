@@ -78,7 +78,7 @@ def show_refusal(error: ArtifactError, title: str) -> None:
     st.error(error.message, title=title, icon=":material/broken_image:")
     if error.mend:
         st.caption("To mend it:")
-        st.code(error.mend, language="bash")
+        st.code(error.mend, language="bash", wrap_lines=True)
 
 
 st.session_state["_home"] = True

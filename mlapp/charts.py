@@ -1,15 +1,19 @@
 """The pages' charts: data in, Altair chart out. Colours and fonts are the app's theme."""
 
+from typing import TypeAlias
+
 import altair as alt
 import pandas as pd
 
 from mlapp.regression import RegressionModel
 from mlapp.schema import Number
 
+Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
+
 BARS = 12  # more inputs than this are summed up in one bar
 
 
-def contributions(model: RegressionModel, explained: "pd.Series[float]") -> alt.TopLevelMixin:
+def contributions(model: RegressionModel, explained: "pd.Series[float]") -> Drawn:
     """Draw how the inputs lead from the mean output to the prediction, the largest first.
 
     Args:
@@ -38,7 +42,12 @@ def contributions(model: RegressionModel, explained: "pd.Series[float]") -> alt.
         y=alt.Y("input:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False))
     )
     drawn = base.mark_bar(height={"band": 0.6}).encode(
-        x=alt.X("start:Q", scale=scale, title=f"{name}, from the mean to the prediction"),
+        x=alt.X(
+            "start:Q",
+            scale=scale,
+            axis=alt.Axis(tickCount=8),
+            title=f"{name}, from the mean to the prediction",
+        ),
         x2="end:Q",
         color=alt.Color(
             "effect:N",
@@ -54,26 +63,25 @@ def contributions(model: RegressionModel, explained: "pd.Series[float]") -> alt.
 
 
 def what_if(
-    model: RegressionModel, moved: pd.DataFrame, current: float | str, prediction: float
-) -> alt.TopLevelMixin:
+    model: RegressionModel, moved: pd.DataFrame, current: float | str | None, prediction: float
+) -> Drawn:
     """Draw the prediction and its interval as one input moves, and mark where it is now.
 
     Args:
         model: gives the names.
         moved: what `RegressionModel.what_if` returned.
-        current: the input's value now.
+        current: the input's value now, or None where it is missing; then nothing is marked.
         prediction: the prediction now.
     """
     name, output = str(moved.columns[0]), model.schema.output.name
     data = moved.rename(columns={name: "value"}).assign(series="prediction")
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
     number = isinstance(model.schema[name], Number)
-    x = alt.X("value:Q" if number else "value:N", title=name)
-    if number:
-        x = x.scale(zero=False, nice=False)
+    value = "value:Q" if number else "value:N"
+    x = alt.X(value, title=name, scale=alt.Scale(zero=False, nice=False) if number else alt.Scale())
     y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False))
     tooltip = [
-        alt.Tooltip("value", title=name),
+        alt.Tooltip(value, title=name),
         alt.Tooltip("prediction:Q", format=".4~g", title=output),
     ]
     color = alt.Color(
@@ -86,13 +94,15 @@ def what_if(
     point = alt.Chart(here).mark_point(filled=True, size=140, opacity=1)
     point = point.encode(x=x, y=y, color=color, tooltip=tooltip)
     if number:
-        layers = [band.mark_area(opacity=0.18), line.mark_line(), point]
+        layers = [band.mark_area(opacity=0.18), line.mark_line()]
     else:
-        layers = [band.mark_rule(strokeWidth=2), line.mark_point(filled=True, size=50), point]
+        layers = [band.mark_rule(strokeWidth=2), line.mark_point(filled=True, size=50)]
+    if current is not None:
+        layers.append(point)
     return alt.layer(*layers).properties(height=300)
 
 
-def predicted_against_actual(model: RegressionModel) -> alt.TopLevelMixin:
+def predicted_against_actual(model: RegressionModel) -> Drawn:
     """Draw held-out rows' predictions against what they really were."""
     data = pd.DataFrame(model.report["held_out"])
     name = model.schema.output.name
@@ -116,7 +126,7 @@ def predicted_against_actual(model: RegressionModel) -> alt.TopLevelMixin:
     return alt.layer(points, line.encode(x="prediction:Q", y="actual:Q")).properties(height=320)
 
 
-def residuals(model: RegressionModel) -> alt.TopLevelMixin:
+def residuals(model: RegressionModel) -> Drawn:
     """Draw how far held-out rows lie from their predictions, as a histogram."""
     held_out = model.report["held_out"]
     data = pd.DataFrame(held_out)

@@ -80,7 +80,7 @@ except ArtifactError as error:
     st.error(error.message, title=f"The model {name} cannot be opened")
     if error.mend:
         st.caption("To mend it:")
-        st.code(error.mend, language="bash")
+        st.code(error.mend, language="bash", wrap_lines=True)
     st.stop()
 schema, manifest = model.schema, model.manifest
 if refusal := loaders.refused(name):
@@ -135,19 +135,18 @@ with predict_tab:
         if st.form_submit_button("Predict", key="predict", type="primary"):
             row, fresh = {key: state[key] for key in schema.names}, True
 
-    answer = None
+    checked = None
     if row is not None:
         try:
             checked = model.check([row])
-            answer = model.predict(checked).iloc[0]
         except InvalidInput as error:
             with entry:
                 show_invalid(error, "Please enter valid values")
             row = None
     state["_row"] = row
 
-    if answer is not None:
-        values = checked.row(0)
+    if checked is not None:
+        answer, values = model.predict(checked).iloc[0], checked.row(0)
         lower, prediction, upper = (
             model.format(answer[key]) for key in ("lower", "prediction", "upper")
         )

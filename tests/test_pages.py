@@ -1,4 +1,5 @@
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ def test_home_shows_that_a_version_is_pinned_and_that_a_newer_is_refused(
     folder: Path, houses_csv: Path
 ) -> None:
     app = home()
-    train(houses_csv, "price", "houses", folder, say=str)
+    train(houses_csv, "price", "houses", folder, say=lambda line: None)
     (folder / "houses" / "2" / "report.json").unlink()
     run(app)
     assert "report.json" in app.error[0].value
@@ -170,6 +171,15 @@ def test_what_if_follows_the_chosen_input_without_predicting_again(
     run(app)
     assert moved == ["var_4"]
     assert len(history(app)) == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_if_marks_no_point_where_the_value_is_missing() -> None:
+    app = predict(page({"_model": "houses"}), {"rooms": None, "area": 100.0})
+    for name, layers in (("area", 3), ("rooms", 2), ("district", 3)):
+        app.selectbox(key="_what_if_houses").select(name)
+        run(app)
+        assert len(json.loads(app.get("vega_lite_chart")[1].proto.spec)["layer"]) == layers
 
 
 # --- history ----------------------------------------------------------------------------------
@@ -272,7 +282,7 @@ def test_a_running_page_follows_publish_and_pin_within_one_rerun(
 ) -> None:
     app = predict(page({"_model": "houses"}), {"area": 100.0})
     for act, version in (
-        (lambda: train(houses_csv, "price", "houses", folder, say=str), 2),
+        (lambda: train(houses_csv, "price", "houses", folder, say=lambda line: None), 2),
         (lambda: artifacts.pin(folder, "houses", 1), 1),
         (lambda: artifacts.unpin(folder, "houses"), 2),
     ):
@@ -285,7 +295,7 @@ def test_a_newer_version_that_cannot_be_opened_leaves_the_page_working(
     folder: Path, houses_csv: Path
 ) -> None:
     app = page({"_model": "houses"})
-    train(houses_csv, "price", "houses", folder, say=str)
+    train(houses_csv, "price", "houses", folder, say=lambda line: None)
     (folder / "houses" / "2" / "model.joblib").write_bytes(b"broken")
     run(app)
     assert "model.joblib has 6 bytes" in app.warning[0].value
@@ -300,7 +310,7 @@ def test_a_newer_version_with_other_categories_keeps_the_page_working(
     predict(app, {"area": 100.0})
     moved = pd.read_csv(houses_csv).replace({"district": {"west": "south"}})
     moved.to_csv(tmp_path / "moved.csv", index=False)
-    train(tmp_path / "moved.csv", "price", "houses", folder, say=str)
+    train(tmp_path / "moved.csv", "price", "houses", folder, say=lambda line: None)
     run(app)
     assert app.selectbox(key="district").options == ["east", "north", "south"]
     assert "got 'west'" in app.error[0].value

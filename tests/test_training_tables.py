@@ -179,7 +179,7 @@ def test_a_target_that_cannot_be_learned_is_named(target: str, column: object, t
         prepare(table(y=column), target, quiet)
 
 
-@pytest.mark.parametrize("name", ["baseline", "predict", "_model"])
+@pytest.mark.parametrize("name", ["baseline", "lower", "predict", "prediction", "upper", "_model"])
 def test_a_column_with_a_name_of_the_pages_is_to_be_renamed(name: str) -> None:
     frame = table()
     with pytest.raises(InvalidData, match=name):

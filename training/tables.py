@@ -19,7 +19,8 @@ from mlapp.errors import InvalidData
 from mlapp.schema import LARGEST, MISSING, Category, Number, Output, Schema, describe, parse_text
 
 MAX_CATEGORIES = 50  # more are refused: each costs a column and needs rows of its own
-RESERVED = ("baseline", "predict")  # the names of an explanation's column and of a page's button
+# Names of the columns that models answer with, and of the pages' button.
+RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
 SUFFIXES = "CSV, TSV (also .gz or .zip) or Parquet"
 
 Say = Callable[[str], None]
@@ -143,7 +144,7 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
             f"There is no column {target!r}; choose --target from {', '.join(map(str, table))}"
         )
     if reserved := [name for name in RESERVED if name in table and name != target]:
-        raise InvalidData(f"Rename the column {reserved[0]!r}: the pages use that name")
+        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
     if private := [name for name in map(str, table) if name.startswith("_")]:
         raise InvalidData(
             f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
