@@ -331,6 +331,17 @@ def test_publishers_killed_at_random_moments_leave_only_whole_versions(tmp_path:
     assert publish(tmp_path).manifest.version == artifacts.versions(tmp_path, "toy")[-1]
 
 
+def test_of_two_publishers_with_the_same_number_the_later_takes_the_next(tmp_path: Path) -> None:
+    def publish_meanwhile(artifact: Artifact) -> None:
+        if artifact.manifest.version == 1:
+            publish(tmp_path, weights=b"other")
+
+    mine = artifacts.publish(tmp_path, draft(weights=b"mine"), publish_meanwhile)
+    assert mine.manifest.version == 2
+    opened = [artifacts.open(tmp_path, "toy", version) for version in (1, 2)]
+    assert [artifact.files["weights"] for artifact in opened] == [b"other", b"mine"]
+
+
 def test_two_publishers_at_once_lose_no_version(tmp_path: Path) -> None:
     both = [start_publisher(tmp_path, "20") for _ in range(2)]
     for publisher in both:

@@ -244,6 +244,7 @@ def test_a_link_with_some_of_the_values_fills_them_in_and_waits() -> None:
     app = page({"var_1": "800"})
     assert app.number_input(key="var_1").value == 800.0
     assert not app.metric
+    assert not app.error
 
 
 @pytest.mark.usefixtures("folder")
@@ -270,6 +271,17 @@ def test_choosing_another_model_shows_its_own_inputs() -> None:
     assert [widget.key for widget in app.number_input] == ["area", "rooms"]
     assert not app.metric
     assert predict(app, {"area": 120.0}).metric[0].label == "Predicted price"
+
+
+def test_another_model_begins_with_its_own_typical_values(
+    folder: Path, houses_csv: Path, tmp_path: Path
+) -> None:
+    halls = pd.read_csv(houses_csv).eval("area = area * 10")
+    halls.to_csv(tmp_path / "halls.csv", index=False)
+    train(tmp_path / "halls.csv", "price", "halls", folder, say=lambda line: None)
+    app = predict(page({"_model": "houses"}), {"area": 90.0})
+    app.selectbox(key="_model").select("halls")
+    assert run(app).number_input(key="area").value > 900
 
 
 @pytest.mark.usefixtures("shipped")
