@@ -7,6 +7,8 @@
     schema      the inputs of a table model, and the one check of a row
     artifacts   versions on disk: publish, open, pin
     regression  RegressionModel: predict, explain, what_if
+    text        the check and the tokenizer of texts, shared with training
+    sentiment   SentimentModel: predict, explain
     models      any published model, by its task
     loaders     the cached loaders that the Streamlit pages call
     charts      the pages' charts

@@ -15,6 +15,7 @@ from mlapp.artifacts import MANIFEST, Task
 from mlapp.errors import ArtifactError
 from mlapp.models import Model
 from mlapp.regression import RegressionModel
+from mlapp.sentiment import SentimentModel
 from mlapp.settings import read_settings
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,18 @@ def load_regression(name: str = "regression") -> RegressionModel:
     model = load_model(name)
     if not isinstance(model, RegressionModel):
         raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a regression")
+    return model
+
+
+def load_sentiment(name: str = "sentiment") -> SentimentModel:
+    """Return the served version of a text classifier, opened once per process.
+
+    Raises:
+        ArtifactError: it cannot be opened, or is no text classifier.
+    """
+    model = load_model(name)
+    if not isinstance(model, SentimentModel):
+        raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a text classifier")
     return model
 
 

@@ -11,8 +11,9 @@ from mlapp import artifacts
 from mlapp.artifacts import Artifact, Manifest
 from mlapp.errors import ArtifactError
 from mlapp.regression import RegressionModel
+from mlapp.sentiment import SentimentModel
 
-Model: TypeAlias = RegressionModel
+Model: TypeAlias = RegressionModel | SentimentModel
 
 
 def open_model(root: Path, name: str, version: int | None = None) -> Model:
@@ -32,9 +33,13 @@ def from_artifact(artifact: Artifact) -> Model:
     """
     if artifact.manifest.task == "regression":
         return RegressionModel(artifact)
+    if artifact.manifest.task == "text-classification":
+        return SentimentModel(artifact)
     raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
 
 
 def headline(manifest: Manifest) -> tuple[str, float]:
     """Return the name and value of the metric that tells most about a model."""
+    if manifest.task == "text-classification":
+        return "held-out accuracy", float(str(manifest.metrics["accuracy"]))
     return "cross-validated R²", float(str(manifest.metrics["r2"]))

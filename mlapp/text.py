@@ -1,0 +1,167 @@
+"""Texts: the one check, and the one tokenizer, which training and serving share.
+
+    text as given -> `clean` (character for character) -> tokenizers JSON -> ids and spans
+
+A token is a word (contractions whole: "don't"), a number ("10/10"), an emoticon, a symbol, or one
+of the marks . , ! ? ; and "...". Markup, entities, web addresses and all other characters stand
+between tokens. Spans count characters of the text as given.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tokenizers import Encoding, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import WordLevel
+from tokenizers.trainers import WordLevelTrainer
+
+from mlapp.errors import Fault, InvalidInput
+from mlapp.schema import describe
+
+Texts: TypeAlias = Sequence[str] | pd.Series
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
+LONGEST = 2_000_000  # characters; longer texts are refused
+
+ALLOWED = "a text with at least one word"
+ALLOWED_KNOWN = "a text with at least one word that the model knows"
+
+# Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
+_MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+_TOKEN = "|".join(
+    [
+        r"\p{L}[\p{L}\p{M}\p{N}]*(?:'\p{L}[\p{L}\p{M}]*)*",  # words, contractions whole
+        r"\p{N}+(?:[.,/]\p{N}+)*",  # numbers, fractions and marks: 8.5, 10/10
+        r"[:;=]-?[()dp](?!\p{L})",  # emoticons, lower-cased
+        r"\.\.+|[.,!?;]",
+        r"\p{So}",  # emoji and other symbols
+    ]
+)
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
+
+
+def clean(text: str) -> str:
+    """Return a text of the same length that the tokenizer can read.
+
+    Control characters and lone surrogates become spaces, and the apostrophes of all keyboards
+    become one, each character for itself, so that every position stays what it was.
+    """
+    return _UNREADABLE.sub(" ", text).translate(_APOSTROPHES)
+
+
+def check_texts(texts: Texts) -> list[str]:
+    """Return n texts that passed the check.
+
+    Args:
+        texts: n texts, as a sequence or a pandas series, whose index then names the rows.
+
+    Raises:
+        InvalidInput: with a fault for every text that is no str, holds no letter, digit or
+            symbol, or has more than `LONGEST` characters.
+    """
+    if isinstance(texts, str) or not isinstance(texts, Sequence | pd.Series):
+        raise InvalidInput([Fault("texts", describe(texts), "a sequence of texts")])
+    rows = texts.index if isinstance(texts, pd.Series) else range(len(texts))
+    faults = []
+    for row, text in zip(rows, texts, strict=True):
+        if not isinstance(text, str):
+            faults.append(Fault("text", describe(text), ALLOWED, row))
+        elif len(text) > LONGEST:
+            got = f"{len(text):,} characters"
+            faults.append(Fault("text", got, f"at most {LONGEST:,} characters", row))
+        elif not text.strip():
+            faults.append(Fault("text", "nothing", ALLOWED, row))
+    if faults:
+        raise InvalidInput(faults)
+    return list(texts)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text's n tokens.
+
+    Attributes:
+        ids: places in the vocabulary, (n,); 1 is a word that is not in it.
+        spans: where each token starts and ends in the text as given, (n, 2).
+        words: how many tokens are words, that is, not one of the marks.
+        unknown: how many words are not in the vocabulary.
+    """
+
+    ids: Ids
+    spans: Ids
+    words: int
+    unknown: int
+
+
+class Vocabulary:
+    """A trained tokenizer: `words` lists what it knows, by id."""
+
+    def __init__(self, content: bytes) -> None:
+        """Read a `tokenizers` JSON file.
+
+        Raises:
+            ValueError: it is none, or its first two words are not padding and unknown.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_buffer(content)
+        except Exception as error:  # the library raises bare exceptions
+            raise ValueError(f"no tokenizer: {error}") from error
+        places = self._tokenizer.get_vocab()
+        self.words = sorted(places, key=lambda word: places[word])
+        if self.words[:2] != [PADDING, UNKNOWN]:
+            raise ValueError(f"its words begin with {self.words[:2]}")
+        self._marks = np.array([not any(map(str.isalnum, word)) for word in self.words])
+        self._marks[:2] = False
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def read(self, text: str) -> Tokens:
+        """Return a text's tokens; there may be none."""
+        return self._tokens(self._tokenizer.encode(clean(text)))
+
+    def read_many(self, texts: Iterable[str]) -> list[Tokens]:
+        """Return the tokens of many texts, on all cores."""
+        return [self._tokens(each) for each in self._tokenizer.encode_batch([*map(clean, texts)])]
+
+    def _tokens(self, encoding: Encoding) -> Tokens:
+        ids = np.array(encoding.ids, dtype=np.int64)
+        spans = np.array(encoding.offsets, dtype=np.int64).reshape(len(ids), 2)
+        words = len(ids) - int(self._marks[ids].sum())
+        return Tokens(ids, spans, words, int((ids == 1).sum()))
+
+
+def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
+    """Return the tokenizer JSON of the most frequent words of texts.
+
+    Args:
+        texts: the training part.
+        size: the largest number of words, padding and unknown among them.
+        minimum: how often a word must occur.
+    """
+    tokenizer = Tokenizer(WordLevel({PADDING: 0, UNKNOWN: 1}, unk_token=UNKNOWN))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_MARKUP), "removed"),
+            pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True),
+        ]
+    )
+    trainer = WordLevelTrainer(
+        vocab_size=size,
+        min_frequency=minimum,
+        special_tokens=[PADDING, UNKNOWN],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(map(clean, texts), trainer)
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    # Special words would be found in typed text; here they are only places in the vocabulary.
+    content["added_tokens"] = []
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,44 @@
+"""A progress bar: one line that is rewritten on a terminal, a line every tenth elsewhere."""
+
+import sys
+import time
+from typing import TextIO
+
+WIDTH = 24  # characters of the bar
+PAUSE = 0.2  # seconds between two drawings on a terminal
+
+
+class Progress:
+    """Progress towards a total, with the time left."""
+
+    def __init__(self, title: str, total: int, done: int = 0, stream: TextIO | None = None) -> None:
+        """Begin at `done` of `total`; the stream is standard error by default."""
+        self.title, self.total, self.done = title, max(1, total), done
+        self._stream = sys.stderr if stream is None else stream
+        self._began, self._first = time.monotonic(), done
+        self._drawn, self._tenth = 0.0, int(10 * done / self.total)
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Go on by an amount, and show it with a note."""
+        self.done = min(self.total, self.done + amount)
+        now = time.monotonic()
+        spent = now - self._began
+        left = spent / max(1, self.done - self._first) * (self.total - self.done)
+        text = f"{self.title} {self.done / self.total:4.0%}, {_duration(left)} left"
+        text += f", {note}" if note else ""
+        if self._stream.isatty():
+            if now - self._drawn > PAUSE or self.done == self.total:
+                full = WIDTH * self.done // self.total
+                bar = "#" * full + "-" * (WIDTH - full)
+                end = "\n" if self.done == self.total else ""
+                self._stream.write(f"\r[{bar}] {text}\x1b[K{end}")
+                self._drawn = now
+        elif (tenth := 10 * self.done // self.total) > self._tenth:
+            self._tenth = tenth
+            self._stream.write(f"{text}\n")
+        self._stream.flush()
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
