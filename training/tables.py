@@ -45,7 +45,7 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Data]:
         except (OSError, ValueError) as error:
             raise InvalidData(f"{path} cannot be read as Parquet: {error}") from error
     else:
-        table = _read_delimited(path, _unpack(path, raw))
+        table = _read_delimited(path, unpack(path, raw))
     names = [str(name) for name in table.columns]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InvalidData(f"{path} has several columns named {', '.join(map(repr, twice))}")
@@ -59,7 +59,12 @@ def read_table(path: Path) -> tuple[pd.DataFrame, Data]:
     return table, data
 
 
-def _unpack(path: Path, raw: bytes) -> bytes:
+def unpack(path: Path, raw: bytes) -> bytes:
+    """Return the bytes of a file, unpacked where it is gzipped or zipped.
+
+    Raises:
+        InvalidData: it is broken, or a .zip of several files.
+    """
     try:
         if raw.startswith(b"\x1f\x8b"):
             return gzip.decompress(raw)

@@ -1,0 +1,345 @@
+"""Texts to train on: tables, folders and archives in the layout of aclImdb, and its download.
+
+The public data set is the Large Movie Review Dataset v1.0 (Maas et al., "Learning word vectors for
+sentiment analysis", 2011): folders train/pos and train/neg, and unlabelled reviews in train/unsup.
+Its test half is never read.
+"""
+
+import csv
+import hashlib
+import io
+import re
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlapp.artifacts import Data
+from mlapp.errors import InvalidData
+from mlapp.schema import parse_text
+from mlapp.text import LONGEST, Ids
+from training.progress import Progress
+from training.tables import Say, unpack
+
+IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
+IMDB_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
+UNLABELLED = "unsup"  # the folder of texts without a label
+NAMED = {("0", "1"): ("Negative", "Positive"), ("neg", "pos"): ("Negative", "Positive")}
+MOST_LABELS = 50
+LEAST = 20  # texts per label
+TIMEOUT = 60  # seconds that a download may stand still
+BLOCK = 1 << 18  # bytes read at a time
+
+_FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
+_GAPS = re.compile(r"\W+")
+
+
+@dataclass(frozen=True)
+class Reviews:
+    """Texts to train on.
+
+    Attributes:
+        texts: n texts.
+        classes: the place of each text's label in `labels`, (n,).
+        labels: the labels' names, 2 or more.
+        unlabelled: texts without a label, none of them among `texts`.
+        about: where the labelled texts are from.
+    """
+
+    texts: list[str]
+    classes: Ids
+    labels: tuple[str, ...]
+    unlabelled: list[str]
+    about: Data
+
+
+def read_reviews(
+    path: Path,
+    unlabelled: Path | None = None,
+    *,
+    text_column: str = "review",
+    label_column: str = "sentiment",
+    labels: Sequence[str] = (),
+    say: Say = print,
+) -> Reviews:
+    """Read labelled texts, and texts without a label where there are some.
+
+    Args:
+        path: a CSV, TSV (also .gz or .zip) or Parquet file with a header, or a folder or .tar.gz
+            in the layout of aclImdb. Fields of a TSV are taken as they are, quotes included.
+        unlabelled: the same, of texts alone; by default those that an aclImdb holds.
+        text_column, label_column: the table's columns.
+        labels: names for the labels, in the order of the sorted values; by default the values
+            themselves, or Negative and Positive for 0 and 1 and for neg and pos.
+        say: called with a line for each thing left out.
+
+    Raises:
+        InvalidData: nothing can be trained on; the message says why.
+    """
+    texts, values, extra, about = _read(path, text_column, label_column)
+    if unlabelled is not None:
+        more, _, unsup, _ = _read(unlabelled, text_column, None)
+        extra = more + unsup
+    texts, values = _usable(texts, values, say)
+    found = sorted(set(values))
+    _require_labels(path, found, values, labels)
+    texts, values, keys = _without_twins(texts, values, say)
+    _require_labels(path, found, values, labels)
+    alone, _ = _usable(extra, [""] * len(extra), say, "unlabelled texts")
+    alone = _apart(alone, keys, say)
+    names = tuple(labels) or NAMED.get(tuple(found), tuple(found))
+    classes = np.array([found.index(value) for value in values], dtype=np.int64)
+    return Reviews(texts, classes, names, alone, about)
+
+
+def key(text: str) -> str:
+    """Return what two texts have in common that differ in case, punctuation and spaces alone."""
+    return _GAPS.sub(" ", text.lower()).strip()
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _read(
+    path: Path, text_column: str, label_column: str | None
+) -> tuple[list[str], list[str | None], list[str], Data]:
+    """Return texts, their label values, texts without a label, and where they are from."""
+    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return _read_files(path, labelled=label_column is not None)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
+    table = _read_table(path, raw)
+    wanted = {"--text-column": text_column} | (
+        {"--label-column": label_column} if label_column is not None else {}
+    )
+    for flag, name in wanted.items():
+        if name not in table:
+            raise InvalidData(
+                f"{path} has no column {name!r}; choose {flag} from {', '.join(map(str, table))}"
+            )
+    texts = [value if isinstance(value, str) else "" for value in table[text_column]]
+    values: list[str | None] = [None] * len(texts)
+    if label_column is not None:
+        values = [parse_text(value) for value in table[label_column]]
+    digest = hashlib.sha256(raw).hexdigest()
+    return texts, values, [], Data(
+        source=path.name, rows=len(table), columns=len(table.columns), sha256=digest
+    )
+
+
+def _read_table(path: Path, raw: bytes) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            table = pd.read_parquet(io.BytesIO(raw))
+        else:
+            text = unpack(path, raw).decode("utf-8-sig")
+            if not text.strip():
+                raise InvalidData(f"{path} is empty: expected a header row and data rows")
+            tabs = "\t" in text.partition("\n")[0]
+            table = pd.read_csv(
+                io.StringIO(text),
+                sep="\t" if tabs else ",",
+                quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+                dtype=str,
+                keep_default_na=False,
+            )
+    except UnicodeDecodeError as error:
+        raise InvalidData(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except (OSError, ValueError) as error:
+        raise InvalidData(f"{path} cannot be read as a table: {error}") from error
+    table.columns = pd.Index([str(name).strip('"') for name in table.columns])
+    if not len(table):
+        raise InvalidData(f"{path} is empty: it has a header row and no data rows")
+    return table
+
+
+def _read_files(
+    path: Path, *, labelled: bool
+) -> tuple[list[str], list[str | None], list[str], Data]:
+    digest, texts, values, extra = hashlib.sha256(), [], [], []
+    files = sorted(_folder_files(path) if path.is_dir() else _archive_files(path))
+    for name, label, content in files:
+        digest.update(name.encode() + b"\0" + content + b"\0")
+        text = content.decode("utf-8", errors="replace")
+        if label == UNLABELLED:
+            extra.append(text)
+        else:
+            texts.append(text)
+            values.append(label)
+    if not (texts if labelled else texts + extra):
+        raise InvalidData(f"{path} holds no train/LABEL/*.txt, as aclImdb has them")
+    about = Data(source=path.name, rows=len(texts), columns=2, sha256=digest.hexdigest())
+    return texts, values, extra, about
+
+
+def _folder_files(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    for file in path.rglob("*.txt"):
+        name = file.relative_to(path.parent).as_posix()
+        if match := _FOLDERS.search(f"{path.resolve().name}/{file.relative_to(path).as_posix()}"):
+            yield name, match[1], file.read_bytes()
+
+
+def _archive_files(path: Path) -> Iterator[tuple[str, str, bytes]]:
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                match = _FOLDERS.search(member.name)
+                file = archive.extractfile(member) if match and member.isfile() else None
+                if match and file:
+                    yield member.name, match[1], file.read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise InvalidData(f"{path} cannot be unpacked: {error}") from error
+
+
+# --- leaving out -----------------------------------------------------------------------------
+
+
+def _usable(
+    texts: Sequence[str], values: Sequence[str | None], say: Say, what: str = "texts"
+) -> tuple[list[str], list[str]]:
+    """Leave out texts without words, too long, or without a label."""
+    kept_texts, kept_values, reasons = [], [], defaultdict[str, int](int)
+    for text, value in zip(texts, values, strict=True):
+        if not key(text):
+            reasons["without a word"] += 1
+        elif len(text) > LONGEST:
+            reasons[f"longer than {LONGEST:,} characters"] += 1
+        elif value is None:
+            reasons["without a label"] += 1
+        else:
+            kept_texts.append(text)
+            kept_values.append(value)
+    for reason, count in reasons.items():
+        say(f"Left out {count:,} {what} {reason}")
+    return kept_texts, kept_values
+
+
+def _without_twins(
+    texts: Sequence[str], values: Sequence[str], say: Say
+) -> tuple[list[str], list[str], set[str]]:
+    """Keep the first of equal texts, and none where their labels differ; return all keys too."""
+    keys = [key(text) for text in texts]
+    labels = defaultdict[str, set[str]](set)
+    for each, value in zip(keys, values, strict=True):
+        labels[each].add(value)
+    seen, kept = set[str](), []
+    for row, each in enumerate(keys):
+        if len(labels[each]) == 1 and each not in seen:
+            seen.add(each)
+            kept.append(row)
+    disputed = sum(len(labels[each]) > 1 for each in keys)
+    if disputed:
+        say(f"Left out {disputed:,} texts that occur with different labels")
+    if twins := len(keys) - len(kept) - disputed:
+        say(f"Left out {twins:,} texts that repeat another")
+    return [texts[row] for row in kept], [values[row] for row in kept], set(labels)
+
+
+def _apart(texts: Sequence[str], keys: Iterable[str], say: Say) -> list[str]:
+    """Keep texts that neither repeat each other nor a labelled text, which may be held out."""
+    seen, kept = set(keys), []
+    for text in texts:
+        if (each := key(text)) not in seen:
+            seen.add(each)
+            kept.append(text)
+    if len(kept) < len(texts):
+        say(f"Left out {len(texts) - len(kept):,} unlabelled texts that repeat another")
+    return kept
+
+
+def _require_labels(
+    path: Path, found: Sequence[str], values: Sequence[str], names: Sequence[str]
+) -> None:
+    if not found:
+        raise InvalidData(f"{path} has no text with a label")
+    shown = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
+    if len(found) == 1:
+        raise InvalidData(f"{path} has one label only, {shown}: nothing to tell apart")
+    if len(found) > MOST_LABELS:
+        raise InvalidData(
+            f"{path} has {len(found)} labels ({shown}), at most {MOST_LABELS} can be told apart"
+        )
+    if names and (len(names) != len(found) or len(set(names)) < len(names)):
+        raise InvalidData(
+            f"--labels names {', '.join(map(repr, names))}; {path} has {len(found)} labels: {shown}"
+        )
+    for label in found:
+        if (count := sum(value == label for value in values)) < LEAST:
+            raise InvalidData(
+                f"{path} has {count} usable texts labelled {label!r}, at least {LEAST} are needed"
+            )
+
+
+# --- downloading -----------------------------------------------------------------------------
+
+
+def download(url: str, sha256: str, folder: Path, say: Say = print) -> Path:
+    """Return a file from the web, downloaded once; a download that was cut off is resumed.
+
+    Args:
+        url: where it is.
+        sha256: what its content must have.
+        folder: where it is kept; made if need be.
+        say: called with a line about what happens.
+
+    Raises:
+        InvalidData: it cannot be had, or its content is another.
+    """
+    path = folder / url.rpartition("/")[2]
+    if path.is_file() and _digest(path) == sha256:
+        return path
+    part = path.with_name(f"{path.name}.part")
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"Downloading {url} to {folder}")
+    try:
+        _fetch(url, part)
+    except (OSError, urllib.error.URLError) as error:
+        raise InvalidData(
+            f"{url} cannot be downloaded: {error}. Run it again to go on where it stopped"
+        ) from error
+    found = _digest(part)
+    if found != sha256:
+        part.unlink()
+        raise InvalidData(f"{url} has the SHA-256 {found}, expected {sha256}: it was removed")
+    part.replace(path)
+    return path
+
+
+def _fetch(url: str, part: Path) -> None:
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            # The part is whole already: nothing lies behind its end.
+            if done and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return
+            raise
+    with answer:
+        # A server that knows no ranges sends everything.
+        done = done if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
+        length = int(answer.headers.get("Content-Length") or 0)
+        progress = Progress("download", done + length, done, sys.stderr)
+        with part.open("ab" if done else "wb") as file:
+            while block := answer.read(BLOCK):
+                file.write(block)
+                progress.advance(len(block))
+        if length and part.stat().st_size < done + length:
+            raise OSError("the connection was closed early")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
