@@ -167,8 +167,7 @@ class SentimentModel:
         """
         read = self.read(texts)
         index = texts.index if isinstance(texts, pd.Series) else pd.RangeIndex(len(read))
-        scores = self.head.scores(self._pool_all(read))
-        probabilities = _softmax(scores)
+        probabilities = softmax(self.scores(read))
         best = probabilities.argmax(axis=1)
         columns: dict[str, Any] = {
             "label": np.array(self.labels, dtype=object)[best],
@@ -228,6 +227,11 @@ class SentimentModel:
             raise InvalidInput(faults)
         return read
 
+    def scores(self, read: list[Tokens]) -> Floats:
+        """Return the calibrated scores (n, labels) of n texts that were read."""
+        pooled = list(_spread(self._pool, read))
+        return self.head.scores(np.array(pooled).reshape(len(read), len(self.head.kernel)))
+
     @cached_property
     def report(self) -> dict[str, Any]:
         """What training measured on the held-out part, for pictures; see `training.sentiment`."""
@@ -263,10 +267,6 @@ class SentimentModel:
         pooled = [self.head.pool(states) for states in self._states(tokens)]
         return np.max(pooled, axis=0) if len(pooled) > 1 else pooled[0]
 
-    def _pool_all(self, read: list[Tokens]) -> Floats:
-        width = len(self.head.kernel)
-        return np.array(list(_spread(self._pool, read)), dtype=np.float64).reshape(-1, width)
-
     def _credit(self, tokens: Tokens, weights: Floats) -> Floats:
         """Return what each token adds to weights (width,) times the pooled units, (time,)."""
         credit = np.zeros(len(tokens.ids))
@@ -294,7 +294,8 @@ def open_sentiment(root: Path, name: str, version: int | None = None) -> Sentime
     return SentimentModel(artifacts.open(root, name, version))
 
 
-def _softmax(scores: Floats) -> Floats:
+def softmax(scores: Floats) -> Floats:
+    """Return the probabilities (n, labels) of scores (n, labels)."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
     return probabilities

@@ -19,7 +19,6 @@ import tensorflow as tf
 from mlapp.schema import Floats
 from mlapp.text import Ids
 from training.progress import Progress
-from training.tables import Say
 from training.vectors import Vectors
 
 BATCH = 64  # texts per step
@@ -42,7 +41,7 @@ class Shape:
     dropout: float = 0.4
 
 
-class MaskedMax(keras.layers.Layer):
+class MaskedMax(keras.layers.Layer):  # type: ignore[misc]
     """The maximum over time, (batch, time, width) to (batch, width), without masked steps."""
 
     def __init__(self, **options: Any) -> None:
@@ -55,7 +54,7 @@ class MaskedMax(keras.layers.Layer):
             states = keras.ops.where(mask[..., None], states, LOWEST)
         return keras.ops.max(states, axis=1)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:  # noqa: ARG002
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
         """Nothing is left to mask."""
 
 
@@ -86,9 +85,7 @@ def pad(texts: Sequence[Ids], length: int | None = None) -> npt.NDArray[np.int32
     return padded
 
 
-def batches(
-    texts: Sequence[Ids], random: np.random.Generator, size: int = BATCH
-) -> Iterator[Ids]:
+def batches(texts: Sequence[Ids], random: np.random.Generator, size: int = BATCH) -> Iterator[Ids]:
     """Yield the rows of each batch: random, but texts of similar length together."""
     order = random.permutation(len(texts))
     found = []
@@ -109,7 +106,7 @@ class Trainer:
         self._optimizer = keras.optimizers.Adam(rate, clipnorm=CLIP)
         self._optimizer.build(network.trainable_variables)
 
-        @tf.function(
+        @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
                 tf.TensorSpec([None, None], tf.int32),
                 tf.TensorSpec([None, None], tf.float32),
@@ -156,7 +153,9 @@ class Trainer:
 def score(network: keras.Model, texts: Sequence[Ids], size: int = 4 * BATCH) -> Floats:
     """Return the scores of n texts, (n, labels)."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec([None, None], tf.int32)]
+    )
     def forward(ids: Any) -> Any:
         return network(ids, training=False)
 
@@ -166,15 +165,3 @@ def score(network: keras.Model, texts: Sequence[Ids], size: int = 4 * BATCH) -> 
         rows = order[start : start + size]
         scores[rows] = forward(pad([texts[row] for row in rows])).numpy()
     return scores
-
-
-def softmax(scores: Floats) -> Floats:
-    """Return the probabilities of scores, (n, labels) each."""
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def log_every_epoch(say: Say, name: str, epoch: int, epochs: int, text: str) -> None:
-    """Say a line about an epoch."""
-    say(f"  {name}, epoch {epoch + 1}/{epochs}: {text}")

@@ -33,14 +33,17 @@ from training.tables import Say, unpack
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 IMDB_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 UNLABELLED = "unsup"  # the folder of texts without a label
-NAMED = {("0", "1"): ("Negative", "Positive"), ("neg", "pos"): ("Negative", "Positive")}
+NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("0", "1"): ("Negative", "Positive"),
+    ("neg", "pos"): ("Negative", "Positive"),
+}
 MOST_LABELS = 50
 LEAST = 20  # texts per label
 TIMEOUT = 60  # seconds that a download may stand still
 BLOCK = 1 << 18  # bytes read at a time
 
 _FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
-_GAPS = re.compile(r"\W+")
+_GAPS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def read_reviews(
         path: a CSV, TSV (also .gz or .zip) or Parquet file with a header, or a folder or .tar.gz
             in the layout of aclImdb. Fields of a TSV are taken as they are, quotes included.
         unlabelled: the same, of texts alone; by default those that an aclImdb holds.
-        text_column, label_column: the table's columns.
+        text_column: the table's column of texts.
+        label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
             themselves, or Negative and Positive for 0 and 1 and for neg and pos.
         say: called with a line for each thing left out.
@@ -85,11 +89,11 @@ def read_reviews(
     Raises:
         InvalidData: nothing can be trained on; the message says why.
     """
-    texts, values, extra, about = _read(path, text_column, label_column)
+    all_texts, all_values, extra, about = _read(path, text_column, label_column)
     if unlabelled is not None:
         more, _, unsup, _ = _read(unlabelled, text_column, None)
         extra = more + unsup
-    texts, values = _usable(texts, values, say)
+    texts, values = _usable(all_texts, all_values, say)
     found = sorted(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
@@ -133,8 +137,11 @@ def _read(
     if label_column is not None:
         values = [parse_text(value) for value in table[label_column]]
     digest = hashlib.sha256(raw).hexdigest()
-    return texts, values, [], Data(
-        source=path.name, rows=len(table), columns=len(table.columns), sha256=digest
+    return (
+        texts,
+        values,
+        [],
+        Data(source=path.name, rows=len(table), columns=len(table.columns), sha256=digest),
     )
 
 
@@ -167,7 +174,8 @@ def _read_table(path: Path, raw: bytes) -> pd.DataFrame:
 def _read_files(
     path: Path, *, labelled: bool
 ) -> tuple[list[str], list[str | None], list[str], Data]:
-    digest, texts, values, extra = hashlib.sha256(), [], [], []
+    digest, texts, extra = hashlib.sha256(), list[str](), list[str]()
+    values: list[str | None] = []
     files = sorted(_folder_files(path) if path.is_dir() else _archive_files(path))
     for name, label, content in files:
         digest.update(name.encode() + b"\0" + content + b"\0")

@@ -57,7 +57,7 @@ def train_vectors(
     outer = variable(np.zeros((words, dimensions)))
     sums = [variable(np.full((words, dimensions), 0.1)) for _ in range(2)]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(ids: Any, negatives: Any, rate: Any) -> Any:
         rows = tf.gather(inner, ids)
         targets = tf.gather(outer, ids)
