@@ -21,7 +21,6 @@ from mlapp.text import Ids
 from training.progress import Progress
 from training.vectors import Vectors
 
-BATCH = 64  # texts per step
 SORTED = 50  # batches that are sorted by length together
 LOWEST = -1e9  # what a masked state counts in the maximum
 CLIP = 1.0  # largest norm of a step's gradient
@@ -85,7 +84,7 @@ def pad(texts: Sequence[Ids], length: int | None = None) -> npt.NDArray[np.int32
     return padded
 
 
-def batches(texts: Sequence[Ids], random: np.random.Generator, size: int = BATCH) -> Iterator[Ids]:
+def batches(texts: Sequence[Ids], size: int, random: np.random.Generator) -> Iterator[Ids]:
     """Yield the rows of each batch: random, but texts of similar length together."""
     order = random.permutation(len(texts))
     found = []
@@ -100,9 +99,9 @@ def batches(texts: Sequence[Ids], random: np.random.Generator, size: int = BATCH
 class Trainer:
     """Trains a network by Adam, the rate falling linearly to a hundredth."""
 
-    def __init__(self, network: keras.Model, rate: float, steps: int) -> None:
-        """Prepare `steps` steps, the first at `rate`."""
-        self.network, self.rate, self.steps, self.step = network, rate, max(1, steps), 0
+    def __init__(self, network: keras.Model, rate: float, batch: int, steps: int) -> None:
+        """Prepare `steps` steps of `batch` texts, the first at `rate`."""
+        self.rate, self.batch, self.steps, self.step = rate, batch, max(1, steps), 0
         self._optimizer = keras.optimizers.Adam(rate, clipnorm=CLIP)
         self._optimizer.build(network.trainable_variables)
 
@@ -134,7 +133,7 @@ class Trainer:
     ) -> tuple[float, float]:
         """Go once through n texts with targets (n, labels); return mean loss and accuracy."""
         losses, rights, weights = [], [], []
-        for rows in batches(texts, random):
+        for rows in batches(texts, self.batch, random):
             left = 1 - 0.99 * min(1.0, self.step / self.steps)
             self._optimizer.learning_rate.assign(self.rate * left)
             ids = pad([texts[row] for row in rows], pad_to)
@@ -150,7 +149,7 @@ class Trainer:
         )
 
 
-def score(network: keras.Model, texts: Sequence[Ids], size: int = 4 * BATCH) -> Floats:
+def score(network: keras.Model, texts: Sequence[Ids], size: int = 256) -> Floats:
     """Return the scores of n texts, (n, labels)."""
 
     @tf.function(  # type: ignore[untyped-decorator]

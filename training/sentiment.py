@@ -15,11 +15,11 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ from mlapp.settings import read_settings
 from mlapp.text import Ids, Tokens, Vocabulary, train_vocabulary
 from training.export import export_head, export_network
 from training.linear import Linear, fit_linear
-from training.network import BATCH, Shape, Trainer, build, score
+from training.network import Shape, Trainer, build, score
 from training.progress import Progress
 from training.tables import Say
 from training.texts import IMDB, IMDB_SHA256, download, read_reviews
@@ -46,6 +46,7 @@ SEED = 0  # of the split, the weights, and the order of the texts
 HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that the temperature is fitted on, and that the learning curve shows
 LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
+LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
 HARD = 0.95  # what a labelled text's own label counts for; all labels share the rest
 BINS = 15  # of the reliability diagram
 AGREE = 1e-4  # how far the scores of Keras and of the exported network may be apart
@@ -67,9 +68,11 @@ class Recipe:
         bidirectional: whether texts are read backwards, too.
         pooling: max over time, or the last state.
         spatial_dropout, dropout: shares left out of the vectors' dimensions and of the pooled.
-        rate: of Adam, at the start of a stage.
+        rate: of Adam, at the start.
+        batch: texts per step.
         epochs: over the labelled texts.
-        soft_epochs: over labelled, unlabelled and short texts, after that.
+        soft_rate, soft_batch, soft_epochs: the same of the stage after that, over labelled,
+            unlabelled and short texts.
         short: short texts in an epoch, as a share of the whole ones.
         longest: tokens; of longer texts another stretch is seen each time.
         pad_to: tokens that every text is padded to; None pads to the longest of a batch.
@@ -84,13 +87,18 @@ class Recipe:
     pooling: Pooling = "max"
     spatial_dropout: float = 0.2
     dropout: float = 0.4
-    rate: float = 1e-3
-    epochs: int = 4
+    rate: float = 3e-3
+    batch: int = 32
+    epochs: int = 3
+    soft_rate: float = 2e-3
+    soft_batch: int = 64
     soft_epochs: int = 3
     short: float = 0.15
     longest: int = 320
     pad_to: int | None = None
 
+
+Draw: TypeAlias = Callable[[], tuple[list[Ids], Floats]]  # what an epoch sees, and its targets
 
 LIBRARIES = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras")
 
@@ -107,6 +115,7 @@ RECIPES = {
         pooling="last",
         spatial_dropout=0.0,
         dropout=0.0,
+        rate=1e-3,
         epochs=5,
         soft_epochs=0,
         short=0.0,
@@ -220,9 +229,8 @@ def fit(
     """
     random = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
-    vectors = None
-    if recipe.vector_epochs:
-        everything = [*texts, *unlabelled]
+    vectors, everything = None, [*texts, *unlabelled]
+    if recipe.vector_epochs and sum(map(len, everything)) >= LEAST_WORDS:
         vectors = train_vectors(
             everything, len(vocabulary), recipe.dimensions, recipe.vector_epochs, seed, say
         )
@@ -241,10 +249,10 @@ def fit(
     curve: list[dict[str, Any]] = []
     own = HARD * np.eye(labels)[classes] + (1 - HARD) / labels
 
-    def stage(name: str, epochs: int, draw: Any) -> None:
-        steps = epochs * -(-len(draw()[0]) // BATCH)
+    def stage(name: str, epochs: int, rate: float, batch: int, draw: Draw) -> None:
+        steps = epochs * -(-len(draw()[0]) // batch)
         epochs = epochs * max(1, -(-LEAST_STEPS // steps))
-        trainer = Trainer(network, recipe.rate, max(steps, LEAST_STEPS))
+        trainer = Trainer(network, rate, batch, max(steps, LEAST_STEPS))
         for epoch in range(epochs):
             seen, targets = draw()
             progress = Progress(f"{name} {epoch + 1}/{epochs}", len(seen))
@@ -264,7 +272,7 @@ def fit(
         make = [shortener.short if each else shortener.stretch for each in short]
         return [way(ids) for way, ids in zip(make, texts, strict=True)], own
 
-    stage("labelled", recipe.epochs, labelled)
+    stage("labelled", recipe.epochs, recipe.rate, recipe.batch, labelled)
     if recipe.soft_epochs:
         teacher = fit_linear(texts, classes, labels)
         right = np.mean(teacher.predict(watched[0]).argmax(axis=1) == watched[1])
@@ -280,7 +288,7 @@ def fit(
             seen = [shortener.stretch(ids) for ids in every] + [pieces[row] for row in chosen]
             return seen, np.vstack([soft, pieces_soft[chosen]])
 
-        stage("soft labels", recipe.soft_epochs, all_texts)
+        stage("soft labels", recipe.soft_epochs, recipe.soft_rate, recipe.soft_batch, all_texts)
     return Trained(network, shape, curve)
 
 
@@ -451,7 +459,6 @@ def train(
             "seed": seed,
             "held_out": HELD_OUT,
             "calibration": CALIBRATION,
-            "batch": BATCH,
             "texts_used": len(texts),
             "texts_unlabelled": len(reviews.unlabelled),
             "recipe": asdict(recipe),

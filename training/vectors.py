@@ -24,13 +24,14 @@ STRETCH = 8192  # words per step
 NEGATIVES = 256  # shared by the words of a step
 WEIGHT = 5.0  # how many negatives per word those count for
 RATE = 0.1  # of Adagrad, falling to a tenth
+LENGTH = 8.0  # mean length of the vectors: what the weights of an LSTM begin best with
 FREQUENT = 1e-4  # words more frequent than this share are left out at random (Mikolov, 2013)
 
 
 def train_vectors(
     texts: Sequence[Ids], words: int, dimensions: int, epochs: int, seed: int, say: Say
 ) -> Vectors:
-    """Return one vector per word of the vocabulary, (words, dimensions), of mean length 1.
+    """Return one vector per word of the vocabulary, (words, dimensions).
 
     Args:
         texts: the ids of each text's tokens; 0 (padding) must not occur.
@@ -107,4 +108,4 @@ def train_vectors(
         say(f"  word vectors, epoch {epoch + 1}/{epochs}: loss {loss:.4f}, {left:.0f} s left")
     vectors: Vectors = inner.numpy()
     vectors[0] = 0
-    return vectors / float(np.linalg.norm(vectors[1:], axis=1).mean())
+    return vectors * np.float32(LENGTH / np.linalg.norm(vectors[1:], axis=1).mean())
