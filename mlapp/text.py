@@ -44,16 +44,16 @@ _TOKEN = "|".join(
     ]
 )
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"))
+_SAME = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | {"\u2026": "."})
 
 
 def clean(text: str) -> str:
     """Return a text of the same length that the tokenizer can read.
 
-    Control characters and lone surrogates become spaces, and the apostrophes of all keyboards
-    become one, each character for itself, so that every position stays what it was.
+    Control characters and lone surrogates become spaces, the apostrophes of all keyboards become
+    one, and an ellipsis a stop, each character for itself, so that every position stays the same.
     """
-    return _UNREADABLE.sub(" ", text).translate(_APOSTROPHES)
+    return _UNREADABLE.sub(" ", text).translate(_SAME)
 
 
 def check_texts(texts: Texts) -> list[str]:
@@ -147,7 +147,7 @@ def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
         minimum: how often a word must occur.
     """
     tokenizer = Tokenizer(WordLevel({PADDING: 0, UNKNOWN: 1}, unk_token=UNKNOWN))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(_MARKUP), "removed"),

@@ -301,10 +301,20 @@ def teach(teacher: Linear, network: keras.Model, texts: Sequence[Ids]) -> Floats
 
 
 def fit_temperature(scores: Floats, classes: Ids) -> float:
-    """Return the temperature at which scores (n, labels) give the smallest log loss."""
+    """Return the temperature at which scores (n, labels) give the smallest log loss.
+
+    No label counts as quite certain: of m texts with it, its share is (m + 1) / (m + 2), as in
+    Platt, "Probabilistic outputs for support vector machines" (1999). A few texts that are all
+    told apart would make every answer certain otherwise.
+    """
+    labels = scores.shape[1]
+    counts = np.bincount(classes, minlength=labels)[classes][:, None]
+    own = np.eye(labels)[classes]
+    targets = np.where(own > 0, (counts + 1) / (counts + 2), 1 / (counts + 2) / (labels - 1))
 
     def loss(power: float) -> float:
-        return log_loss(softmax(scores / np.exp(power)), classes)
+        probabilities = softmax(scores / np.exp(power))
+        return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 

@@ -1,0 +1,340 @@
+import gzip
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mlapp.errors import InvalidData
+from training.texts import Reviews, download, key, read_reviews
+
+CONTENT = bytes(range(256)) * 4096
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def made(rows: int = 60) -> pd.DataFrame:
+    labels = [place % 2 for place in range(rows)]
+    texts = [f"review number {place} is {['bad', 'good'][place % 2]}" for place in range(rows)]
+    return pd.DataFrame({"id": range(rows), "sentiment": labels, "review": texts})
+
+
+def read(path: Path, unlabelled: Path | None = None, **options: object) -> Reviews:
+    return read_reviews(path, unlabelled, say=quiet, **options)  # type: ignore[arg-type]
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def test_the_chapters_file_is_read_as_it_is(tmp_path: Path) -> None:
+    lines = ["id\tsentiment\treview"]
+    lines += [
+        f'"{place}_8"\t{place % 2}\t"He said ""no"", ""{place}"".<br /><br />\\"Really\\"?"'
+        for place in range(60)
+    ]
+    path = tmp_path / "reviews.tsv.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("reviews.tsv", "\n".join(lines))
+    reviews = read(path)
+    assert reviews.texts[0] == '"He said ""no"", ""0"".<br /><br />\\"Really\\"?"'
+    assert reviews.labels == ("Negative", "Positive")
+    assert list(reviews.classes[:4]) == [0, 1, 0, 1]
+    assert (reviews.about.source, reviews.about.rows) == ("reviews.tsv.zip", 60)
+    assert reviews.about.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv", "parquet"])
+def test_tables_of_ones_own_are_read_with_any_columns(tmp_path: Path, suffix: str) -> None:
+    frame = made(90).rename(columns={"review": "words", "sentiment": "mood"})
+    frame["mood"] = [["happy", "sad", "so-so"][place % 3] for place in range(90)]
+    path = tmp_path / f"mine.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    else:
+        text = frame.to_csv(index=False, sep="\t" if suffix == "tsv" else ",").encode()
+        path.write_bytes(gzip.compress(text) if suffix.endswith("gz") else text)
+    reviews = read(path, text_column="words", label_column="mood")
+    assert reviews.labels == ("happy", "sad", "so-so")
+    assert reviews.texts == list(frame["words"])
+    assert list(reviews.classes[:3]) == [0, 1, 2]
+
+
+def test_quoted_fields_of_a_csv_may_hold_commas_and_lines(tmp_path: Path) -> None:
+    frame = made()
+    frame["review"] = 'well, "this"\nis ' + frame["review"]
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    assert read(path).texts == list(frame["review"])
+
+
+def test_labels_can_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    made().to_csv(path, index=False)
+    assert read(path, labels=["Bad", "Good"]).labels == ("Bad", "Good")
+    with pytest.raises(InvalidData, match=r"--labels names 'a', 'b', 'c'; .* has 2 labels"):
+        read(path, labels=["a", "b", "c"])
+    with pytest.raises(InvalidData, match="--labels"):
+        read(path, labels=["a", "a"])
+
+
+# --- folders and archives ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def imdb(tmp_path: Path) -> Path:
+    root = tmp_path / "aclImdb"
+    for part, label, count in [
+        ("train", "pos", 25),
+        ("train", "neg", 25),
+        ("train", "unsup", 5),
+        ("test", "pos", 3),
+    ]:
+        folder = root / part / label
+        folder.mkdir(parents=True)
+        for place in range(count):
+            text = f"{part} {label} café {place}"
+            (folder / f"{place}_7.txt").write_text(text, encoding="utf-8")
+    (root / "train" / "urls_pos.txt").write_text("no review")
+    return root
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_folder_or_archive_like_aclimdb_is_read_without_its_test_half(
+    imdb: Path, packed: bool
+) -> None:
+    path = imdb
+    if packed:
+        path = imdb.with_name("aclImdb_v1.tar.gz")
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(imdb, "aclImdb")
+    reviews = read(path)
+    assert reviews.labels == ("Negative", "Positive")
+    assert len(reviews.texts) == 50
+    assert {reviews.texts[row].split()[1] for row in range(50) if reviews.classes[row]} == {"pos"}
+    assert sorted(reviews.unlabelled) == [f"train unsup café {place}" for place in range(5)]
+    assert not any(text.startswith("test") for text in reviews.texts)
+
+
+def test_a_folder_without_reviews_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"train/LABEL/\*\.txt"):
+        read(tmp_path)
+
+
+def test_a_broken_archive_is_told(imdb: Path) -> None:
+    path = imdb.with_name("aclImdb_v1.tar.gz")
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(imdb, "aclImdb")
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(InvalidData, match="cannot be unpacked"):
+        read(path)
+
+
+# --- what is left out -------------------------------------------------------------------------
+
+
+def test_equal_texts_are_kept_once_and_told(tmp_path: Path) -> None:
+    frame = made()
+    twin = frame.iloc[[3]].assign(review="REVIEW number: 3 is   good!")
+    path = tmp_path / "mine.csv"
+    pd.concat([frame, twin]).to_csv(path, index=False)
+    said: list[str] = []
+    reviews = read_reviews(path, say=said.append)
+    assert len({key(text) for text in reviews.texts}) == len(reviews.texts) == 60
+    assert said == ["Left out 1 texts that repeat another"]
+
+
+def test_equal_texts_with_different_labels_are_all_left_out(tmp_path: Path) -> None:
+    frame = made()
+    path = tmp_path / "mine.csv"
+    pd.concat([frame, frame.iloc[[3]].assign(sentiment=0)]).to_csv(path, index=False)
+    said: list[str] = []
+    reviews = read_reviews(path, say=said.append)
+    assert frame["review"][3] not in reviews.texts
+    assert said == ["Left out 2 texts that occur with different labels"]
+
+
+def test_texts_without_words_or_label_are_left_out_and_told(tmp_path: Path) -> None:
+    frame = made().astype({"sentiment": object})
+    frame.loc[0, "review"] = " ?! "
+    frame.loc[1:2, "sentiment"] = None
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    said: list[str] = []
+    assert len(read_reviews(path, say=said.append).texts) == 57
+    assert said == ["Left out 1 texts without a word", "Left out 2 texts without a label"]
+
+
+def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
+    labelled, unlabelled = tmp_path / "l.csv", tmp_path / "u.csv"
+    frame = made()
+    frame.to_csv(labelled, index=False)
+    texts = [frame["review"][5].upper(), "another", "Another!", "one more"]
+    pd.DataFrame({"review": texts}).to_csv(unlabelled, index=False)
+    assert read(labelled, unlabelled).unlabelled == ["another", "one more"]
+
+
+# --- what is refused --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sentiment": 1}, "one label only, '1'"),
+        ({"sentiment": ""}, "no text with a label"),
+        ({"sentiment": [str(place) for place in range(60)]}, "60 labels .*, at most 50"),
+        ({"sentiment": [int(place < 5) for place in range(60)]}, "5 usable texts labelled '1'"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    made().assign(**change).to_csv(path, index=False)  # type: ignore[arg-type]
+    with pytest.raises(InvalidData, match=message):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"text_column": "text"}, "no column 'text'; choose --text-column from id, sentiment, rev"),
+        ({"label_column": "mood"}, "no column 'mood'; choose --label-column from id, "),
+    ],
+)
+def test_a_missing_column_is_told_with_those_there_are(
+    tmp_path: Path, option: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "mine.csv"
+    made().to_csv(path, index=False)
+    with pytest.raises(InvalidData, match=message):
+        read(path, **option)
+
+
+def zipped(count: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for place in range(count):
+            archive.writestr(f"{place}.csv", "a,b\n")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", "is empty"),
+        ("a.csv", b"review,sentiment\n", "no data rows"),
+        ("a.csv", b"\xff\xfe\x00r", "not UTF-8"),
+        ("a.csv", b'review,sentiment\n"never closed,1\n', "cannot be read as a table"),
+        ("a.tsv.zip", zipped(1)[:60], "cannot be unpacked"),
+        ("a.tsv.zip", zipped(2), "holds 2 files, expected one"),
+        ("a.csv.gz", gzip.compress(b"review,sentiment\n")[:12], "cannot be unpacked"),
+        ("a.parquet", b"PAR1", "cannot be read as a table"),
+    ],
+)
+def test_a_broken_or_empty_file_is_told(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InvalidData, match=message):
+        read(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match=r"gone\.csv cannot be read: No such file"):
+        read(tmp_path / "gone.csv")
+
+
+# --- downloading ------------------------------------------------------------------------------
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT; what it does with ranges, and how soon it hangs up, can be set."""
+
+    ranges, hang_up_after = True, len(CONTENT)
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/data.tar.gz"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : start + self.server.hang_up_after])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_downloaded_checked_and_kept(server: Server, tmp_path: Path) -> None:
+    path = download(server.url, DIGEST, tmp_path / "cache", quiet)
+    assert path.read_bytes() == CONTENT
+    assert download(server.url, DIGEST, tmp_path / "cache", quiet) == path
+    assert server.asked == [None]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_was_cut_off_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
+    server.hang_up_after = 300_000
+    with pytest.raises(InvalidData, match="Run it again"):
+        download(server.url, DIGEST, tmp_path, quiet)
+    assert not (tmp_path / "data.tar.gz").exists()
+    server.hang_up_after, server.ranges = len(CONTENT), ranges
+    assert download(server.url, DIGEST, tmp_path, quiet).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+
+
+def test_a_download_that_was_whole_but_not_kept_is_not_asked_for_again(
+    server: Server, tmp_path: Path
+) -> None:
+    (tmp_path / "data.tar.gz.part").write_bytes(CONTENT)
+    assert download(server.url, DIGEST, tmp_path, quiet).read_bytes() == CONTENT
+
+
+def test_a_file_with_another_digest_is_removed(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="expected 0000"):
+        download(server.url, "0" * 64, tmp_path, quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data.tar.gz").write_bytes(b"damaged")
+    assert download(server.url, DIGEST, tmp_path, quiet).read_bytes() == CONTENT
+
+
+def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="cannot be downloaded"):
+        download("http://127.0.0.1:9/data.tar.gz", DIGEST, tmp_path, quiet)
