@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 import mlapp
-from mlapp import artifacts, loaders, models
+from mlapp import artifacts, loaders, models, ui
 from mlapp.errors import ArtifactError
 from mlapp.settings import read_settings
 
@@ -19,7 +19,14 @@ REGRESSION = st.Page(
     icon=":material/show_chart:",
     help="Enter a row of values; get a prediction with its interval, its reasons and a what-if.",
 )
-PAGES = {"regression": REGRESSION}
+SENTIMENT = st.Page(
+    "pages/sentiment.py",
+    title="Sentiment",
+    icon=":material/reviews:",
+    help="Enter a review; get its label, how sure that is, and the words that decided.",
+)
+PAGES = {"regression": REGRESSION, "text-classification": SENTIMENT}
+UNITS = {"regression": "rows", "text-classification": "texts"}
 
 
 def home() -> None:
@@ -46,39 +53,28 @@ def show_card(name: str) -> None:
         model = loaders.load_model(name)
     except ArtifactError as error:
         st.subheader(name)
-        show_refusal(error, "This model cannot be opened")
+        ui.show_artifact_error(error, "This model cannot be opened")
         return
     manifest = model.manifest
-    metric, quality = models.headline(manifest)
+    metric = models.headline(manifest)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(name)
         st.badge(f"version {manifest.version}")
         if artifacts.pinned(read_settings().artifacts, name) is not None:
             st.badge("pinned", icon=":material/keep:", color="orange")
-    st.metric(
-        metric[0].upper() + metric[1:],
-        f"{quality:.3f}",
-        help="1 is perfect, 0 is no better than the mean",
-    )
+    st.metric(metric.name[0].upper() + metric.name[1:], metric.value, help=metric.meaning)
     st.markdown(
-        f"Trained on **{manifest.data.rows:,}** rows, {manifest.created:%d %B %Y, %H:%M} UTC."
+        f"Trained on **{manifest.data.rows:,}** {UNITS[manifest.task]},"
+        f" {manifest.created:%d %B %Y, %H:%M} UTC."
     )
     refusal = loaders.refused(name)
     if refusal:
-        show_refusal(
+        ui.show_artifact_error(
             refusal, f"Version {manifest.version} stays in use: a newer one cannot be opened"
         )
     st.space("stretch")
     page = PAGES[manifest.task]
     st.page_link(page, label=f"Use {name}", query_params={"_model": name})
-
-
-def show_refusal(error: ArtifactError, title: str) -> None:
-    """Show why a version cannot be opened, and the command that mends it."""
-    st.error(error.message, title=title, icon=":material/broken_image:")
-    if error.mend:
-        st.caption("To mend it:")
-        st.code(error.mend, language="bash", wrap_lines=True)
 
 
 st.session_state["_home"] = True

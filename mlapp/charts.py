@@ -7,6 +7,7 @@ import pandas as pd
 
 from mlapp.regression import RegressionModel
 from mlapp.schema import Number
+from mlapp.sentiment import Explanation
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -140,5 +141,114 @@ def residuals(model: RegressionModel) -> Drawn:
             tooltip=[alt.Tooltip("count():Q", title="rows")],
         )
         .properties(height=320)
+    )
+    return drawn
+
+
+def words(text: str, explanation: Explanation, other: str) -> Drawn:
+    """Draw the words that weigh most, each once with what all its places add to the logit.
+
+    Args:
+        text: the text as given.
+        explanation: what `SentimentModel.explain` returned for it.
+        other: what negative weights speak for.
+    """
+    added: dict[str, float] = {}
+    for span in explanation.spans:
+        word = text[span.start : span.end].casefold()
+        added[word] = added.get(word, 0.0) + span.weight
+    heaviest = sorted(added.items(), key=lambda item: -abs(item[1]))[:BARS]
+    bars = pd.DataFrame([item for item in heaviest if item[1]], columns=["word", "weight"])
+    bars["speaks for"] = [explanation.label if weight > 0 else other for weight in bars["weight"]]
+    drawn: alt.Chart = (
+        alt.Chart(bars)
+        .mark_bar()
+        .encode(
+            x=alt.X("weight:Q", title="added to the logit"),
+            y=alt.Y("word:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
+            color=alt.Color(
+                "speaks for:N",
+                scale=alt.Scale(domain=[explanation.label, other]),
+                legend=alt.Legend(orient="top"),
+            ),
+            tooltip=["word:N", alt.Tooltip("weight:Q", format="+.3f"), "speaks for:N"],
+        )
+        .properties(height=110 + 24 * len(bars))
+    )
+    return drawn
+
+
+def confusion(labels: list[str], counts: list[list[int]]) -> Drawn:
+    """Draw how many held-out texts of each label were given each label.
+
+    Args:
+        labels: the labels, n of them.
+        counts: n rows, one per true label, of n counts, one per predicted label.
+    """
+    data = pd.DataFrame(
+        [
+            {"true label": true, "predicted label": predicted, "texts": counts[row][column]}
+            for row, true in enumerate(labels)
+            for column, predicted in enumerate(labels)
+        ]
+    )
+    base = alt.Chart(data).encode(
+        x=alt.X("predicted label:N", sort=labels, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("true label:N", sort=labels),
+        tooltip=["true label:N", "predicted label:N", alt.Tooltip("texts:Q", format=",")],
+    )
+    most = int(data["texts"].max())
+    squares = base.mark_rect().encode(
+        color=alt.Color("texts:Q", scale=alt.Scale(scheme="teals"), legend=None)
+    )
+    text = base.mark_text(fontSize=15).encode(
+        text=alt.Text("texts:Q", format=","),
+        color=alt.condition(alt.datum["texts"] > most / 2, alt.value("white"), alt.value("black")),
+    )
+    return alt.layer(squares, text).properties(height=300)
+
+
+def reliability(bins: list[dict[str, float]]) -> Drawn:
+    """Draw how often held-out texts get their own label, by the probability of the prediction."""
+    data = pd.DataFrame(bins)
+    low = float(data["lower"].min())
+    scale = alt.Scale(domain=[low, 1], nice=False)
+    percent = alt.Axis(format=".0%")
+    points = (
+        alt.Chart(data)
+        .mark_circle(opacity=0.9)
+        .encode(
+            x=alt.X("confidence:Q", scale=scale, axis=percent, title="probability of the label"),
+            y=alt.Y("accuracy:Q", scale=scale, axis=percent, title="share that is right"),
+            size=alt.Size("texts:Q", legend=alt.Legend(orient="top")),
+            tooltip=[
+                alt.Tooltip("confidence:Q", format=".1%"),
+                alt.Tooltip("accuracy:Q", format=".1%"),
+                alt.Tooltip("texts:Q", format=","),
+            ],
+        )
+    )
+    ends = pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})
+    line = alt.Chart(ends).mark_line(strokeDash=[4, 4], color="gray")
+    line = line.encode(x=alt.X("confidence:Q", scale=scale), y=alt.Y("accuracy:Q", scale=scale))
+    return alt.layer(line, points).properties(height=300)
+
+
+def learning_curve(curve: list[dict[str, float]]) -> Drawn:
+    """Draw the accuracy after each epoch, on what was trained on and on the calibration part."""
+    data = pd.DataFrame(curve)
+    data["epoch"] = data.index + 1
+    names = {"accuracy": "training", "accuracy_calibration": "calibration part"}
+    long = data.rename(columns=names).melt("epoch", list(names.values()), "part", "accuracy")
+    drawn: alt.Chart = (
+        alt.Chart(long)
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("epoch:O", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("accuracy:Q", scale=alt.Scale(zero=False), axis=alt.Axis(format=".0%")),
+            color=alt.Color("part:N", sort=None, legend=alt.Legend(orient="top", title=None)),
+            tooltip=["epoch:O", "part:N", alt.Tooltip("accuracy:Q", format=".2%")],
+        )
+        .properties(height=300)
     )
     return drawn

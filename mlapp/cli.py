@@ -60,8 +60,7 @@ def list_models() -> int:
                 path = root / name / str(version)
                 manifest = artifacts.read_manifest(path)
                 task, created = manifest.task, f"{manifest.created:%Y-%m-%d %H:%M}"
-                metric, value = models.headline(manifest)
-                quality = f"{metric} {value:.4f}"
+                quality = " ".join(models.headline(manifest)[:2])
                 size = f"{sum(file.size for file in manifest.files.values()) / 1000:,.0f} kB"
                 models.open_model(root, name, version)
                 opens = "yes"

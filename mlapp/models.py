@@ -5,7 +5,7 @@ To add a model family: add its task to `artifacts.Task`, give its class `manifes
 """
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact, Manifest
@@ -38,8 +38,20 @@ def from_artifact(artifact: Artifact) -> Model:
     raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
 
 
-def headline(manifest: Manifest) -> tuple[str, float]:
-    """Return the name and value of the metric that tells most about a model."""
+class Headline(NamedTuple):
+    """The metric that tells most about a model: its name, its value as text, what it means."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+def headline(manifest: Manifest) -> Headline:
+    """Return a model's headline metric, which is of data that it was not trained on."""
     if manifest.task == "text-classification":
-        return "held-out accuracy", float(str(manifest.metrics["accuracy"]))
-    return "cross-validated R²", float(str(manifest.metrics["r2"]))
+        accuracy = float(str(manifest.metrics["accuracy"]))
+        meaning = "Share of texts that the training never saw which get their own label."
+        return Headline("held-out accuracy", f"{accuracy:.1%}", meaning)
+    r2 = float(str(manifest.metrics["r2"]))
+    meaning = "Share of the variance explained; 1 is perfect, 0 is no better than the mean."
+    return Headline("cross-validated R²", f"{r2:.3f}", meaning)

@@ -3,25 +3,15 @@
 Keys and address parameters are the inputs' names; what begins with `_` is the page's own.
 """
 
-import runpy
-from datetime import UTC, datetime
-from pathlib import Path
-
 import pandas as pd
 import streamlit as st
 
-from mlapp import charts, loaders
+from mlapp import charts, loaders, ui
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.schema import Category, Number
 
-KEPT = 1000  # predictions in the history of a session
-
+ui.begin(__file__)
 state = st.session_state
-
-# Streamlit runs this file alone when a process's first visitor opens the page by its address.
-if "_home" not in state:
-    runpy.run_path(str(Path(__file__).parents[1] / "Home.py"))
-    st.stop()
 
 
 def forget_inputs() -> None:
@@ -44,57 +34,26 @@ def as_text(value: float | str | None) -> str:
     return value or ""
 
 
-def show_invalid(error: InvalidInput, title: str) -> None:
-    """List what is wrong with the values."""
-    st.error("\n".join(f"- {fault.message}" for fault in error.faults), title=title)
-
-
 st.title("Regression", icon=":material/show_chart:")
-names = loaders.model_names("regression")
-if not names:
-    st.info("Train a model with `python -m training.regression`.", title="No model is published")
-    st.stop()
-
-# An address that this page did not write itself: a link was opened, or the browser went back.
-address = st.query_params.to_dict()
-arrived = bool(address) and address != state.get("_address")
-state["_address"] = address
-default = "regression" if "regression" in names else names[0]
-if arrived:
-    asked = address.get("_model", default)
-    if asked not in names:
-        st.error(f"The link asks for the model {asked!r}; there are {', '.join(names)}.")
-        st.stop()
-    if asked != state.get("_model", default):
-        forget_inputs()
-    state["_model"] = asked
-name = state.setdefault("_model", default)
-if len(names) > 1:
-    name = st.selectbox(
-        "Model", names, key="_model", on_change=forget_inputs, persist_state="session", width=320
-    )
-
+link = ui.read_link()
+name = ui.choose_model("regression", "regression", link, forget_inputs)
 try:
     model = loaders.load_regression(name)
 except ArtifactError as error:
-    st.error(error.message, title=f"The model {name} cannot be opened")
-    if error.mend:
-        st.caption("To mend it:")
-        st.code(error.mend, language="bash", wrap_lines=True)
+    ui.show_artifact_error(error, f"The model {name} cannot be opened")
     st.stop()
 schema, manifest = model.schema, model.manifest
-if refusal := loaders.refused(name):
-    st.warning(str(refusal), title=f"Version {manifest.version} stays in use")
+ui.show_refused(name, model)
 
 row = state.get("_row")
 fresh = False
-if arrived and (linked := {key: address[key] for key in schema.names if key in address}):
+if linked := {key: link[key] for key in schema.names if key in link}:
     try:
         schema.check([schema.typical | linked])
         row = linked if len(linked) == len(schema.names) else None
         fresh = row is not None
     except InvalidInput as error:
-        show_invalid(error, "The link has values that cannot be used")
+        ui.show_invalid(error, "The link has values that cannot be used")
         linked = {key: linked[key] for key in linked.keys() - {f.input for f in error.faults}}
         row = None
     seeded = schema.check([schema.typical | linked]).row(0)
@@ -141,7 +100,7 @@ with predict_tab:
             checked = model.check([row])
         except InvalidInput as error:
             with entry:
-                show_invalid(error, "Please enter valid values")
+                ui.show_invalid(error)
             row = None
     state["_row"] = row
 
@@ -151,12 +110,8 @@ with predict_tab:
             model.format(answer[key]) for key in ("lower", "prediction", "upper")
         )
         if fresh:
-            written = {key: as_text(value) for key, value in values.items()} | {"_model": name}
-            st.query_params.from_dict(written)
-            state["_address"] = written
-            entered = {"time": datetime.now(UTC), "model": name, "version": manifest.version}
-            history = [*state.get("_history", []), entered | values | answer.to_dict()]
-            state["_history"] = history[-KEPT:]
+            ui.write_link({key: as_text(value) for key, value in values.items()} | {"_model": name})
+            ui.remember(model, values | answer.to_dict())
         with entry:
             with st.container(border=True):
                 st.metric(f"Predicted {schema.output.name}", prediction)
@@ -199,27 +154,8 @@ with predict_tab:
         with reasons:
             st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
 
-    past = [entered for entered in state.get("_history", []) if entered["model"] == name]
-    if past:
-        st.subheader("This session's predictions")
-        table = pd.DataFrame(past[::-1])
-        shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
-        st.dataframe(
-            table.drop(columns="model"),
-            hide_index=True,
-            column_config=dict.fromkeys(("prediction", "lower", "upper"), shown)
-            | {"time": st.column_config.DatetimeColumn(format="HH:mm:ss")},
-            alt="The predictions of this session, the newest first",
-        )
-        st.download_button(
-            "Download as CSV",
-            lambda: table.to_csv(index=False),
-            file_name=f"{name}-predictions.csv",
-            mime="text/csv",
-            key="_download",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+    shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
+    ui.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
 
 if about_tab.open:
     with about_tab:

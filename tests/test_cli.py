@@ -22,7 +22,7 @@ def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert header.split()[:3] == ["NAME", "VERSION", "TASK"]
     assert houses.split()[:3] == ["houses", "1", "regression"]
-    assert "cross-validated R² 0.8679" in regression
+    assert "cross-validated R² 0.868" in regression
     assert regression.split()[-4:] == ["87", "kB", "yes", "yes"]
 
 

@@ -250,7 +250,7 @@ def test_a_link_with_some_of_the_values_fills_them_in_and_waits() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_link_names_its_model() -> None:
     app = page({"_model": "houses", "area": "100", "rooms": "", "district": "west"})
-    assert app.selectbox(key="_model").value == "houses"
+    assert app.selectbox(key="_model_regression").value == "houses"
     assert app.selectbox(key="district").value == "west"
     assert app.metric[0].label == "Predicted price"
 
@@ -266,7 +266,7 @@ def test_a_link_to_a_model_that_is_not_published_says_so() -> None:
 @pytest.mark.usefixtures("folder")
 def test_choosing_another_model_shows_its_own_inputs() -> None:
     app = predict(page())
-    app.selectbox(key="_model").select("houses")
+    app.selectbox(key="_model_regression").select("houses")
     run(app)
     assert [widget.key for widget in app.number_input] == ["area", "rooms"]
     assert not app.metric
@@ -280,13 +280,13 @@ def test_another_model_begins_with_its_own_typical_values(
     halls.to_csv(tmp_path / "halls.csv", index=False)
     train(tmp_path / "halls.csv", "price", "halls", folder, say=lambda line: None)
     app = predict(page({"_model": "houses"}), {"area": 90.0})
-    app.selectbox(key="_model").select("halls")
+    app.selectbox(key="_model_regression").select("halls")
     assert run(app).number_input(key="area").value > 900
 
 
 @pytest.mark.usefixtures("shipped")
 def test_one_model_needs_no_choice() -> None:
-    assert not any(widget.key == "_model" for widget in page().selectbox)
+    assert not any(widget.key == "_model_regression" for widget in page().selectbox)
 
 
 def test_a_running_page_follows_publish_and_pin_within_one_rerun(
@@ -334,7 +334,7 @@ def test_a_model_that_cannot_be_opened_says_why_and_the_others_go_on(folder: Pat
     app = page()
     assert "interval.npz has 0 bytes" in app.error[0].value
     assert app.code[0].value == "python -m training.regression"
-    app.selectbox(key="_model").select("houses")
+    app.selectbox(key="_model_regression").select("houses")
     assert predict(run(app), {"area": 100.0}).metric
 
 

@@ -1,0 +1,145 @@
+"""What the pages share: being opened by a link, choosing a model, telling faults, the history.
+
+Session keys and address parameters that begin with `_` are the pages' own; all others are inputs.
+"""
+
+import runpy
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mlapp import loaders
+from mlapp.artifacts import Task
+from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.models import Model
+
+KEPT = 1000  # predictions in the history of a session
+
+
+def begin(page: str) -> None:
+    """Hand over to Home.py if it has not run before this page.
+
+    Streamlit runs a page alone, without its navigation, when a process's first visitor opens the
+    page by its address.
+
+    Args:
+        page: the page's `__file__`.
+    """
+    if "_home" not in st.session_state:
+        runpy.run_path(str(Path(page).parents[1] / "Home.py"))
+        st.stop()
+
+
+def read_link() -> dict[str, str]:
+    """Return the address's parameters if a link was opened or the browser went back, else none.
+
+    What `write_link` wrote itself is no link.
+    """
+    address = st.query_params.to_dict()
+    arrived = address != st.session_state.get("_address")
+    st.session_state["_address"] = address
+    return address if arrived else {}
+
+
+def write_link(values: Mapping[str, str]) -> None:
+    """Put values into the page's address."""
+    st.query_params.from_dict(values)
+    st.session_state["_address"] = dict(values)
+
+
+def choose_model(
+    task: Task, default: str, link: Mapping[str, str], forget: Callable[[], None]
+) -> str:
+    """Return the model to show; the page stops where there is none, or none of the link's name.
+
+    Args:
+        task: the models to choose from; a box appears when there are several.
+        default: the one to begin with, if it is published.
+        link: its `_model` is chosen.
+        forget: called when the choice changes.
+    """
+    names, key, state = loaders.model_names(task), f"_model_{task}", st.session_state
+    if not names:
+        st.info(
+            f"Train a model with `python -m training.{default}`; it appears here without a"
+            " restart.",
+            title="No model is published",
+            icon=":material/inventory_2:",
+        )
+        st.stop()
+    usual = default if default in names else names[0]
+    asked = str(link.get("_model", state.get(key, usual)))
+    if asked not in names:
+        if asked == link.get("_model"):
+            st.error(f"The link asks for the model {asked!r}; there are {', '.join(names)}.")
+            st.stop()
+        asked = names[0]
+    if asked != state.get(key, asked):
+        forget()
+    state[key] = asked
+    if len(names) == 1:
+        return asked
+    chosen = st.selectbox(
+        "Model", names, key=key, on_change=forget, persist_state="session", width=320
+    )
+    return str(chosen)
+
+
+def show_refused(name: str, model: Model) -> None:
+    """Tell that a newer version cannot be opened, where that is so."""
+    if refusal := loaders.refused(name):
+        st.warning(str(refusal), title=f"Version {model.manifest.version} stays in use")
+
+
+def show_artifact_error(error: ArtifactError, title: str) -> None:
+    """Show why a version cannot be opened, and the command that mends it."""
+    st.error(error.message, title=title, icon=":material/broken_image:")
+    if error.mend:
+        st.caption("To mend it:")
+        st.code(error.mend, language="bash", wrap_lines=True)
+
+
+def show_invalid(error: InvalidInput, title: str = "Please enter valid values") -> None:
+    """List what is wrong with the values."""
+    st.error("\n".join(f"- {fault.message}" for fault in error.faults), title=title)
+
+
+def remember(model: Model, entry: Mapping[Any, Any]) -> None:
+    """Add a prediction to the session's history."""
+    manifest = model.manifest
+    stamp = {"time": datetime.now(UTC), "model": manifest.name, "version": manifest.version}
+    past = st.session_state.get("_history", [])
+    st.session_state["_history"] = [*past, {**stamp, **entry}][-KEPT:]
+
+
+def show_history(name: str, formats: Mapping[str, Any]) -> None:
+    """Show a model's predictions of this session, the newest first, and offer them as CSV.
+
+    Args:
+        name: the model's name.
+        formats: column configurations by column, as `st.dataframe` takes them.
+    """
+    past = [entry for entry in st.session_state.get("_history", []) if entry["model"] == name]
+    if not past:
+        return
+    st.subheader("This session's predictions")
+    table = pd.DataFrame(past[::-1])
+    st.dataframe(
+        table.drop(columns="model"),
+        hide_index=True,
+        column_config={"time": st.column_config.DatetimeColumn(format="HH:mm:ss"), **formats},
+        alt="The predictions of this session, the newest first",
+    )
+    st.download_button(
+        "Download as CSV",
+        lambda: table.to_csv(index=False),
+        file_name=f"{name}-predictions.csv",
+        mime="text/csv",
+        key="_download",
+        icon=":material/download:",
+        on_click="ignore",
+    )
