@@ -1,0 +1,190 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlapp import artifacts
+from mlapp.sentiment import SentimentModel, open_sentiment
+from tests.conftest import use_artifacts
+from tests.test_pages import home, run, texts
+
+GOOD = "The acting is wonderful and I loved every minute of it."
+BAD = "A dull mess: I hated the story and the acting."
+
+
+@pytest.fixture
+def folder(
+    trained: Path, trained_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of all trained models that the settings name; tests may damage it."""
+    root = tmp_path / "artifacts"
+    for source in (trained, trained_texts):
+        shutil.copytree(source, root, dirs_exist_ok=True)
+    use_artifacts(root, monkeypatch)
+    return root
+
+
+def page(address: dict[str, str] | None = None) -> AppTest:
+    app = home()
+    for key, value in (address or {}).items():
+        app.query_params[key] = value
+    return run(app.switch_page("pages/sentiment.py"))
+
+
+def predict(app: AppTest, review: str) -> AppTest:
+    app.text_area(key="review").set_value(review)
+    app.button(key="predict").click()
+    return run(app)
+
+
+def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> None:
+    accuracy = open_sentiment(folder, "sentiment").manifest.metrics["accuracy"]
+    app = home()
+    assert [card.value for card in app.subheader][-1] == "sentiment"
+    assert (app.metric[-1].label, app.metric[-1].value) == ("Held-out accuracy", f"{accuracy:.1%}")
+    assert "texts" in texts(app)
+
+
+def test_predict_shows_the_label_its_probability_and_the_words_that_decided(folder: Path) -> None:
+    app = predict(page(), GOOD)
+    answer = open_sentiment(folder, "sentiment").predict([GOOD]).iloc[0]
+    assert (app.metric[0].label, app.metric[0].value) == ("Sentiment", answer["label"])
+    assert app.metric[1].label == "Probability"
+    assert "<span" in app.html[0].value
+    assert len(app.get("vega_lite_chart")) == 1
+    assert app.dataframe[0].value["label"][0] == answer["label"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_good_and_bad_get_different_labels() -> None:
+    app = page()
+    assert predict(app, GOOD).metric[0].value != predict(app, BAD).metric[0].value
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("review", ["", "  \n ", "?!", "xyzzy plugh"])
+def test_a_text_without_a_known_word_is_refused_and_nothing_is_predicted(review: str) -> None:
+    app = predict(page(), review)
+    assert app.error[0].proto.title == "Please enter a review"
+    assert "expected a text with at least one word" in app.error[0].value
+    assert not app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_text_with_hardly_any_known_word_is_answered_with_a_notice() -> None:
+    app = predict(page(), "wonderful Handlung großartig gespielt ganz prima")
+    assert app.metric
+    assert "another language" in app.warning[0].value
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_very_long_text_is_answered_with_a_notice_and_stays_out_of_the_address() -> None:
+    app = predict(page(), f"{GOOD} " * 1500)
+    assert app.metric
+    assert "were read" in app.info[0].value
+    assert dict(app.query_params) == {"_model": "sentiment"}
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "review",
+    [
+        "<script>alert('wonderful')</script> & <b>dull</b>",
+        "**wonderful** [link](http://x) `code` :red[dull] $x$",
+        "wonderful \u202edull\u202c \u0645\u0645\u062a\u0627\u0632 \U0001f600 e\u0301",
+        "wonderful\x00\x07dull",
+    ],
+)
+def test_any_text_is_shown_safely(review: str) -> None:
+    app = predict(page(), review)
+    assert app.metric
+    assert "<script" not in app.html[0].value
+    assert "<b>" not in app.html[0].value
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_example_is_answered_at_one_click() -> None:
+    app = page()
+    app.button(key="_example_3").click()
+    run(app)
+    assert app.text_area(key="review").value == "Movie was pathetic"
+    assert app.metric or app.error
+
+
+def test_an_answer_in_the_neutral_band_is_shown_as_unsure(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Unsure" not in texts(predict(page(), GOOD))
+    monkeypatch.setattr(SentimentModel, "neutral", (0.4, 1.0))
+    assert "Unsure" in texts(predict(page(), GOOD))
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_reproduces_the_answer() -> None:
+    app = predict(page(), GOOD)
+    assert dict(app.query_params) == {"review": GOOD, "_model": "sentiment"}
+    other = page({"review": GOOD, "_model": "sentiment"})
+    assert other.text_area(key="review").value == GOOD
+    assert [metric.value for metric in other.metric] == [metric.value for metric in app.metric]
+
+
+@pytest.mark.usefixtures("folder")
+def test_three_labels_are_told_apart_and_explained() -> None:
+    app = predict(page({"_model": "moods"}), "we said it was furious rage again")
+    assert app.metric[0].value == "angry"
+    spec = json.loads(app.get("vega_lite_chart")[0].proto.spec)
+    assert spec["encoding"]["color"]["scale"]["domain"] == ["angry", "another label"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_network_runs_once_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    predict_texts = SentimentModel.predict
+    monkeypatch.setattr(
+        SentimentModel, "predict", lambda model, t: asked.append(t) or predict_texts(model, t)
+    )
+    app = predict(page(), GOOD)
+    app.session_state["_tabs_sentiment"] = "About this model"
+    run(app)
+    run(app)
+    assert asked == [[GOOD]]
+
+
+@pytest.mark.usefixtures("folder")
+def test_about_shows_what_was_measured_on_held_out_texts() -> None:
+    app = page()
+    app.session_state["_tabs_sentiment"] = "About this model"
+    run(app)
+    labels = [metric.label for metric in app.metric]
+    assert labels == ["Accuracy", "Calibration error", "Log loss", "Size"]
+    assert len(app.get("vega_lite_chart")) == 3
+    assert list(app.dataframe[0].value["label"]) == ["Negative", "Positive"]
+
+
+def test_a_newer_version_answers_anew(folder: Path, trained_texts: Path) -> None:
+    app = predict(page(), GOOD)
+    chapter = artifacts.open(folder, "chapter")
+    manifest = chapter.manifest.model_copy(update={"name": "sentiment"})
+    drafted = artifacts.Artifact(chapter.path, manifest, chapter.files)
+    artifacts.publish(folder, drafted, lambda artifact: None)
+    app.button(key="predict").click()
+    assert run(app).dataframe[0].value["version"][0] == 2
+
+
+def test_a_model_that_cannot_be_opened_says_why(folder: Path) -> None:
+    (folder / "sentiment" / "1" / "tokenizer.json").write_text("{}")
+    app = page()
+    assert "tokenizer.json" in app.error[0].value
+    assert "training.sentiment" in app.code[0].value
+
+
+@pytest.mark.usefixtures("folder")
+def test_moving_between_the_pages_keeps_both_as_they_were() -> None:
+    app = predict(page(), GOOD)
+    run(app.switch_page("pages/regression.py"))
+    assert app.number_input(key="var_1").value == 716.0
+    run(app.switch_page("pages/sentiment.py"))
+    assert app.text_area(key="review").value == GOOD
+    assert app.metric[0].label == "Sentiment"
