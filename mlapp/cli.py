@@ -1,4 +1,4 @@
-"""The `mlapp` command: list, verify and pin published models.
+"""The `mlapp` command: list, verify, pin and serve published models.
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong.
 """
@@ -24,12 +24,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pin.add_argument("version", metavar="VERSION", type=int)
     unpin = commands.add_parser("unpin", help="serve the newest version again")
     unpin.add_argument("name", metavar="NAME")
+    serve = commands.add_parser("serve", help="serve the dashboard and the web service")
+    serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8501, help="(default: %(default)s)")
+    serve.add_argument("--api-only", action="store_true", help="serve without the dashboard")
+    serve.add_argument("--workers", type=int, help="processes, with --api-only (default: 1)")
+    serve.add_argument("--open", action="store_true", help="serve other machines without a key")
     options = parser.parse_args(arguments)
+    if options.command == "serve" and options.workers and not options.api_only:
+        parser.error("--workers goes with --api-only: the dashboard lives in one process")
     try:
         if options.command == "models":
             return list_models()
         if options.command == "verify":
             return verify_models(options.name)
+        if options.command == "serve":
+            return serve_models(options)
         root = read_settings().artifacts
         if options.command == "pin":
             artifacts.pin(root, options.name, options.version)
@@ -103,6 +113,18 @@ def verify_models(name: str | None) -> int:
             status = 1
             print(f"{each} {version}: FAILED: {error}")
     return status
+
+
+def serve_models(options: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    from mlapp.service import run  # Flask is not needed to list models
+
+    run.check_exposure(options.host, read_settings(), options.open)
+    if options.api_only:
+        run.serve_workers(options.host, options.port, options.workers or 1)
+    else:
+        run.serve_together(options.host, options.port)
+    return 0
 
 
 if __name__ == "__main__":

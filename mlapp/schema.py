@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mlapp.errors import Fault, InvalidInput
 
 Rows: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]]
+Column: TypeAlias = npt.NDArray[Any] | list[Any]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 # Texts that stand for a missing value, in training data and in rows to predict.
@@ -250,12 +251,30 @@ class Schema(_Frozen):
             ]
             if faults:
                 raise InvalidInput(faults)
-            columns: dict[str, Any] = {name: rows[name].to_numpy() for name in self.names}
-        else:
-            index = pd.RangeIndex(len(rows))
-            _require_mappings(rows)
-            given = list(dict.fromkeys(name for row in rows for name in row))
-            columns = {name: [row.get(name) for row in rows] for name in self.names}
+            return self._check(index, given, {name: rows[name].to_numpy() for name in self.names})
+        _require_mappings(rows)
+        given = list(dict.fromkeys(name for row in rows for name in row))
+        columns = {name: [row.get(name) for row in rows] for name in self.names}
+        return self._check(pd.RangeIndex(len(rows)), given, columns)
+
+    def check_columns(self, columns: Mapping[str, Column], rows: int) -> Checked:
+        """Check rows that arrive as columns, as `check` does.
+
+        Args:
+            columns: n values each, by input name.
+            rows: n.
+
+        Raises:
+            InvalidInput: with every fault of every row, or one per missing column.
+        """
+        absent = [spec for spec in self.inputs if spec.name not in columns]
+        if absent:
+            raise InvalidInput([Fault(s.name, "no such column", s.allowed) for s in absent])
+        return self._check(pd.RangeIndex(rows), list(columns), columns)
+
+    def _check(
+        self, index: pd.Index, given: Sequence[object], columns: Mapping[str, Column]
+    ) -> Checked:
         values = {}
         found = []
         for place, spec in enumerate(self.inputs):
@@ -335,9 +354,7 @@ def _is_missing(value: object) -> bool:
     return value is None or value is pd.NA or value is pd.NaT
 
 
-def _parse_column(
-    spec: Number | Category, column: npt.NDArray[Any] | list[Any]
-) -> tuple[Floats, Iterable[int]]:
+def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iterable[int]]:
     """Return a column's parsed values and the positions of those not allowed."""
     if isinstance(spec, Number) and isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         numbers = column.astype(np.float64)

@@ -18,10 +18,20 @@ class Settings:
             `artifacts`, or `./artifacts` when mlapp is installed without its checkout).
         pins: versions to hold, by model name (`MLAPP_PINS`, as in `regression=1,sentiment=3`).
             They go before the pins that `mlapp pin` writes.
+        api_key: what a program must send to the service (`MLAPP_API_KEY`), if anything.
+        max_bytes: the largest body of a request, in bytes (`MLAPP_MAX_BYTES`).
+        max_rows: the most rows or texts of a request (`MLAPP_MAX_ROWS`).
+        max_concurrent: predictions that a worker makes at once (`MLAPP_MAX_CONCURRENT`).
+        json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
     """
 
     artifacts: Path
     pins: Mapping[str, int]
+    api_key: str | None = None
+    max_bytes: int = 16 * 1024 * 1024
+    max_rows: int = 10_000
+    max_concurrent: int = 64
+    json_log: bool = False
 
 
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -33,7 +43,25 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     checkout = Path(__file__).resolve().parents[1]
     home = checkout if (checkout / "pyproject.toml").is_file() else Path()
     folder = environ.get("MLAPP_ARTIFACTS") or home / "artifacts"
-    return Settings(artifacts=Path(folder), pins=_read_pins(environ.get("MLAPP_PINS", "")))
+    log = environ.get("MLAPP_LOG") or "text"
+    if log not in ("text", "json"):
+        raise InvalidSettings(f"MLAPP_LOG: got {log!r}, expected text or json")
+    return Settings(
+        artifacts=Path(folder),
+        pins=_read_pins(environ.get("MLAPP_PINS", "")),
+        api_key=environ.get("MLAPP_API_KEY") or None,
+        max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
+        max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),
+        max_concurrent=_read_count(environ, "MLAPP_MAX_CONCURRENT", Settings.max_concurrent),
+        json_log=log == "json",
+    )
+
+
+def _read_count(environ: Mapping[str, str], name: str, usual: int) -> int:
+    text = environ.get(name) or str(usual)
+    if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
+        raise InvalidSettings(f"{name}: got {text!r}, expected a whole number from 1")
+    return int(text)
 
 
 def _read_pins(text: str) -> dict[str, int]:

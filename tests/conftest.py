@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import streamlit as st
 
+from mlapp.repository import repository
 from training.regression import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Point the settings at a folder, with empty caches."""
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(root))
     monkeypatch.delenv("MLAPP_PINS", raising=False)
-    st.cache_resource.clear()
+    repository.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,15 @@
+"""The web service: the published models behind HTTP, for people and for programs.
+
+app      create_app(): limits, keys, headers, errors, the access log, health
+state    what a process's requests share: settings, models, metrics
+bodies   reading a request's body: type, size, encoding, JSON
+v1       the short form: /v1/models/{name}:predict and :explain
+v2       the Open Inference Protocol, with the binary tensor extension
+forms    pages for people: /form, /predict, /sentiment
+openapi  /openapi.json and /docs, from the models' schemas
+run      `mlapp serve`
+"""
+
+from mlapp.service.app import create_app
+
+__all__ = ["create_app"]

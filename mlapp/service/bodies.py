@@ -1,0 +1,81 @@
+"""Reading a request's body: type, size, encoding, JSON."""
+
+import json
+import zlib
+from typing import Any
+
+from flask import request
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from mlapp.service.state import state
+
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+def read_body() -> bytes:
+    """Return the body, unpacked where it is compressed.
+
+    Raises:
+        RequestEntityTooLarge: it is, or becomes, larger than the settings allow.
+        UnsupportedMediaType: it is encoded otherwise than by gzip or deflate.
+        BadRequest: it cannot be unpacked.
+    """
+    raw = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding in ("", "identity"):
+        return raw
+    if encoding not in _WINDOWS:
+        raise UnsupportedMediaType(f"Content-Encoding: got {encoding!r}, expected gzip or deflate")
+    limit = state().settings.max_bytes
+    unpack = zlib.decompressobj(_WINDOWS[encoding])
+    try:
+        body = unpack.decompress(raw, limit + 1)
+    except zlib.error as error:
+        raise BadRequest(f"The body is no {encoding} data: {error}") from error
+    if len(body) > limit:
+        raise RequestEntityTooLarge(f"The unpacked body is larger than {limit:,} bytes")
+    if not unpack.eof:
+        raise BadRequest(f"The body's {encoding} data is cut off")
+    return body
+
+
+def require_json() -> None:
+    """Check that the body is said to be JSON.
+
+    Raises:
+        UnsupportedMediaType: it is not.
+    """
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(
+            f"Content-Type: got {request.mimetype or 'nothing'!r}, expected application/json"
+        )
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        BadRequest: it is no JSON, or no object; NaN and Infinity are no JSON.
+    """
+    try:
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The body is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BadRequest(f"The body is a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def check_rows(rows: int) -> None:
+    """Check the number of rows of a request.
+
+    Raises:
+        RequestEntityTooLarge: they are more than the settings allow.
+    """
+    limit = state().settings.max_rows
+    if rows > limit:
+        raise RequestEntityTooLarge(f"{rows:,} rows; at most {limit:,} are taken at once")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not allowed")

@@ -1,0 +1,121 @@
+"""What a process's requests share: the settings, the models, the metrics."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from flask import current_app, g
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from mlapp.errors import MlappError
+from mlapp.models import Model
+from mlapp.repository import Repository, repository
+from mlapp.settings import Settings
+
+FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class TooManyRequests(MlappError):
+    """More predictions at once than the worker makes."""
+
+    status = 429
+
+
+class State:
+    """The settings, the models and the metrics of an application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.models: Repository = repository(settings.artifacts.resolve())
+        self.registry = CollectorRegistry()
+        self._room = threading.BoundedSemaphore(settings.max_concurrent)
+        self.requests = Counter(
+            "mlapp_requests", "Requests.", ["route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "mlapp_request_seconds",
+            "Time from a request to its answer.",
+            ["route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "mlapp_predictions",
+            "Rows or texts predicted.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.refusals = Gauge(
+            "mlapp_model_refused",
+            "1 where a version should be served that cannot be opened.",
+            ["model"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+
+    def model(self, name: str, version: int | None = None) -> Model:
+        """Return a model and note it for the access log.
+
+        Raises:
+            ModelNotFound, ArtifactError: as `Repository.get`.
+        """
+        model = self.models.get(name, version, FRESH)
+        g.model = model
+        return model
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Hold a place among the predictions made at once.
+
+        Raises:
+            TooManyRequests: all places are taken.
+        """
+        if not self._room.acquire(blocking=False):
+            limit = self.settings.max_concurrent
+            raise TooManyRequests(f"{limit} predictions are under way; try again in a second")
+        try:
+            yield
+        finally:
+            self._room.release()
+
+    def count(self, model: Model, rows: int) -> None:
+        """Count predictions, for the metrics and the access log."""
+        g.rows = rows
+        self.predictions.labels(model.manifest.name, str(model.manifest.version)).inc(rows)
+
+    def metrics(self) -> bytes:
+        """Return all metrics in the text format of Prometheus, over all workers."""
+        for name in self.models.names():
+            self.refusals.labels(name).set(self.models.refused(name) is not None)
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+
+def state() -> State:
+    """Return the state of the application that answers the request."""
+    return cast(State, current_app.extensions["mlapp"])
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return what a program needs to know about a model, as JSON."""
+    manifest = model.manifest
+    found: dict[str, Any] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "ready": True,
+        "created": manifest.created.isoformat(),
+        "metrics": manifest.metrics,
+    }
+    if manifest.input_schema:
+        found |= manifest.input_schema.model_dump(mode="json")
+    else:
+        found |= {"labels": list(manifest.labels or ())}
+    return found
