@@ -38,7 +38,7 @@ def make_document() -> dict[str, Any]:
         "/v2": {"get": _read("Metadata of the server", "serverMetadata", v2=True)},
         "/v2/health/live": {"get": _read("Whether the server answers", "serverLive", v2=True)},
         "/v2/health/ready": {
-            "get": _read("Whether all models can be served", "serverReady", v2=True)
+            "get": _read("Whether models can be served", "serverReady", v2=True)
             | {"responses": _responses("200", "503", v2=True)}
         },
     }

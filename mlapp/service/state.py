@@ -1,5 +1,6 @@
 """What a process's requests share: the settings, the models, the metrics."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -10,13 +11,16 @@ from flask import current_app, g
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from mlapp.errors import MlappError
+from mlapp.errors import ArtifactError, MlappError, ModelNotFound
 from mlapp.models import Model
 from mlapp.repository import Repository, repository
 from mlapp.settings import Settings
 
 FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+_log = logging.getLogger(__name__)
 
 
 class TooManyRequests(MlappError):
@@ -61,9 +65,17 @@ class State:
         """Return a model and note it for the access log.
 
         Raises:
-            ModelNotFound, ArtifactError: as `Repository.get`.
+            ModelNotFound, ArtifactError: as `Repository.get`, in words for everybody.
         """
-        model = self.models.get(name, version, FRESH)
+        try:
+            model = self.models.get(name, version, FRESH)
+        except ModelNotFound as error:
+            which = name if version is None else f"{name}, version {version}"
+            raise ModelNotFound(f"No model {which!r} is published; /v1/models lists all") from error
+        except ArtifactError as error:
+            # The reason names files of this machine: it is for the log, not for the one who asks.
+            _log.warning("%s cannot be served: %s", name, error)
+            raise ArtifactError(f"The model {name!r} cannot be opened at present") from error
         g.model = model
         return model
 

@@ -41,8 +41,8 @@ def list_models() -> Response:
                     "ready": True,
                 }
             )
-        except ArtifactError as error:
-            models.append({"name": name, "ready": False, "error": str(error)})
+        except ArtifactError:
+            models.append({"name": name, "ready": False})
     return answer({"models": models})
 
 

@@ -67,20 +67,20 @@ def live() -> Response:
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
-    """Say whether every published model can be served."""
+    """Say whether models can be served."""
     good = is_ready()
     return answer({"ready": good}, 200 if good else 503)
 
 
 def is_ready() -> bool:
-    """Return whether there are models, and all that are published can be served."""
-    names = state().models.names()
-    try:
-        for name in names:
+    """Return whether a model is open; a worker answers nothing before it has opened all it can."""
+    for name in state().models.names():
+        try:
             state().models.get(name, max_age=math.inf)
-    except ArtifactError:
-        return False
-    return bool(names)
+        except ArtifactError:
+            continue
+        return True
+    return False
 
 
 @blueprint.get("/models/<name>")
