@@ -26,6 +26,7 @@ from mlapp.schema import describe
 Texts: TypeAlias = Sequence[str] | pd.Series
 Ids: TypeAlias = npt.NDArray[np.int64]
 
+MARKS = set(".,!?;")  # tokens of these alone are no words
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
 LONGEST = 2_000_000  # characters; longer texts are refused
 
@@ -117,25 +118,30 @@ class Vocabulary:
         self.words = sorted(places, key=lambda word: places[word])
         if self.words[:2] != [PADDING, UNKNOWN]:
             raise ValueError(f"its words begin with {self.words[:2]}")
-        self._marks = np.array([not any(map(str.isalnum, word)) for word in self.words])
-        self._marks[:2] = False
+        self._marks = np.array([MARKS.issuperset(word) for word in self.words])
 
     def __len__(self) -> int:
         return len(self.words)
 
     def read(self, text: str) -> Tokens:
         """Return a text's tokens; there may be none."""
-        return self._tokens(self._tokenizer.encode(clean(text)))
+        cleaned = clean(text)
+        return _tokens(cleaned, self._tokenizer.encode(cleaned), self._marks)
 
     def read_many(self, texts: Iterable[str]) -> list[Tokens]:
         """Return the tokens of many texts, on all cores."""
-        return [self._tokens(each) for each in self._tokenizer.encode_batch([*map(clean, texts)])]
+        cleaned = list(map(clean, texts))
+        encoded = self._tokenizer.encode_batch(cleaned)
+        return [_tokens(*each, self._marks) for each in zip(cleaned, encoded, strict=True)]
 
-    def _tokens(self, encoding: Encoding) -> Tokens:
-        ids = np.array(encoding.ids, dtype=np.int64)
-        spans = np.array(encoding.offsets, dtype=np.int64).reshape(len(ids), 2)
-        words = len(ids) - int(self._marks[ids].sum())
-        return Tokens(ids, spans, words, int((ids == 1).sum()))
+
+def _tokens(text: str, encoding: Encoding, marks: npt.NDArray[np.bool_]) -> Tokens:
+    ids = np.array(encoding.ids, dtype=np.int64)
+    spans = np.array(encoding.offsets, dtype=np.int64).reshape(len(ids), 2)
+    strange = spans[ids == 1].tolist()
+    unknown = sum(not MARKS.issuperset(text[start:end]) for start, end in strange)
+    words = len(ids) - int(marks[ids].sum()) - (len(strange) - unknown)
+    return Tokens(ids, spans, words, unknown)
 
 
 def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:

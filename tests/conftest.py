@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 
 from mlapp.repository import repository
 from training.regression import train
+from training.sentiment import RECIPES, Recipe
+from training.sentiment import train as train_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"
@@ -51,6 +54,51 @@ def trained(tmp_path_factory: pytest.TempPathFactory, houses_csv: Path) -> Path:
     train(root=root, data=ROOT / "data" / "linear_regression_dataset.csv", say=lambda line: None)
     train(root=root, data=houses_csv, target="price", name="houses", say=lambda line: None)
     return root
+
+
+# The network of the fixture: as the best recipe's, but small, and trained in seconds.
+TINY = Recipe(
+    minimum=1,
+    dimensions=16,
+    vector_epochs=0,
+    units=12,
+    rate=1e-2,
+    batch=16,
+    soft_rate=5e-3,
+    soft_batch=32,
+)
+
+
+@pytest.fixture(scope="session")
+def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact folder with text classifiers `sentiment`, `chapter` and `moods`, to be read.
+
+    The first two are trained on the shipped sample, by either recipe; the third tells three
+    labels apart.
+    """
+    root = tmp_path_factory.mktemp("trained-texts")
+    sample = ROOT / "data" / "reviews_sample.tsv"
+    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
+    train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
+    train_texts(sample, name="chapter", root=root, recipe=chapter, say=lambda line: None)
+    moods = root.parent / "moods.csv"
+    make_moods().to_csv(moods, index=False)
+    train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
+    return root
+
+
+def make_moods(rows: int = 180) -> pd.DataFrame:
+    """Return texts with three labels, told by single words."""
+    rng = np.random.default_rng(3)
+    words = {"angry": ["furious", "rage"], "calm": ["quiet", "still"], "glad": ["merry", "cheer"]}
+    moods = list(words)
+    fillers = ["today", "again", "the", "sea", "was", "we", "and", "they", "said", "it"]
+    made = []
+    for place in range(rows):
+        mood = moods[place % 3]
+        text = [*rng.choice(fillers, 5), rng.choice(words[mood]), f"n{place}"]
+        made.append({"sentiment": mood, "review": " ".join(rng.permutation(text))})
+    return pd.DataFrame(made)
 
 
 @pytest.fixture

@@ -36,10 +36,11 @@ from mlapp.text import Ids, Tokens, Vocabulary, train_vocabulary
 from training.export import export_head, export_network
 from training.linear import Linear, fit_linear
 from training.network import Shape, Trainer, build, score
+from training.phrases import LABELS, make_phrases
 from training.progress import Progress
 from training.tables import Say
 from training.texts import IMDB, IMDB_SHA256, download, read_reviews
-from training.vectors import train_vectors
+from training.vectors import polarity, train_vectors
 
 NAME = "sentiment"
 SEED = 0  # of the split, the weights, and the order of the texts
@@ -48,6 +49,7 @@ CALIBRATION = 0.05  # share that the temperature is fitted on, and that the lear
 LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
 LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
 HARD = 0.95  # what a labelled text's own label counts for; all labels share the rest
+PHRASES = 40_000  # sentences of our own that the epochs draw from
 BINS = 15  # of the reliability diagram
 AGREE = 1e-4  # how far the scores of Keras and of the exported network may be apart
 AGREE_ON = 64  # held-out texts that are compared
@@ -73,7 +75,8 @@ class Recipe:
         epochs: over the labelled texts.
         soft_rate, soft_batch, soft_epochs: the same of the stage after that, over labelled,
             unlabelled and short texts.
-        short: short texts in an epoch, as a share of the whole ones.
+        short: short texts in an epoch of the second stage, as a share of the whole ones.
+        phrases: sentences of `training.phrases` in an epoch, where the labels are theirs.
         longest: tokens; of longer texts another stretch is seen each time.
         pad_to: tokens that every text is padded to; None pads to the longest of a batch.
     """
@@ -85,15 +88,16 @@ class Recipe:
     units: int = 128
     bidirectional: bool = True
     pooling: Pooling = "max"
-    spatial_dropout: float = 0.2
-    dropout: float = 0.4
-    rate: float = 3e-3
+    spatial_dropout: float = 0.1
+    dropout: float = 0.25
+    rate: float = 4e-3
     batch: int = 32
     epochs: int = 3
-    soft_rate: float = 2e-3
+    soft_rate: float = 3e-3
     soft_batch: int = 64
-    soft_epochs: int = 3
+    soft_epochs: int = 4
     short: float = 0.15
+    phrases: int = 6000
     longest: int = 320
     pad_to: int | None = None
 
@@ -119,6 +123,7 @@ RECIPES = {
         epochs=5,
         soft_epochs=0,
         short=0.0,
+        phrases=0,
         longest=1473,
         pad_to=1473,
     ),
@@ -208,6 +213,7 @@ def fit(
     classes: Ids,
     unlabelled: Sequence[Ids],
     watched: tuple[Sequence[Ids], Ids],
+    phrases: tuple[Sequence[Ids], Ids],
     vocabulary: Vocabulary,
     labels: int,
     recipe: Recipe,
@@ -221,6 +227,7 @@ def fit(
         classes: the place of each text's label, (n,).
         unlabelled: the ids of m texts without a label.
         watched: texts and labels of the calibration part, for the learning curve.
+        phrases: sentences of our own and their labels; an epoch sees a part of them.
         vocabulary: trained on the training part.
         labels: how many labels there are.
         recipe: the knobs.
@@ -234,9 +241,11 @@ def fit(
         vectors = train_vectors(
             everything, len(vocabulary), recipe.dimensions, recipe.vector_epochs, seed, say
         )
+        # The network learns faster with a hint of what each word alone says.
+        vectors = np.hstack([vectors, polarity(texts, classes, len(vocabulary), labels)])
     shape = Shape(
         len(vocabulary),
-        recipe.dimensions,
+        recipe.dimensions if vectors is None else vectors.shape[1],
         recipe.units,
         labels,
         recipe.bidirectional,
@@ -247,7 +256,9 @@ def fit(
     network = build(shape, vectors)
     shortener = Shortener(vocabulary, recipe, random)
     curve: list[dict[str, Any]] = []
-    own = HARD * np.eye(labels)[classes] + (1 - HARD) / labels
+    own, own_phrases = (
+        HARD * np.eye(labels)[each] + (1 - HARD) / labels for each in (classes, phrases[1])
+    )
 
     def stage(name: str, epochs: int, rate: float, batch: int, draw: Draw) -> None:
         steps = epochs * -(-len(draw()[0]) // batch)
@@ -267,10 +278,14 @@ def fit(
                 f" on the calibration part {right:.4f}"
             )
 
+    def some_phrases() -> tuple[list[Ids], Floats]:
+        chosen = random.permutation(len(phrases[0]))[: recipe.phrases]
+        return [phrases[0][row] for row in chosen], own_phrases[chosen]
+
     def labelled() -> tuple[list[Ids], Floats]:
-        short = random.random(len(texts)) < recipe.short
-        make = [shortener.short if each else shortener.stretch for each in short]
-        return [way(ids) for way, ids in zip(make, texts, strict=True)], own
+        extra, extra_targets = some_phrases()
+        seen = [shortener.stretch(ids) for ids in texts] + extra
+        return seen, np.vstack([own, extra_targets])
 
     stage("labelled", recipe.epochs, recipe.rate, recipe.batch, labelled)
     if recipe.soft_epochs:
@@ -285,8 +300,9 @@ def fit(
 
         def all_texts() -> tuple[list[Ids], Floats]:
             chosen = np.flatnonzero(random.random(len(every)) < recipe.short)
+            extra, extra_targets = some_phrases()
             seen = [shortener.stretch(ids) for ids in every] + [pieces[row] for row in chosen]
-            return seen, np.vstack([soft, pieces_soft[chosen]])
+            return seen + extra, np.vstack([soft, pieces_soft[chosen], extra_targets])
 
         stage("soft labels", recipe.soft_epochs, recipe.soft_rate, recipe.soft_batch, all_texts)
     return Trained(network, shape, curve)
@@ -448,11 +464,15 @@ def train(
         for part in ("train", "calibration", "held_out")
     }
     classes = {part: reviews.classes[getattr(parts, part)] for part in read}
+    phrases, phrase_classes = make_phrases(
+        PHRASES if recipe.phrases and reviews.labels == LABELS else 0, seed
+    )
     trained = fit(
         _ids(read["train"]),
         classes["train"],
         _ids(_read(vocabulary, reviews.unlabelled)),
         (_ids(read["calibration"]), classes["calibration"]),
+        (_ids(_read(vocabulary, phrases)), np.array(phrase_classes, dtype=np.int64)),
         vocabulary,
         len(reviews.labels),
         recipe,

@@ -25,7 +25,25 @@ NEGATIVES = 256  # shared by the words of a step
 WEIGHT = 5.0  # how many negatives per word those count for
 RATE = 0.1  # of Adagrad, falling to a tenth
 LENGTH = 8.0  # mean length of the vectors: what the weights of an LSTM begin best with
+RARE = 10  # texts added to the counts of `polarity`
+POLARITY = 3.0  # what its columns are multiplied by, to weigh like the others
 FREQUENT = 1e-4  # words more frequent than this share are left out at random (Mikolov, 2013)
+
+
+def polarity(texts: Sequence[Ids], classes: Ids, words: int, labels: int) -> Vectors:
+    """Return how much each word speaks for each label, (words, labels); one column for two.
+
+    The log ratio of the shares of texts that a word occurs in, as in `training.linear`, with
+    `RARE` texts added to each count, so that rare words say little.
+    """
+    counts = np.zeros((words, labels))
+    for ids, label in zip(texts, classes, strict=True):
+        counts[np.unique(ids), label] += 1
+    sizes = np.bincount(classes, minlength=labels)
+    others = (counts.sum(axis=1, keepdims=True) - counts + RARE) / (sizes.sum() - sizes)
+    ratios = np.log((counts + RARE) / sizes) - np.log(others)
+    ratios[0] = 0
+    return np.asarray(POLARITY * (ratios[:, 1:] if labels == 2 else ratios), dtype=np.float32)
 
 
 def train_vectors(

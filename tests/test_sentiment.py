@@ -1,0 +1,353 @@
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlapp import artifacts, sentiment
+from mlapp.artifacts import Artifact
+from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.loaders import load_regression, load_sentiment
+from mlapp.models import headline, open_model
+from mlapp.regression import RegressionModel
+from mlapp.sentiment import Explanation, Head, SentimentModel, open_sentiment, softmax
+from mlapp.text import LONGEST
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD, BAD = "The film is wonderful.", "The film is awful!"
+NAMES = ["sentiment", "chapter", "moods"]
+
+
+@pytest.fixture(scope="module")
+def model(trained_texts: Path) -> SentimentModel:
+    return open_sentiment(trained_texts, "sentiment")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
+    return open_sentiment(trained_texts, request.param)
+
+
+def some_text(model: SentimentModel, length: int = 12) -> str:
+    return " ".join(model.vocabulary.words[2 : 2 + length])
+
+
+# --- predict ----------------------------------------------------------------------------------
+
+
+def test_a_prediction_has_a_label_its_probability_and_one_of_each_label(
+    model: SentimentModel,
+) -> None:
+    answer = model.predict([GOOD, BAD])
+    columns = ["label", "probability", "Negative", "Positive", "tokens", "unknown"]
+    assert list(answer.columns) == columns
+    assert list(answer["label"]) == ["Positive", "Negative"]
+    assert list(answer["probability"]) == [answer["Positive"][0], answer["Negative"][1]]
+    assert list(answer["tokens"]) == [5, 5]
+    assert list(answer["unknown"]) == [0, 0]
+
+
+def test_probabilities_sum_to_one_and_the_label_is_the_likeliest(each: SentimentModel) -> None:
+    answer = each.predict([some_text(each), some_text(each, 3), some_text(each, 30)])
+    chances = answer[list(each.labels)]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-12)
+    assert list(chances.idxmax(axis=1)) == list(answer["label"])
+    np.testing.assert_array_equal(chances.max(axis=1), answer["probability"])
+
+
+def test_a_series_keeps_its_index(model: SentimentModel) -> None:
+    assert list(model.predict(pd.Series([GOOD, BAD], index=["x", "y"])).index) == ["x", "y"]
+
+
+def test_no_texts_get_no_rows(model: SentimentModel) -> None:
+    answer = model.predict([])
+    assert answer.shape == (0, 6)
+
+
+def test_a_text_gets_the_same_answer_alone_and_among_others(each: SentimentModel) -> None:
+    texts = [some_text(each, length) for length in range(1, 40)]
+    together = each.predict(texts)
+    for row in (0, 17, 38):
+        alone = each.predict([texts[row]])
+        same = together.iloc[[row]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, same, rtol=1e-9)
+
+
+def test_the_share_of_unknown_words_is_told(model: SentimentModel) -> None:
+    assert model.predict(["wonderful xyzzy, quux!"])["unknown"][0] == pytest.approx(2 / 3)
+
+
+def test_many_threads_get_the_answers_of_one(model: SentimentModel) -> None:
+    texts = [f"{text} {extra}" for text in (GOOD, BAD) for extra in ("", "The music is dull.")]
+    expected = model.predict(texts)
+    start = threading.Barrier(8)
+
+    def ask(_: int) -> bool:
+        start.wait()
+        return all(model.predict(texts).equals(expected) for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
+
+
+def test_the_neutral_band_is_from_0_4_to_0_6(model: SentimentModel) -> None:
+    asked = [0.39, 0.4, 0.5, 0.6, 0.61]
+    assert [model.is_unsure(chance) for chance in asked] == [False, True, True, True, False]
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("", "nothing"),
+        ("  \n ", "nothing"),
+        (None, "nothing"),
+        (5, "5"),
+        (float("nan"), "nan"),
+        ("?!... ,", "no word: '?!... ,'"),
+        ("\0\x07\ud800", "no word: "),
+        ("<br /><br />", "no word: '<br /><br />'"),
+        ("xyzzy quux", "no known word: 'xyzzy quux'"),
+        ("это кино", "no known word: 'это кино'"),
+        ("a" * 1000, f"no known word: '{'a' * 60}"),
+    ],
+)
+def test_what_cannot_be_classified_is_refused_with_its_row(
+    model: SentimentModel, text: Any, got: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.predict(pd.Series([GOOD, text], index=["fine", "bad"], dtype=object))
+    [fault] = caught.value.faults
+    assert (fault.row, fault.input) == ("bad", "text")
+    assert fault.got.startswith(got)
+    assert len(str(fault)) < 250
+    assert "at least one word" in fault.allowed
+
+
+def test_every_refused_text_is_told_at_once(model: SentimentModel) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.predict(["xyzzy", GOOD, "quux"])
+    assert [fault.row for fault in caught.value.faults] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The film\0 is \x1b wonderful.",
+        "The film is \ud83d wonderful.",
+        "<p>The film <b>is</b> wonderful.</p>",
+        "# The *film* is **wonderful**.",
+        "THE FILM IS WONDERFUL.",
+        "\u202eThe film is wonderful.",
+    ],
+)
+def test_what_stands_around_words_changes_no_answer(model: SentimentModel, text: str) -> None:
+    columns = ["label", "Negative", "Positive", "tokens"]
+    expected = model.predict([GOOD])[columns]
+    pd.testing.assert_frame_equal(model.predict([text])[columns], expected)
+
+
+def test_a_megabyte_of_text_is_classified_and_explained(model: SentimentModel) -> None:
+    text = (f"{GOOD} " * 50_000)[:1_000_000]
+    assert model.predict([text])["label"][0] == "Positive"
+    assert_exact(model, text)
+
+
+def test_a_text_beyond_the_limit_is_refused(model: SentimentModel) -> None:
+    with pytest.raises(InvalidInput, match="2,000,001 characters, expected at most"):
+        model.predict(["a" * (LONGEST + 1)])
+
+
+# --- explain ----------------------------------------------------------------------------------
+
+
+def assert_exact(model: SentimentModel, text: str, label: str | None = None) -> Explanation:
+    """The words and the bias sum to the logit of the predicted probability."""
+    found = model.explain(text, label)
+    total = found.bias + sum(span.weight for span in found.spans)
+    assert total == pytest.approx(found.logit, abs=1e-9)
+    chances = model.predict([text])[list(model.labels)].to_numpy()[0]
+    logs = np.log(chances)
+    place = model.labels.index(found.label)
+    if len(model.labels) == 2:
+        assert found.logit == pytest.approx(logs[place] - logs[1 - place], abs=1e-4)
+    else:
+        assert found.logit == pytest.approx(logs[place] - logs.mean(), abs=1e-4)
+    return found
+
+
+def test_words_and_bias_sum_to_the_logit_of_every_label(each: SentimentModel) -> None:
+    for label in (None, *each.labels):
+        found = assert_exact(each, some_text(each, 30), label)
+        assert found.label == (label or each.labels[-1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["wonderful", "awful", "not", "<br />", "é", "\ud800", "😍", "!"])))
+def test_explanations_are_exact_whatever_is_typed(model: SentimentModel, parts: list[str]) -> None:
+    text = " ".join(["film", *parts])
+    found = assert_exact(model, text)
+    ends = [0, *(place for span in found.spans for place in (span.start, span.end)), len(text)]
+    assert ends == sorted(ends)
+
+
+def test_the_explanation_points_at_the_words_as_typed(model: SentimentModel) -> None:
+    text = "\ud800<br />Film:\0 WONDERFUL e\u0301!"
+    spans = model.explain(text).spans
+    assert [text[span.start : span.end] for span in spans] == ["Film", "WONDERFUL", "e\u0301", "!"]
+    assert max(spans, key=lambda span: span.weight).start == text.index("WONDERFUL")
+
+
+def test_the_word_that_decides_has_the_weight(model: SentimentModel) -> None:
+    spans = model.explain(BAD).spans
+    assert BAD[slice(*min((s.weight, (s.start, s.end)) for s in spans)[1])] == "awful"
+    against = model.explain(BAD, "Negative").spans
+    assert [s.weight for s in against] == pytest.approx([-s.weight for s in spans])
+
+
+def test_every_pooled_unit_is_credited_to_the_word_that_won_it(model: SentimentModel) -> None:
+    [tokens] = model.read([f"{GOOD} {BAD}"])
+    [states] = model._states(tokens)
+    credit = np.zeros(len(states))
+    for unit in range(states.shape[1]):
+        weight = (model.head.kernel[unit, 1] - model.head.kernel[unit, 0]) / model.head.temperature
+        credit[states[:, unit].argmax()] += weight * states[:, unit].max()
+    found = [span.weight for span in model.explain(f"{GOOD} {BAD}").spans]
+    np.testing.assert_allclose(found, credit, atol=1e-12)
+
+
+def test_a_long_text_read_in_pieces_is_explained_exactly(
+    model: SentimentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentiment, "PIECE", 7)
+    text = f"{BAD} {GOOD} {GOOD} The ending is a gem. {BAD}"
+    assert_exact(model, text)
+    whole = model.predict([text])
+    assert whole["tokens"][0] > 3 * 7
+
+
+def test_the_last_state_is_never_cut_into_pieces(
+    trained_texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chapter = open_sentiment(trained_texts, "chapter")
+    before = chapter.predict([f"{BAD} {GOOD}"])
+    monkeypatch.setattr(sentiment, "PIECE", 3)
+    pd.testing.assert_frame_equal(chapter.predict([f"{BAD} {GOOD}"]), before)
+
+
+@pytest.mark.parametrize("text", ["", None, "xyzzy"])
+def test_what_cannot_be_classified_is_not_explained(model: SentimentModel, text: Any) -> None:
+    with pytest.raises(InvalidInput):
+        model.explain(text)
+
+
+def test_a_label_that_there_is_not_is_refused(model: SentimentModel) -> None:
+    with pytest.raises(InvalidInput, match="got 'Happy', expected one of 'Negative', 'Positive'"):
+        model.explain(GOOD, "Happy")
+
+
+# --- the artifact -----------------------------------------------------------------------------
+
+
+def test_a_published_model_opens_by_its_task_and_says_how_good_it_is(trained_texts: Path) -> None:
+    model = open_model(trained_texts, "moods")
+    assert isinstance(model, SentimentModel)
+    assert model.labels == ("angry", "calm", "glad")
+    assert headline(model.manifest) == ("held-out accuracy", model.manifest.metrics["accuracy"])
+
+
+def test_the_pages_loader_opens_text_classifiers_alone(
+    trained_texts: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained_texts))
+    assert load_sentiment("moods").labels == ("angry", "calm", "glad")
+    assert load_sentiment() is load_sentiment()
+    with pytest.raises(ArtifactError, match="not a regression"):
+        load_regression("moods")
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained))
+    with pytest.raises(ArtifactError, match="not a text classifier"):
+        load_sentiment("houses")
+
+
+def test_golden_texts_are_replayed(each: SentimentModel) -> None:
+    each.replay()
+
+
+@pytest.mark.parametrize("change", [{"temperature": 9.0}, {"bias": np.array([9.0, 0.0])}])
+def test_a_model_that_answers_otherwise_does_not_replay(
+    trained_texts: Path, change: dict[str, Any]
+) -> None:
+    model = open_sentiment(trained_texts, "sentiment")
+    model.head = replace(model.head, **change)
+    with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
+        model.replay()
+
+
+def test_a_head_is_read_as_it_was_written() -> None:
+    head = Head(np.eye(3), np.array([0.1, 0.2, 0.3]), 1.5, "last")
+    again = Head.load(head.dump())
+    np.testing.assert_array_equal(again.kernel, head.kernel)
+    np.testing.assert_array_equal(again.bias, head.bias)
+    assert (again.temperature, again.pooling) == (1.5, "last")
+
+
+def test_the_temperature_makes_answers_less_certain_and_changes_no_label(
+    trained_texts: Path,
+) -> None:
+    model = open_sentiment(trained_texts, "sentiment")
+    before = model.predict([GOOD, BAD])
+    model.head = replace(model.head, temperature=2 * model.head.temperature)
+    after = model.predict([GOOD, BAD])
+    assert list(after["label"]) == list(before["label"])
+    assert (after["probability"] < before["probability"]).all()
+
+
+def test_the_softmax_of_huge_scores_is_finite() -> None:
+    np.testing.assert_allclose(softmax(np.array([[1e4, 0.0], [-1e4, -1e4]])), [[1, 0], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize("name", ["network.onnx", "tokenizer.json"])
+def test_a_file_that_cannot_be_read_is_told(trained_texts: Path, name: str) -> None:
+    artifact = artifacts.open(trained_texts, "sentiment")
+    broken = Artifact(artifact.path, artifact.manifest, {**artifact.files, name: b"broken"})
+    with pytest.raises(ArtifactError, match=r"cannot be loaded.*training\.sentiment"):
+        SentimentModel(broken)
+
+
+def test_a_model_of_another_task_is_refused(trained_texts: Path, trained: Path) -> None:
+    with pytest.raises(ArtifactError, match="not a classifier"):
+        SentimentModel(artifacts.open(trained, "houses"))
+    with pytest.raises(ArtifactError, match="not a regression"):
+        RegressionModel(artifacts.open(trained_texts, "sentiment"))
+
+
+def test_serving_imports_neither_tensorflow_nor_keras(trained_texts: Path) -> None:
+    code = f"""
+import json, sys
+from mlapp.loaders import load_sentiment
+model = load_sentiment()
+label = model.predict([{GOOD!r}])["label"][0]
+model.explain({GOOD!r})
+heavy = ("tensorflow", "keras", "onnx", "training", "torch")
+print(json.dumps([label, [name for name in heavy if name in sys.modules]]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"MLAPP_ARTIFACTS": str(trained_texts), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == ["Positive", []]
