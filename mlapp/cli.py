@@ -4,7 +4,9 @@ Exit status: 0 done, 1 something failed, 2 the command line is wrong.
 """
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 
 from mlapp import artifacts, models
@@ -117,13 +119,17 @@ def verify_models(name: str | None) -> int:
 
 def serve_models(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from mlapp.service import run  # Flask is not needed to list models
+    with tempfile.TemporaryDirectory(prefix="mlapp-metrics-") as folder:
+        if options.api_only:
+            # Each worker counts in files of its own; the library asks for this when it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        from mlapp.service import run
 
-    run.check_exposure(options.host, read_settings(), options.open)
-    if options.api_only:
-        run.serve_workers(options.host, options.port, options.workers or 1)
-    else:
-        run.serve_together(options.host, options.port)
+        run.check_exposure(options.host, read_settings(), options.open)
+        if options.api_only:
+            run.serve_workers(options.host, options.port, options.workers or 1)
+        else:
+            run.serve_together(options.host, options.port)
     return 0
 
 

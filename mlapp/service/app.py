@@ -1,14 +1,17 @@
 """The application factory: limits, keys, headers, errors, the access log, health."""
 
+import functools
 import hmac
 import json
 import logging
+import re
 import time
 from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, Unauthorized
+from werkzeug.routing import BaseConverter
 
 from mlapp.errors import InvalidInput, MlappError
 from mlapp.service import forms, openapi, v1, v2
@@ -45,6 +48,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.extensions["mlapp"] = State(settings)
+    app.url_map.converters["model"] = _ModelName
     app.before_request(_begin)
     app.after_request(_end)
     app.register_error_handler(Exception, _tell)
@@ -58,6 +62,12 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Flask:
     app.add_url_rule("/readyz", "readyz", _readyz)
     app.add_url_rule("/metrics", "metrics", lambda: _plain(state().metrics()))
     return app
+
+
+class _ModelName(BaseConverter):
+    """A model's name in a path: what follows a colon is what is asked of it."""
+
+    regex = r"[^/:]+"
 
 
 def _begin() -> None:
@@ -77,12 +87,18 @@ def _end(response: Response) -> Response:
         response.headers.setdefault(name, value)
     seconds = time.perf_counter() - g.began
     # The rule, not the path: a path could be anything, and so could its number.
-    route = request.url_rule.rule if request.url_rule else "none"
+    route = _route(request.url_rule.rule) if request.url_rule else "none"
     state().requests.labels(route, str(response.status_code)).inc()
     state().seconds.labels(route).observe(seconds)
     if _access.isEnabledFor(logging.INFO):
         _access.info(_line(response, route, seconds))
     return response
+
+
+@functools.cache
+def _route(rule: str) -> str:
+    """Return a rule as OpenAPI writes it, with names in braces."""
+    return re.sub(r"<(?:[a-z]+:)?([a-z]+)>", r"{\1}", rule)
 
 
 def _line(response: Response, route: str, seconds: float) -> str:

@@ -2,9 +2,7 @@
 
 import ipaddress
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,10 +92,7 @@ def serve_workers(host: str, port: int, workers: int) -> None:
             warm(settings)
             return create_app(settings)
 
-    with tempfile.TemporaryDirectory(prefix="mlapp-metrics-") as folder:
-        # Each worker counts in a file of its own; /metrics adds them up.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        Service().run()
+    Service().run()
 
 
 def _forget_worker(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature

@@ -46,8 +46,8 @@ def list_models() -> Response:
     return answer({"models": models})
 
 
-@blueprint.get("/models/<name>")
-@blueprint.get("/models/<name>/versions/<int:version>")
+@blueprint.get("/models/<model:name>")
+@blueprint.get("/models/<model:name>/versions/<int:version>")
 def show_model(name: str, version: int | None = None) -> Response:
     """Say what a model is: its inputs, its output or labels, its quality, its versions."""
     model = state().model(name, version)
@@ -55,8 +55,8 @@ def show_model(name: str, version: int | None = None) -> Response:
     return answer(describe(model) | {"versions": versions})
 
 
-@blueprint.post("/models/<name>:predict")
-@blueprint.post("/models/<name>/versions/<int:version>:predict")
+@blueprint.post("/models/<model:name>:predict")
+@blueprint.post("/models/<model:name>/versions/<int:version>:predict")
 def predict(name: str, version: int | None = None) -> Response:
     """Predict instances."""
     model = state().model(name, version)
@@ -75,8 +75,8 @@ def predict(name: str, version: int | None = None) -> Response:
     return answer(content)
 
 
-@blueprint.post("/models/<name>:explain")
-@blueprint.post("/models/<name>/versions/<int:version>:explain")
+@blueprint.post("/models/<model:name>:explain")
+@blueprint.post("/models/<model:name>/versions/<int:version>:explain")
 def explain(name: str, version: int | None = None) -> Response:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
     model = state().model(name, version)

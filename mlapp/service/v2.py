@@ -83,8 +83,8 @@ def is_ready() -> bool:
     return False
 
 
-@blueprint.get("/models/<name>")
-@blueprint.get("/models/<name>/versions/<int:version>")
+@blueprint.get("/models/<model:name>")
+@blueprint.get("/models/<model:name>/versions/<int:version>")
 def metadata(name: str, version: int | None = None) -> Response:
     """Return a model's metadata."""
     model = state().model(name, version)
@@ -100,8 +100,8 @@ def metadata(name: str, version: int | None = None) -> Response:
     )
 
 
-@blueprint.get("/models/<name>/ready")
-@blueprint.get("/models/<name>/versions/<int:version>/ready")
+@blueprint.get("/models/<model:name>/ready")
+@blueprint.get("/models/<model:name>/versions/<int:version>/ready")
 def model_ready(name: str, version: int | None = None) -> Response:
     """Say whether a model can be served."""
     state().model(name, version)
@@ -130,8 +130,8 @@ def _tensor(name: str, datatype: str, *more: int) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": [-1, *more]}
 
 
-@blueprint.post("/models/<name>/infer")
-@blueprint.post("/models/<name>/versions/<int:version>/infer")
+@blueprint.post("/models/<model:name>/infer")
+@blueprint.post("/models/<model:name>/versions/<int:version>/infer")
 def infer(name: str, version: int | None = None) -> Response:
     """Predict from tensors to tensors."""
     model = state().model(name, version)

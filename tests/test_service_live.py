@@ -1,0 +1,365 @@
+"""The service as it runs: real servers on loopback, real clients, real failures."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import schemathesis
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
+
+from mlapp.regression import open_regression
+from mlapp.sentiment import open_sentiment
+from mlapp.service import create_app
+from tests.conftest import ROOT, answers, use_artifacts, wait_until
+from training.regression import train
+
+ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
+GOOD = "The acting is wonderful and I loved every minute of it."
+PREDICT = "/v1/models/regression:predict"
+
+
+class Server:
+    """A running `mlapp serve`, with its address, process and log."""
+
+    def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", str(self.port), *options]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | {"MLAPP_ARTIFACTS": str(folder)} | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: answers(f"{self.address}/readyz"), f"the service: {log.read_text()}")
+
+    def workers(self) -> list[int]:
+        """Return the process numbers of gunicorn's workers."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(line) for line in found.stdout.split()]
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def models(trained: Path, trained_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all trained models; only to be read."""
+    root = tmp_path_factory.mktemp("served")
+    for source in (trained, trained_texts):
+        shutil.copytree(source, root, dirs_exist_ok=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def workers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service alone, on two workers."""
+    log = tmp_path_factory.mktemp("log") / "workers.log"
+    server = Server(models, log, "--api-only", "--workers", "2")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def together(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Dashboard and service in one process."""
+    server = Server(models, tmp_path_factory.mktemp("log") / "together.log")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start a service of the test's own, on a folder of its own."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(trained, root)
+    started: list[Server] = []
+
+    def start(*options: str, **environment: str) -> Server:
+        log = tmp_path / f"own-{len(started)}.log"
+        started.append(Server(root, log, "--api-only", *options, **environment))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+# --- clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["workers", "together"])
+def test_tritonclient_predicts_with_its_defaults(
+    kind: str, models: Path, request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(kind)
+    with contextlib.closing(InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("regression")
+        assert client.get_server_metadata()["name"] == "mlapp"
+        assert client.get_model_metadata("houses")["inputs"][2]["datatype"] == "BYTES"
+        rows = np.array([list(ROW.values())] * 3)
+        tensor = InferInput("rows", list(rows.shape), "FP64")
+        tensor.set_data_from_numpy(rows)
+        answer = client.infer("regression", [tensor], request_id="7")
+        expected = open_regression(models, "regression").predict([ROW] * 3)
+        for name in ("prediction", "lower", "upper"):
+            np.testing.assert_array_equal(answer.as_numpy(name), expected[name])
+        assert answer.get_response()["id"] == "7"
+        texts = InferInput("text", [2], "BYTES")
+        texts.set_data_from_numpy(np.array([GOOD, "dull"], dtype=object))
+        wanted = [InferRequestedOutput("label"), InferRequestedOutput("probability", False)]
+        answer = client.infer("sentiment", [texts], "1", outputs=wanted)
+        labels = open_sentiment(models, "sentiment").predict([GOOD, "dull"])["label"]
+        assert [label.decode() for label in answer.as_numpy("label")] == list(labels)
+        bad = InferInput("rows", [1, 5], "FP64")
+        bad.set_data_from_numpy(np.array([[np.nan, 1, 1, 1, 1]]))
+        with pytest.raises(InferenceServerException, match="var_1: got nan"):
+            client.infer("regression", [bad])
+
+
+def test_curl_predicts_as_the_readme_says(workers: Server) -> None:
+    body = json.dumps({"instances": [ROW]})
+    command = ["curl", "-s", "-H", "Content-Type: application/json", "-d", body]
+    ran = subprocess.run(
+        [*command, workers.address + PREDICT], capture_output=True, text=True, check=True
+    )
+    assert json.loads(ran.stdout)["predictions"][0]["prediction"] == pytest.approx(0.4011, abs=1e-4)
+
+
+def test_the_service_keeps_its_openapi_document_under_schemathesis(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_artifacts(models, monkeypatch)
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", create_app())
+    checks = schemathesis.checks
+    left_out = (
+        [
+            # Any JSON text is a text to the document, but the model must know one of its words;
+            # tensors must hold as many values as their shape says, which no schema can tell.
+            checks.positive_data_acceptance,
+            # Numbers are taken as plain decimal text too, as the form and a file write them.
+            checks.negative_data_rejection,
+        ]
+        if hasattr(checks, "positive_data_acceptance")
+        else []
+    )
+
+    @schema.parametrize()
+    def keeps(case: Any) -> None:
+        case.call_and_validate(excluded_checks=left_out)
+
+    tried = 0
+    for operation in schema.get_all_operations():
+        strategy = operation.ok().as_strategy()
+        from hypothesis import HealthCheck, given, settings
+
+        @settings(
+            max_examples=15,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=strategy)
+        def probe(case: Any) -> None:
+            case.call_and_validate(excluded_checks=left_out)
+
+        probe()
+        tried += 1
+    assert tried >= 30
+
+
+# --- together ---------------------------------------------------------------------------------
+
+
+def test_dashboard_and_service_answer_at_one_port(together: Server) -> None:
+    assert "streamlit" in requests.get(together.address, timeout=30).text.lower()
+    assert "Predict output" in requests.get(f"{together.address}/form", timeout=30).text
+    answer = requests.post(together.address + PREDICT, json={"instances": [ROW]}, timeout=30)
+    assert answer.json()["predictions"][0]["prediction"] == pytest.approx(0.4011, abs=1e-4)
+    assert requests.get(f"{together.address}/_stcore/health", timeout=30).text == "ok"
+
+
+def test_without_a_key_it_says_at_the_start_whom_it_serves(together: Server) -> None:
+    assert "this machine only" in together.log.read_text()
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+
+def test_metrics_are_added_up_over_the_workers(own: Callable[..., Server]) -> None:
+    server = own("--workers", "2")
+    for _ in range(40):
+        # A connection each: either worker may take it.
+        requests.post(server.address + PREDICT, json={"instances": [ROW]}, timeout=30)
+    found = requests.get(f"{server.address}/metrics", timeout=30).text
+    total = re.search(r'mlapp_predictions_total\{model="regression",version="1"\} (\S+)', found)
+    assert total is not None
+    assert float(total[1]) == 40
+
+
+def test_a_killed_worker_costs_no_wrong_answer_and_the_service_goes_on(
+    own: Callable[..., Server],
+) -> None:
+    server = own("--workers", "2")
+    stop = threading.Event()
+    wrong: list[Any] = []
+    good = [0]
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answer = requests.post(
+                    server.address + PREDICT, json={"instances": [ROW]}, timeout=30
+                )
+            except requests.ConnectionError:
+                continue  # the connection died with its worker; nothing was answered
+            value = answer.json().get("predictions", [{}])[0].get("prediction")
+            if answer.status_code != 200 or value != pytest.approx(0.40113548, abs=1e-7):
+                wrong.append((answer.status_code, answer.text))
+            good[0] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for _ in range(3):
+        before = good[0]
+        victim = server.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda b=before: good[0] > b + 50, "answers after a worker was killed")
+        wait_until(
+            lambda v=victim: v not in server.workers() and len(server.workers()) == 2,
+            "a new worker",
+        )
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+
+
+def test_ten_thousand_mixed_requests_get_their_right_status(workers: Server) -> None:
+    post, get = "POST", "GET"
+    kinds: list[tuple[str, str, dict[str, Any], int]] = [
+        (post, PREDICT, {"json": {"instances": [ROW]}}, 200),
+        (post, PREDICT, {"json": {"instances": [ROW | {"var_1": "x"}]}}, 422),
+        (post, PREDICT, {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400),
+        (post, PREDICT, {"data": b"{}", "headers": {"Content-Type": "text/plain"}}, 415),
+        (post, "/v1/models/flats:predict", {"json": {"instances": [ROW]}}, 404),
+        (get, PREDICT, {}, 405),
+        (post, "/v1/models/sentiment:predict", {"json": {"instances": [GOOD]}}, 200),
+        (post, "/v1/models/sentiment:predict", {"json": {"instances": [" "]}}, 422),
+        (post, "/v2/models/regression/infer", {"json": {"inputs": []}}, 400),
+        (get, "/v2/models/houses", {}, 200),
+    ]
+
+    def ask(share: int) -> list[tuple[str, int, int]]:
+        wrong = []
+        with requests.Session() as session:
+            for number in range(1250):
+                method, path, given, status = kinds[(share + number) % len(kinds)]
+                found = session.request(method, workers.address + path, timeout=60, **given)
+                if found.status_code != status:
+                    wrong.append((path, status, found.status_code))
+        return wrong
+
+    with ThreadPoolExecutor(8) as pool:
+        assert [each for wrong in pool.map(ask, range(8)) for each in wrong] == []
+
+
+def test_slow_and_half_sent_bodies_do_not_block_others(workers: Server) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    stuck = []
+    for text in (head, f"{head}Content-Length: 1000\r\n\r\n{{", "POST ") * 5:
+        connection = socket.create_connection(("127.0.0.1", workers.port), timeout=30)
+        connection.sendall(text.encode())
+        stuck.append(connection)
+    for _ in range(50):
+        answer = requests.post(workers.address + PREDICT, json={"instances": [ROW]}, timeout=30)
+        assert answer.status_code == 200
+    for connection in stuck:
+        connection.close()
+
+
+def test_a_publish_after_another_under_load_drops_no_request(
+    own: Callable[..., Server], houses_csv: Path, tmp_path: Path
+) -> None:
+    server = own("--workers", "2")
+    stop = threading.Event()
+    wrong: list[Any] = []
+    house = {"area": 100.0, "rooms": 3, "district": "west"}
+    asked = [0]
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                answer = session.post(
+                    f"{server.address}/v1/models/houses:predict",
+                    json={"instances": [house]},
+                    timeout=30,
+                )
+                if answer.status_code != 200:
+                    wrong.append(answer.text)
+                asked[0] += 1
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    for _ in range(4):
+        train(houses_csv, "price", "houses", tmp_path / "artifacts", say=lambda line: None)
+        before = asked[0]
+        wait_until(lambda b=before: asked[0] > b + 100, "requests between two publishes")
+    newest = f"{server.address}/v1/models/houses"
+    wait_until(
+        lambda: requests.get(newest, timeout=30).json()["version"] == 5, "the newest version"
+    )
+    stop.set()
+    for asker in askers:
+        asker.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("options", [("--api-only", "--workers", "2"), ()])
+def test_sigterm_ends_the_service_in_order(
+    models: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    server = Server(models, tmp_path / "term.log", *options)
+    head = (
+        f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        "Connection: close\r\n"
+    )
+    body = json.dumps({"instances": [ROW]}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+        wait_until(lambda: answers(f"{server.address}/livez"), "the service")
+        server.process.send_signal(signal.SIGTERM)
+        connection.sendall(body[10:])
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b"200 OK" in answer
+    assert b'"prediction"' in answer
+    assert server.process.wait(timeout=60) in (0, -signal.SIGTERM, 143)
