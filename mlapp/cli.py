@@ -1,4 +1,4 @@
-"""The `mlapp` command: list, verify, pin and serve published models.
+"""The `mlapp` command: list, verify, pin, use and serve published models.
 
 Exit status: 0 done, 1 something failed, 2 the command line is wrong.
 """
@@ -10,7 +10,8 @@ import tempfile
 from collections.abc import Sequence
 
 from mlapp import artifacts, models
-from mlapp.errors import MlappError, ModelNotFound
+from mlapp.errors import Fault, InvalidInput, MlappError, ModelNotFound
+from mlapp.regression import RegressionModel
 from mlapp.settings import read_settings
 
 
@@ -26,13 +27,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pin.add_argument("version", metavar="VERSION", type=int)
     unpin = commands.add_parser("unpin", help="serve the newest version again")
     unpin.add_argument("name", metavar="NAME")
+    predict = commands.add_parser(
+        "predict", help='predict one row (--var_1 734 ...) or one text ("a review")'
+    )
+    predict.add_argument("text", nargs="?", metavar="TEXT", help="a text to classify")
+    predict.add_argument(
+        "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
+    )
     serve = commands.add_parser("serve", help="serve the dashboard and the web service")
     serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     serve.add_argument("--port", type=int, default=8501, help="(default: %(default)s)")
     serve.add_argument("--api-only", action="store_true", help="serve without the dashboard")
     serve.add_argument("--workers", type=int, help="processes, with --api-only (default: 1)")
     serve.add_argument("--open", action="store_true", help="serve other machines without a key")
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "predict":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "serve" and options.workers and not options.api_only:
         parser.error("--workers goes with --api-only: the dashboard lives in one process")
     try:
@@ -42,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify_models(options.name)
         if options.command == "serve":
             return serve_models(options)
+        if options.command == "predict":
+            return predict_one(options.model, options.text, rest)
         root = read_settings().artifacts
         if options.command == "pin":
             artifacts.pin(root, options.name, options.version)
@@ -115,6 +127,34 @@ def verify_models(name: str | None) -> int:
             status = 1
             print(f"{each} {version}: FAILED: {error}")
     return status
+
+
+def predict_one(name: str | None, text: str | None, options: Sequence[str]) -> int:
+    """Print the prediction of one row or text as a line per figure.
+
+    Raises:
+        InvalidInput: the row or the text is refused.
+    """
+    root = read_settings().artifacts
+    name = name or ("regression" if text is None else "sentiment")
+    model = models.open_model(root, name)
+    notices: list[str] = []
+    if isinstance(model, RegressionModel):
+        parser = argparse.ArgumentParser(prog=f"mlapp predict --model {name}", allow_abbrev=False)
+        for spec in model.schema.inputs:
+            parser.add_argument(f"--{spec.name}", dest=spec.name, metavar=spec.kind.upper())
+        checked = model.check([vars(parser.parse_args(options))])
+        answer = model.predict(checked).iloc[0]
+        notices = [notice.message for notice in checked.notices]
+    else:
+        if options:
+            raise InvalidInput([Fault("options", " ".join(options), "one text, in quotes")])
+        answer = model.predict([text or ""]).iloc[0]
+    for key, value in answer.items():
+        print(f"{key}: {value}")
+    for notice in notices:
+        print(f"notice: {notice}", file=sys.stderr)
+    return 0
 
 
 def serve_models(options: argparse.Namespace) -> int:

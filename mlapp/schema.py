@@ -6,7 +6,7 @@ or the same faults, through every door. Training encodes rows with the same `Sch
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -72,6 +72,8 @@ class Number(_Frozen):
 
     def parse(self, value: object) -> float | None:
         """Return the value as a float, NaN for a missing one, or None for one not allowed."""
+        if type(value) is float and -LARGEST <= value <= LARGEST:
+            return value  # nearly always
         number = parse_number(value)
         return None if number is not None and math.isnan(number) and not self.missing else number
 
@@ -176,37 +178,46 @@ class Checked:
     """Rows that passed the check.
 
     Attributes:
-        index: the labels of the n rows.
-        values: by input, n floats: the number, or the category's position; NaN is missing.
+        matrix: the values (n, inputs): the number, or the category's position; NaN is missing.
+        labels: the labels of the n rows; None stands for 0 to n-1.
         unused: names of given columns that the model has no input for.
     """
 
     schema: "Schema"
-    index: pd.Index
-    values: dict[str, Floats]
+    matrix: Floats
+    labels: pd.Index | None = None
     unused: tuple[str, ...] = ()
+
+    @property
+    def index(self) -> pd.Index:
+        """The labels of the rows, as pandas has them."""
+        return pd.RangeIndex(len(self.matrix)) if self.labels is None else self.labels
+
+    @property
+    def values(self) -> dict[str, Floats]:
+        """The columns of the matrix by the inputs' names."""
+        return dict(zip(self.schema.names, self.matrix.T, strict=True))
 
     def row(self, place: int) -> dict[str, float | str | None]:
         """Return one row's values as they would be typed, None where missing."""
         return {
-            spec.name: spec.plain(float(self.values[spec.name][place]))
-            for spec in self.schema.inputs
+            spec.name: spec.plain(value)
+            for spec, value in zip(self.schema.inputs, self.matrix[place].tolist(), strict=True)
         }
 
     @cached_property
     def notices(self) -> list[Notice]:
         """The values outside the range seen in training, row by row."""
+        low, high = self.schema.limits
+        outside = (self.matrix < low) | (self.matrix > high)
+        if not outside.any():
+            return []
         found = []
-        for place, spec in enumerate(self.schema.inputs):
-            if isinstance(spec, Number):
-                values = self.values[spec.name]
-                for row in np.flatnonzero(
-                    (values < spec.minimum) | (values > spec.maximum)
-                ).tolist():
-                    label, got = self.index[row], float(values[row])
-                    notice = Notice(spec.name, got, spec.minimum, spec.maximum, label)
-                    found.append((row, place, notice))
-        return [notice for _, _, notice in sorted(found, key=lambda item: item[:2])]
+        for row, place in np.argwhere(outside).tolist():
+            spec, got = self.schema.inputs[place], float(self.matrix[row, place])
+            label = row if self.labels is None else self.labels[row]
+            found.append(Notice(spec.name, got, float(low[place]), float(high[place]), label))
+        return found
 
 
 class Schema(_Frozen):
@@ -215,10 +226,17 @@ class Schema(_Frozen):
     inputs: tuple[Input, ...]
     output: Output
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The inputs' names."""
         return [spec.name for spec in self.inputs]
+
+    @cached_property
+    def limits(self) -> tuple[Floats, Floats]:
+        """The least and the largest value seen of each input; a category has no limits."""
+        numbers = [spec if isinstance(spec, Number) else None for spec in self.inputs]
+        low = [spec.minimum if spec else -math.inf for spec in numbers]
+        return np.array(low), np.array([spec.maximum if spec else math.inf for spec in numbers])
 
     @property
     def typical(self) -> dict[str, Any]:
@@ -241,28 +259,31 @@ class Schema(_Frozen):
             InvalidInput: with every fault of every row, or one per missing column.
         """
         if isinstance(rows, pd.DataFrame):
-            index, given = rows.index, list(rows.columns)
-            twice = {str(name) for name in given if given.count(name) > 1}
-            faults = [Fault(name, "two columns", "one column") for name in sorted(twice)]
-            faults += [
-                Fault(name, "no such column", spec.allowed)
-                for name, spec in zip(self.names, self.inputs, strict=True)
-                if name not in given
-            ]
-            if faults:
-                raise InvalidInput(faults)
-            return self._check(index, given, {name: rows[name].to_numpy() for name in self.names})
-        _require_mappings(rows)
-        given = list(dict.fromkeys(name for row in rows for name in row))
-        columns = {name: [row.get(name) for row in rows] for name in self.names}
-        return self._check(pd.RangeIndex(len(rows)), given, columns)
+            given = [str(name) for name in rows.columns]
+            twice = sorted({name for name in given if given.count(name) > 1})
+            if twice:
+                raise InvalidInput([Fault(name, "two columns", "one column") for name in twice])
+            columns = dict(zip(given, (rows[name].to_numpy() for name in rows), strict=True))
+            return self.check_columns(columns, rows.index)
+        parsers = list(zip(self.names, self._parsers, strict=True))
+        matrix, other = [], False
+        for row in rows:
+            if not isinstance(row, Mapping):
+                raise InvalidInput(_no_mappings(rows))
+            parsed = [parse(row.get(name)) for name, parse in parsers]
+            if None in parsed:
+                raise InvalidInput(self._faults(rows))
+            matrix.append(parsed)
+            other = other or len(row) > len(parsed)
+        values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
+        return Checked(self, values, None, self._unused(rows) if other else ())
 
-    def check_columns(self, columns: Mapping[str, Column], rows: int) -> Checked:
+    def check_columns(self, columns: Mapping[str, Column], labels: pd.Index | int) -> Checked:
         """Check rows that arrive as columns, as `check` does.
 
         Args:
             columns: n values each, by input name.
-            rows: n.
+            labels: the labels of the rows, or how many there are.
 
         Raises:
             InvalidInput: with every fault of every row, or one per missing column.
@@ -270,28 +291,37 @@ class Schema(_Frozen):
         absent = [spec for spec in self.inputs if spec.name not in columns]
         if absent:
             raise InvalidInput([Fault(s.name, "no such column", s.allowed) for s in absent])
-        return self._check(pd.RangeIndex(rows), list(columns), columns)
-
-    def _check(
-        self, index: pd.Index, given: Sequence[object], columns: Mapping[str, Column]
-    ) -> Checked:
-        values = {}
+        index = None if isinstance(labels, int) else labels
+        rows = labels if isinstance(labels, int) else len(labels)
+        matrix = np.empty((rows, len(self.inputs)), dtype=np.float64)
         found = []
         for place, spec in enumerate(self.inputs):
             column = columns[spec.name]
-            values[spec.name], bad = _parse_column(spec, column)
+            matrix[:, place], bad = _parse_column(spec, column)
             for row in bad:
-                fault = Fault(spec.name, describe(column[row]), spec.allowed, index[row])
+                label = row if index is None else index[row]
+                fault = Fault(spec.name, describe(column[row]), spec.allowed, label)
                 found.append((row, place, fault))
         if found:
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
-        unused = tuple(str(name) for name in given if name not in values)
-        return Checked(self, index, values, unused)
+        unused = tuple(name for name in columns if name not in self.names)
+        return Checked(self, matrix, index, unused)
 
     def encode(self, checked: Checked) -> Floats:
         """Encode checked rows as the matrix (n, len(terms)) that the regression is fitted on."""
-        parts = [spec.encode(checked.values[spec.name]) for spec in self.inputs]
-        return np.hstack(parts) if parts else np.empty((len(checked.index), 0))
+        if self._is_plain:
+            return checked.matrix
+        columns = zip(self.inputs, checked.matrix.T, strict=True)
+        return np.hstack([spec.encode(values) for spec, values in columns])
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether the values are their own encoding: numbers of which none may be missing."""
+        return all(isinstance(spec, Number) and not spec.missing for spec in self.inputs)
+
+    @cached_property
+    def _parsers(self) -> list[Callable[[object], float | None]]:
+        return [spec.parse for spec in self.inputs]
 
     @property
     def terms(self) -> list[str]:
@@ -305,6 +335,21 @@ class Schema(_Frozen):
             end = start + len(spec.terms)
             yield spec.name, encoded[:, start:end]
             start = end
+
+    def _faults(self, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
+        """Return every fault of rows of which some have one."""
+        if faults := _no_mappings(rows):
+            return faults
+        return [
+            Fault(spec.name, describe(row.get(spec.name)), spec.allowed, place)
+            for place, row in enumerate(rows)
+            for spec in self.inputs
+            if spec.parse(row.get(spec.name)) is None
+        ]
+
+    def _unused(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+        given = dict.fromkeys(name for row in rows for name in row)
+        return tuple(str(name) for name in given if name not in self.names)
 
 
 def parse_number(value: object) -> float | None:
@@ -367,11 +412,10 @@ def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iter
     return np.array([math.nan if value is None else value for value in parsed]), bad
 
 
-def _require_mappings(rows: Sequence[Mapping[str, Any]]) -> None:
-    faults = [
+def _no_mappings(rows: Sequence[Any]) -> list[Fault]:
+    """Return a fault for each row that is no mapping."""
+    return [
         Fault("row", describe(row), "values by input name", place)
         for place, row in enumerate(rows)
         if not isinstance(row, Mapping)
     ]
-    if faults:
-        raise InvalidInput(faults)

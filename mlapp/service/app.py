@@ -18,17 +18,18 @@ from mlapp.service import forms, openapi, v1, v2
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
 
-HEADERS = {
-    "Content-Security-Policy": (
+HEADERS = [
+    (
+        "Content-Security-Policy",
         "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
-        " base-uri 'none'; frame-ancestors 'none'"
+        " base-uri 'none'; frame-ancestors 'none'",
     ),
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+]
+NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 # What a program may ask without a key: whether the service is there, and what it offers.
 OPEN = ("/v2/health/live", "/v2/health/ready")
 
@@ -83,15 +84,15 @@ def _begin() -> None:
 
 
 def _end(response: Response) -> Response:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+    rule = request.url_rule
+    response.headers.extend(HEADERS if rule and rule.endpoint == "static" else NOT_KEPT)
     seconds = time.perf_counter() - g.began
     # The rule, not the path: a path could be anything, and so could its number.
-    route = _route(request.url_rule.rule) if request.url_rule else "none"
-    state().requests.labels(route, str(response.status_code)).inc()
-    state().seconds.labels(route).observe(seconds)
+    route = _route(rule.rule) if rule else "none"
+    here = state()
+    here.observe(route, response.status_code, seconds)
     if _access.isEnabledFor(logging.INFO):
-        _access.info(_line(response, route, seconds))
+        _access.info(_line(here, response, route, seconds))
     return response
 
 
@@ -101,7 +102,7 @@ def _route(rule: str) -> str:
     return re.sub(r"<(?:[a-z]+:)?([a-z]+)>", r"{\1}", rule)
 
 
-def _line(response: Response, route: str, seconds: float) -> str:
+def _line(here: State, response: Response, route: str, seconds: float) -> str:
     """Return a line about the request; never a text or a value that somebody sent."""
     manifest = g.model.manifest if "model" in g else None
     line = {
@@ -114,9 +115,7 @@ def _line(response: Response, route: str, seconds: float) -> str:
     }
     if manifest:
         line |= {"model": manifest.name, "version": manifest.version, "rows": g.get("rows", 0)}
-    if state().settings.json_log:
-        return json.dumps(line)
-    return " ".join(f"{value}" for value in line.values())
+    return json.dumps(line) if here.settings.json_log else " ".join(map(str, line.values()))
 
 
 def _plain(content: str | bytes, status: int = 200) -> Response:

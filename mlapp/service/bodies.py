@@ -21,7 +21,7 @@ def read_body() -> bytes:
         BadRequest: it cannot be unpacked.
     """
     raw = request.get_data(cache=False)
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return raw
     if encoding not in _WINDOWS:
@@ -45,7 +45,7 @@ def require_json() -> None:
     Raises:
         UnsupportedMediaType: it is not.
     """
-    if request.mimetype != "application/json":
+    if request.content_type != "application/json" and request.mimetype != "application/json":
         raise UnsupportedMediaType(
             f"Content-Type: got {request.mimetype or 'nothing'!r}, expected application/json"
         )

@@ -40,7 +40,7 @@ def predict() -> str | Response:
     model = _regression()
     given = {spec.name: request.form.get(spec.name, "") for spec in model.schema.inputs}
     try:
-        with state().room():
+        with state().room:
             checked = model.check([given])
             answer = model.predict(checked).iloc[0]
     except InvalidInput as error:
@@ -65,7 +65,7 @@ def sentiment() -> str | Response:
         return render_template("sentiment.html", model=model, review="", fault=None, answer=None)
     review = request.form.get("review", "")
     try:
-        with state().room():
+        with state().room:
             answer = model.predict([review]).iloc[0]
     except InvalidInput as error:
         page = render_template(

@@ -53,6 +53,10 @@ def check_exposure(host: str, settings: Settings, open_to_all: bool) -> None:
 
 def start_logging() -> None:
     """Send the access log and all else to standard error, a line each."""
+    # As the library's documentation advises for speed: no line shows where it comes from.
+    logging.logThreads = logging.logProcesses = False
+    logging.logMultiprocessing = False
+    logging._srcfile = None
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("mlapp.access").setLevel(logging.INFO)
 

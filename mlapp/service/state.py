@@ -1,10 +1,9 @@
 """What a process's requests share: the settings, the models, the metrics."""
 
+import functools
 import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 from flask import current_app, g
@@ -29,6 +28,27 @@ class TooManyRequests(MlappError):
     status = 429
 
 
+class Room:
+    """Places for work at once: `with room` holds one."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self._free = threading.BoundedSemaphore(places)
+
+    def __enter__(self) -> None:
+        """Take a place.
+
+        Raises:
+            TooManyRequests: all places are taken.
+        """
+        if not self._free.acquire(blocking=False):
+            raise TooManyRequests(f"{self.places} predictions are under way; try again in a second")
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the place."""
+        self._free.release()
+
+
 class State:
     """The settings, the models and the metrics of an application."""
 
@@ -36,7 +56,7 @@ class State:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
         self.registry = CollectorRegistry()
-        self._room = threading.BoundedSemaphore(settings.max_concurrent)
+        self.room = Room(settings.max_concurrent)
         self.requests = Counter(
             "mlapp_requests", "Requests.", ["route", "status"], registry=self.registry
         )
@@ -79,25 +99,20 @@ class State:
         g.model = model
         return model
 
-    @contextmanager
-    def room(self) -> Iterator[None]:
-        """Hold a place among the predictions made at once.
-
-        Raises:
-            TooManyRequests: all places are taken.
-        """
-        if not self._room.acquire(blocking=False):
-            limit = self.settings.max_concurrent
-            raise TooManyRequests(f"{limit} predictions are under way; try again in a second")
-        try:
-            yield
-        finally:
-            self._room.release()
-
     def count(self, model: Model, rows: int) -> None:
         """Count predictions, for the metrics and the access log."""
         g.rows = rows
-        self.predictions.labels(model.manifest.name, str(model.manifest.version)).inc(rows)
+        self._labelled(self.predictions, model.manifest.name, model.manifest.version).inc(rows)
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Count a request and the time that it took."""
+        self._labelled(self.requests, route, status).inc()
+        self._labelled(self.seconds, route).observe(seconds)
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1024)
+    def _labelled(metric: Any, *labels: object) -> Any:
+        return metric.labels(*labels)
 
     def metrics(self) -> bytes:
         """Return all metrics in the text format of Prometheus, over all workers."""

@@ -59,10 +59,11 @@ def show_model(name: str, version: int | None = None) -> Response:
 @blueprint.post("/models/<model:name>/versions/<int:version>:predict")
 def predict(name: str, version: int | None = None) -> Response:
     """Predict instances."""
-    model = state().model(name, version)
+    here = state()
+    model = here.model(name, version)
     instances = _instances()
     content: dict[str, Any]
-    with state().room():
+    with here.room:
         if isinstance(model, RegressionModel):
             checked = model.check(instances)
             predicted = model.predict_array(checked).tolist()
@@ -71,7 +72,7 @@ def predict(name: str, version: int | None = None) -> Response:
                 content["notices"] = [str(notice) for notice in checked.notices]
         else:
             content = {"predictions": model.predict(instances).to_dict("records")}
-    state().count(model, len(instances))
+    here.count(model, len(instances))
     return answer(content)
 
 
@@ -81,7 +82,7 @@ def explain(name: str, version: int | None = None) -> Response:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
     model = state().model(name, version)
     instances = _instances()
-    with state().room():
+    with state().room:
         if isinstance(model, RegressionModel):
             explanations = model.explain(instances).to_dict("records")
         else:

@@ -148,7 +148,7 @@ def infer(name: str, version: int | None = None) -> Response:
     if binary:
         raise BadRequest(f"The body has {len(binary)} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
-    with state().room():
+    with state().room:
         outputs, rows = _predict(model, given)
     state().count(model, rows)
     return _respond(model, content.get("id"), outputs, wanted)
