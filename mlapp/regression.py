@@ -50,7 +50,7 @@ class Interval:
 
     def leverage(self, standardised: Floats) -> Floats:
         """Return h(z) for each of n standardised rows (n, k)."""
-        spread: Floats = np.sum((standardised @ self.inverse) * standardised, axis=1)
+        spread: Floats = np.einsum("ij,ij->i", standardised @ self.inverse, standardised)
         return 1 / self.rows + spread
 
     def half_width(self, standardised: Floats) -> Floats:
@@ -122,9 +122,12 @@ class RegressionModel:
     def predict_array(self, checked: Checked) -> Floats:
         """Predict checked rows as (n, 3): prediction, lower, upper."""
         standardised = self._standardise(checked)
-        prediction = self._intercept + standardised @ self._coefficients
+        answer = np.empty((len(standardised), 3))
+        prediction = answer[:, 0] = self._intercept + standardised @ self._coefficients
         half = self.interval.half_width(standardised)
-        return np.column_stack([prediction, prediction - half, prediction + half])
+        np.subtract(prediction, half, out=answer[:, 1])
+        np.add(prediction, half, out=answer[:, 2])
+        return answer
 
     def explain(self, rows: Rows | Checked) -> pd.DataFrame:
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.

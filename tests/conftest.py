@@ -195,3 +195,37 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None
     while not true():
         assert time.monotonic() < end, f"waited {seconds} s in vain for {what}"
         time.sleep(0.05)
+
+
+class Server:
+    """A running `mlapp serve`, with its address, process and log."""
+
+    def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", str(self.port), *options]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=os.environ | {"MLAPP_ARTIFACTS": str(folder)} | environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(lambda: answers(f"{self.address}/readyz"), f"the service: {log.read_text()}")
+
+    def workers(self) -> list[int]:
+        """Return the process numbers of gunicorn's workers."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return [int(line) for line in found.stdout.split()]
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(timeout=60)

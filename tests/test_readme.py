@@ -3,17 +3,19 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import make_houses
+from tests.conftest import SHIPPED, Server, make_houses, make_moods
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -28,6 +30,9 @@ def test_ci_runs_the_two_set_up_commands_of_the_readme() -> None:
 
 def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_houses().to_csv(tmp_path / "houses.csv", index=False)
+    moods = make_moods().rename(columns={"review": "text", "sentiment": "mood"})
+    moods.to_csv(tmp_path / "reviews.csv", index=False)
+    shutil.copytree(SHIPPED, tmp_path / "artifacts")
     scripts = Path(sys.executable).parent
     environment = os.environ | {
         "MLAPP_ARTIFACTS": str(tmp_path / "artifacts"),
@@ -42,6 +47,27 @@ def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.M
             shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+
+
+def test_the_services_start_as_printed_and_every_curl_line_is_answered(tmp_path: Path) -> None:
+    starts = [line.partition("#")[0].split() for line in SHELL[0].splitlines()]
+    assert [words[:2] for words in starts] == [["mlapp", "serve"], ["mlapp", "serve"]]
+    for place, words in enumerate(starts):
+        options = [word for word in words[2:] if word not in ("--port", "8080")]
+        server = Server(SHIPPED, tmp_path / f"{place}.log", *options)
+        try:
+            lines = [line for line in SHELL[1].splitlines() if line.startswith("curl")]
+            assert len(lines) == 8
+            for line in lines:
+                command = shlex.split(line.replace("http://127.0.0.1:8501", server.address))
+                ran = subprocess.run(
+                    [*command, "--fail", "-sS"], capture_output=True, text=True, check=False
+                )
+                assert ran.returncode == 0, line + ran.stderr
+                if "regression:predict" in line or "infer" in line:
+                    assert "0.4011354763911" in ran.stdout
+        finally:
+            server.stop()
 
 
 @pytest.mark.usefixtures("shipped")

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,46 +24,12 @@ from tritonclient.utils import InferenceServerException
 from mlapp.regression import open_regression
 from mlapp.sentiment import open_sentiment
 from mlapp.service import create_app
-from tests.conftest import ROOT, answers, use_artifacts, wait_until
+from tests.conftest import Server, answers, use_artifacts, wait_until
 from training.regression import train
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."
 PREDICT = "/v1/models/regression:predict"
-
-
-class Server:
-    """A running `mlapp serve`, with its address, process and log."""
-
-    def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-        self.log = log
-        command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", str(self.port), *options]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=os.environ | {"MLAPP_ARTIFACTS": str(folder)} | environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        wait_until(lambda: answers(f"{self.address}/readyz"), f"the service: {log.read_text()}")
-
-    def workers(self) -> list[int]:
-        """Return the process numbers of gunicorn's workers."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(line) for line in found.stdout.split()]
-
-    def stop(self) -> None:
-        """Ask it to stop, and wait."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.wait(timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -104,8 +104,8 @@ def _route(rule: str) -> str:
 
 def _line(here: State, response: Response, route: str, seconds: float) -> str:
     """Return a line about the request; never a text or a value that somebody sent."""
-    manifest = g.model.manifest if "model" in g else None
-    line = {
+    model = g.get("model")
+    line: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "client": request.remote_addr,
         "method": request.method if route != "none" else "?",
@@ -113,8 +113,9 @@ def _line(here: State, response: Response, route: str, seconds: float) -> str:
         "status": response.status_code,
         "milliseconds": round(seconds * 1000, 2),
     }
-    if manifest:
-        line |= {"model": manifest.name, "version": manifest.version, "rows": g.get("rows", 0)}
+    if model:
+        line["model"], line["version"] = model.manifest.name, model.manifest.version
+        line["rows"] = g.get("rows", 0)
     return json.dumps(line) if here.settings.json_log else " ".join(map(str, line.values()))
 
 

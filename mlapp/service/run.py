@@ -3,10 +3,13 @@
 import ipaddress
 import logging
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from flask import Flask
 
@@ -58,7 +61,49 @@ def start_logging() -> None:
     logging.logMultiprocessing = False
     logging._srcfile = None
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("mlapp.access").setLevel(logging.INFO)
+    access = logging.getLogger("mlapp.access")
+    access.propagate = False
+    access.addHandler(Batched(sys.stderr))
+
+
+class Batched(logging.Handler):
+    """Writes lines a few times a second, at once.
+
+    A write lets other threads run, and the one that wrote then waits for its turn: a write in
+    every request would cost more than the request.
+    """
+
+    def __init__(self, stream: TextIO, seconds: float = 0.2) -> None:
+        super().__init__()
+        self._stream, self._seconds = stream, seconds
+        self._lines: deque[str] = deque()
+        self._writer: threading.Thread | None = None
+
+    def createLock(self) -> None:  # noqa: N802 - the library's name
+        """Have no lock: appending to a deque needs none."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line until it is written."""
+        self._lines.append(record.getMessage())
+        if self._writer is None:
+            # Not before the first line: a thread does not outlive the fork of a worker.
+            self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
+            self._writer.start()
+
+    def flush(self) -> None:
+        """Write what there is; the library calls this at the end, too."""
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        if lines:
+            self._stream.write("\n".join([*lines, ""]))
+            self._stream.flush()
+
+    def _write(self) -> None:
+        while True:
+            time.sleep(self._seconds)
+            self.flush()
 
 
 def warm(settings: Settings) -> None:
