@@ -17,7 +17,7 @@ from mlapp.models import open_model
 from mlapp.sentiment import SentimentModel, open_sentiment, softmax
 from mlapp.text import Vocabulary, train_vocabulary
 from tests.conftest import TINY
-from training import sentiment
+from training import sentiment, vectors
 from training.linear import fit_linear
 from training.network import Shape, batches, build, pad, score
 from training.sentiment import (
@@ -37,7 +37,7 @@ from training.vectors import polarity, train_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
-QUICK = replace(TINY, epochs=1, soft_epochs=1)
+QUICK = replace(TINY, epochs=1, soft_epochs=1, phrases=30)
 
 
 def quiet(line: str) -> None:
@@ -231,7 +231,11 @@ def test_padding_changes_no_score() -> None:
     np.testing.assert_allclose(network(pad(ids, 60)).numpy(), alone, atol=1e-6)
 
 
-def test_word_vectors_bring_words_together_that_stand_in_the_same_places() -> None:
+def test_word_vectors_bring_words_together_that_stand_in_the_same_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vectors, "FREQUENT", 1.0)
+    monkeypatch.setattr(vectors, "STRETCH", 512)
     random = np.random.default_rng(0)
     # Words 2 and 3 stand among 10 to 19, and 4 and 5 among 20 to 29.
     texts = []
