@@ -65,8 +65,6 @@ TINY = Recipe(
     phrases=0,
     rate=1e-2,
     batch=16,
-    soft_rate=5e-3,
-    soft_batch=32,
 )
 
 
