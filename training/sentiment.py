@@ -49,7 +49,6 @@ HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that the temperature is fitted on, and that the learning curve shows
 LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
 LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
-HARD = 0.95  # what a labelled text's own label counts for; all labels share the rest
 PHRASES = 40_000  # sentences of our own that the epochs draw from
 BINS = 15  # of the reliability diagram
 AGREE = 1e-4  # how far the scores of Keras and of the exported network may be apart
@@ -76,6 +75,7 @@ class Recipe:
         epochs: over all texts.
         relabel: after so many epochs the network joins the linear teacher in giving soft labels
             to unlabelled and short texts; None leaves those out, and the teacher.
+        hard: what a labelled text's own label counts for; all labels share the rest.
         short: short texts in an epoch, as a share of the whole ones.
         phrases: sentences of `training.phrases` in an epoch, where the labels are theirs.
         longest: tokens; of longer texts another stretch is seen each time.
@@ -95,6 +95,7 @@ class Recipe:
     batch: int = 64
     epochs: int = 4
     relabel: int | None = 2
+    hard: float = 0.95
     short: float = 0.15
     phrases: int = 6000
     longest: int = 320
@@ -122,6 +123,7 @@ RECIPES = {
         batch=32,
         epochs=5,
         relabel=None,
+        hard=1.0,
         short=0.0,
         phrases=0,
         longest=1473,
@@ -257,7 +259,8 @@ def fit(
     shortener = Shortener(vocabulary, recipe, random)
     curve: list[dict[str, Any]] = []
     own, own_phrases = (
-        HARD * np.eye(labels)[each] + (1 - HARD) / labels for each in (classes, phrases[1])
+        recipe.hard * np.eye(labels)[each] + (1 - recipe.hard) / labels
+        for each in (classes, phrases[1])
     )
 
     teacher = fit_linear(texts, classes, labels) if recipe.relabel is not None else None
