@@ -171,7 +171,8 @@ def task(root: Path, name: str) -> Task | None:
 def train_command(name: str) -> str:
     """Return the command that publishes a new version under a name, as far as a name tells."""
     module = "sentiment" if name.startswith("sentiment") else "regression"
-    return f"python -m training.{module}" + ("" if name == module else f" --name {name}")
+    data = " --data imdb" if module == "sentiment" else ""
+    return f"python -m training.{module}{data}" + ("" if name == module else f" --name {name}")
 
 
 # --- opening ---------------------------------------------------------------------------------

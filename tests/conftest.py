@@ -62,10 +62,9 @@ TINY = Recipe(
     dimensions=16,
     vector_epochs=0,
     units=12,
+    phrases=0,
     rate=1e-2,
     batch=16,
-    soft_rate=5e-3,
-    soft_batch=32,
 )
 
 

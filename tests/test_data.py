@@ -18,6 +18,23 @@ def test_the_shipped_table_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     assert made.read_bytes() == SHIPPED.read_bytes()
 
 
+def test_the_shipped_reviews_are_made_again_bit_for_bit(tmp_path: Path) -> None:
+    made = tmp_path / "made.tsv"
+    command = [sys.executable, str(DATA / "make_reviews_sample.py"), str(made)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert made.read_bytes() == (DATA / "reviews_sample.tsv").read_bytes()
+
+
+def test_the_shipped_reviews_are_a_few_hundred_of_either_label_and_none_of_the_real_ones(
+    real_data: Path,
+) -> None:
+    ours = pd.read_csv(DATA / "reviews_sample.tsv", sep="\t", quoting=3)
+    assert ours["sentiment"].value_counts().to_dict() == {"Negative": 240, "Positive": 240}
+    assert ours["review"].is_unique
+    theirs = pd.read_csv(real_data / "reviews_dataset.tsv.zip", sep="\t", quoting=3)
+    assert not set(ours["review"]) & set(theirs["review"].str.strip('"'))
+
+
 def test_a_fit_on_the_shipped_table_has_the_chapters_figures() -> None:
     table = pd.read_csv(SHIPPED)
     inputs, output = table.drop(columns="output"), table["output"]

@@ -38,7 +38,7 @@ def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
 
 
 def some_text(model: SentimentModel, length: int = 12) -> str:
-    return " ".join(model.vocabulary.words[2 : 2 + length])
+    return " ".join(filter(str.isalnum, model.vocabulary.words[2:60][:length]))
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_no_texts_get_no_rows(model: SentimentModel) -> None:
 
 
 def test_a_text_gets_the_same_answer_alone_and_among_others(each: SentimentModel) -> None:
-    texts = [some_text(each, length) for length in range(1, 40)]
+    texts = [some_text(each, length) for length in range(3, 42)]
     together = each.predict(texts)
     for row in (0, 17, 38):
         alone = each.predict([texts[row]])

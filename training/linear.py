@@ -2,7 +2,8 @@
 
 After Wang and Manning, "Baselines and bigrams: simple, good sentiment and topic classification"
 (2012): each word or pair counts once per text, and weighs its log-count ratio between a label and
-the others. It knows what a label's words are but not their order; the network learns both from it.
+the others; a text's vector is brought to length 1. It knows what a label's words are but not their
+order; the network learns both from it.
 """
 
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from mlapp.schema import Floats
+from mlapp.sentiment import softmax
 from mlapp.text import Ids
 
 LARGEST_N = 2  # words and pairs
 BUCKETS = 2**22  # columns that pairs are hashed into
-STRENGTH = 4.0  # C of the regression; smaller is stiffer
+STRENGTH = 30.0  # C of the regression; smaller is stiffer
 SMOOTHING = 1.0  # added to every count
 
 
@@ -42,41 +44,48 @@ def presence(texts: Sequence[Ids]) -> sparse.csr_matrix:
 
 @dataclass(frozen=True)
 class Linear:
-    """A fitted teacher: a weight per column and label, (BUCKETS, labels), and a bias per label."""
+    """A fitted teacher.
+
+    Attributes:
+        weights: what a column adds to the score of each label, (BUCKETS, labels).
+        squares: what it adds to the squared length that the score is divided by, likewise.
+        bias: the score of nothing, (labels,).
+    """
 
     weights: Floats
+    squares: Floats
     bias: Floats
 
     def predict(self, texts: Sequence[Ids]) -> Floats:
         """Return the probability of each label for n texts, (n, labels)."""
-        scores = np.asarray(presence(texts) @ self.weights) + self.bias
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return probabilities
+        here = presence(texts)
+        lengths = np.sqrt(np.maximum(here @ self.squares, 1e-9))
+        return softmax(here @ self.weights / lengths + self.bias)
 
 
-def fit_linear(texts: Sequence[Ids], labels: Ids, classes: int) -> Linear:
-    """Fit the teacher: for each label, one regression against all other labels.
+def fit_linear(texts: Sequence[Ids], classes: Ids, labels: int) -> Linear:
+    """Fit the teacher: for each label, one regression against all others; of two, one is enough.
 
     Args:
         texts: the ids of n texts.
-        labels: the place of each text's label, (n,).
-        classes: how many labels there are, 2 or more.
+        classes: the place of each text's label, (n,).
+        labels: how many labels there are, 2 or more.
     """
     here = presence(texts)
-    weights, biases = [], []
-    for label in range(1 if classes == 2 else 0, classes):
-        own = labels == label
-        inside = np.asarray(here[own].sum(axis=0)).ravel() + SMOOTHING
-        outside = np.asarray(here[~own].sum(axis=0)).ravel() + SMOOTHING
+    weights, squares = np.zeros((2, BUCKETS, labels))
+    bias = np.zeros(labels)
+    for label in range(1 if labels == 2 else 0, labels):
+        own = classes == label
+        inside = here.T @ own + SMOOTHING
+        outside = here.T @ ~own + SMOOTHING
         ratio = np.log(inside / inside.sum()) - np.log(outside / outside.sum())
-        regression = LogisticRegression(C=STRENGTH, solver="liblinear", dual=True, tol=0.01)
-        scaled = (here @ sparse.diags(ratio.astype(np.float32))).tocsr()
-        lengths = np.sqrt(np.asarray(scaled.multiply(scaled).sum(axis=1)).ravel())
-        scaled = sparse.diags(1 / np.maximum(lengths, 1e-9)) @ scaled
-        regression.fit(scaled, own, sample_weight=None)
-        weights.append(ratio * regression.coef_[0])
-        biases.append(float(regression.intercept_[0]))
-    if classes == 2:
-        weights, biases = [np.zeros(BUCKETS), *weights], [0.0, *biases]
-    return Linear(np.array(weights, dtype=np.float64).T, np.array(biases))
+        scaled = here @ sparse.diags(ratio)
+        lengths = np.sqrt(np.maximum(here @ ratio**2, 1e-9))
+        regression = LogisticRegression(
+            C=STRENGTH, solver="liblinear", dual=True, tol=0.01, random_state=0
+        )
+        regression.fit(sparse.diags(1 / lengths) @ scaled, own)
+        weights[:, label] = ratio * regression.coef_[0]
+        squares[:, label] = ratio**2
+        bias[label] = regression.intercept_[0]
+    return Linear(weights, squares, bias)

@@ -9,6 +9,7 @@ the same network without either, one text at its own length.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import keras
@@ -150,17 +151,18 @@ class Trainer:
 
 
 def score(network: keras.Model, texts: Sequence[Ids], size: int = 256) -> Floats:
-    """Return the scores of n texts, (n, labels)."""
-
-    @tf.function(  # type: ignore[untyped-decorator]
-        input_signature=[tf.TensorSpec([None, None], tf.int32)]
-    )
-    def forward(ids: Any) -> Any:
-        return network(ids, training=False)
-
+    """Return the scores of n texts, (n, labels), `size` at a time."""
+    forward = _forward(network)
     scores = np.empty((len(texts), network.output_shape[-1]))
     order = np.argsort([len(ids) for ids in texts], kind="stable")
     for start in range(0, len(order), size):
         rows = order[start : start + size]
         scores[rows] = forward(pad([texts[row] for row in rows])).numpy()
     return scores
+
+
+@lru_cache(maxsize=1)
+def _forward(network: keras.Model) -> Any:
+    """Return the network as one compiled function of ids of any shape."""
+    signature = [tf.TensorSpec([None, None], tf.int32)]
+    return tf.function(lambda ids: network(ids, training=False), input_signature=signature)

@@ -6,8 +6,8 @@ python -m training.sentiment --data FILE [--unlabelled FILE] [--text-column revi
 
     texts -> held-out, calibration and training part
     training part (and unlabelled texts) -> vocabulary -> word vectors
-    training part -> linear teacher, network
-    both -> soft labels for unlabelled and for short texts -> the network goes on with all
+    training part -> linear teacher -> soft labels for unlabelled and for short texts -> network
+    both -> better soft labels -> the network goes on
     network -> ONNX, checked against Keras -> temperature -> metrics -> published
 """
 
@@ -17,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,7 +35,7 @@ from mlapp.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, Head, Pooling, Sen
 from mlapp.settings import read_settings
 from mlapp.text import Ids, Tokens, Vocabulary, train_vocabulary
 from training.export import export_head, export_network
-from training.linear import Linear, fit_linear
+from training.linear import fit_linear
 from training.network import Shape, Trainer, build, score
 from training.phrases import LABELS, make_phrases
 from training.progress import Progress
@@ -48,7 +49,6 @@ HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that the temperature is fitted on, and that the learning curve shows
 LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
 LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
-HARD = 0.95  # what a labelled text's own label counts for; all labels share the rest
 PHRASES = 40_000  # sentences of our own that the epochs draw from
 BINS = 15  # of the reliability diagram
 AGREE = 1e-4  # how far the scores of Keras and of the exported network may be apart
@@ -72,10 +72,11 @@ class Recipe:
         spatial_dropout, dropout: shares left out of the vectors' dimensions and of the pooled.
         rate: of Adam, at the start.
         batch: texts per step.
-        epochs: over the labelled texts.
-        soft_rate, soft_batch, soft_epochs: the same of the stage after that, over labelled,
-            unlabelled and short texts.
-        short: short texts in an epoch of the second stage, as a share of the whole ones.
+        epochs: over all texts.
+        relabel: after so many epochs the network joins the linear teacher in giving soft labels
+            to unlabelled and short texts; None leaves those out, and the teacher.
+        hard: what a labelled text's own label counts for; all labels share the rest.
+        short: short texts in an epoch, as a share of the whole ones.
         phrases: sentences of `training.phrases` in an epoch, where the labels are theirs.
         longest: tokens; of longer texts another stretch is seen each time.
         pad_to: tokens that every text is padded to; None pads to the longest of a batch.
@@ -90,19 +91,18 @@ class Recipe:
     pooling: Pooling = "max"
     spatial_dropout: float = 0.1
     dropout: float = 0.25
-    rate: float = 4e-3
-    batch: int = 32
-    epochs: int = 3
-    soft_rate: float = 3e-3
-    soft_batch: int = 64
-    soft_epochs: int = 4
+    rate: float = 3e-3
+    batch: int = 64
+    epochs: int = 4
+    relabel: int | None = 2
+    hard: float = 0.95
     short: float = 0.15
     phrases: int = 6000
     longest: int = 320
     pad_to: int | None = None
 
 
-Draw: TypeAlias = Callable[[], tuple[list[Ids], Floats]]  # what an epoch sees, and its targets
+Judge: TypeAlias = Callable[[Sequence[Ids]], Floats]  # n texts to probabilities (n, labels)
 
 LIBRARIES = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras")
 
@@ -120,8 +120,10 @@ RECIPES = {
         spatial_dropout=0.0,
         dropout=0.0,
         rate=1e-3,
+        batch=32,
         epochs=5,
-        soft_epochs=0,
+        relabel=None,
+        hard=1.0,
         short=0.0,
         phrases=0,
         longest=1473,
@@ -257,60 +259,54 @@ def fit(
     shortener = Shortener(vocabulary, recipe, random)
     curve: list[dict[str, Any]] = []
     own, own_phrases = (
-        HARD * np.eye(labels)[each] + (1 - HARD) / labels for each in (classes, phrases[1])
+        recipe.hard * np.eye(labels)[each] + (1 - recipe.hard) / labels
+        for each in (classes, phrases[1])
     )
 
-    def stage(name: str, epochs: int, rate: float, batch: int, draw: Draw) -> None:
-        steps = epochs * -(-len(draw()[0]) // batch)
-        epochs = epochs * max(1, -(-LEAST_STEPS // steps))
-        trainer = Trainer(network, rate, batch, max(steps, LEAST_STEPS))
-        for epoch in range(epochs):
-            seen, targets = draw()
-            progress = Progress(f"{name} {epoch + 1}/{epochs}", len(seen))
-            loss, accuracy = trainer.epoch(seen, targets, random, progress, recipe.pad_to)
-            scores = score(network, watched[0])
-            right = float(np.mean(scores.argmax(axis=1) == watched[1]))
-            curve.append(
-                {"stage": name, "loss": loss, "accuracy": accuracy, "accuracy_calibration": right}
-            )
-            say(
-                f"  {name}, epoch {epoch + 1}/{epochs}: loss {loss:.4f}, accuracy {accuracy:.4f},"
-                f" on the calibration part {right:.4f}"
-            )
-
-    def some_phrases() -> tuple[list[Ids], Floats]:
-        chosen = random.permutation(len(phrases[0]))[: recipe.phrases]
-        return [phrases[0][row] for row in chosen], own_phrases[chosen]
-
-    def labelled() -> tuple[list[Ids], Floats]:
-        extra, extra_targets = some_phrases()
-        seen = [shortener.stretch(ids) for ids in texts] + extra
-        return seen, np.vstack([own, extra_targets])
-
-    stage("labelled", recipe.epochs, recipe.rate, recipe.batch, labelled)
-    if recipe.soft_epochs:
-        teacher = fit_linear(texts, classes, labels)
+    teacher = fit_linear(texts, classes, labels) if recipe.relabel is not None else None
+    if teacher:
         right = np.mean(teacher.predict(watched[0]).argmax(axis=1) == watched[1])
         say(f"  linear teacher: accuracy on the calibration part {right:.4f}")
-        soft = np.vstack([own, teach(teacher, network, unlabelled)]) if unlabelled else own
-        every = [*texts, *unlabelled]
-        # A short text says less than the whole: its label is both teachers' and the whole's.
-        pieces = [shortener.short(ids) for ids in every]
-        pieces_soft = (2 * teach(teacher, network, pieces) + soft) / 3
-
-        def all_texts() -> tuple[list[Ids], Floats]:
-            chosen = np.flatnonzero(random.random(len(every)) < recipe.short)
-            extra, extra_targets = some_phrases()
-            seen = [shortener.stretch(ids) for ids in every] + [pieces[row] for row in chosen]
-            return seen + extra, np.vstack([soft, pieces_soft[chosen], extra_targets])
-
-        stage("soft labels", recipe.soft_epochs, recipe.soft_rate, recipe.soft_batch, all_texts)
+    every = [*texts, *unlabelled] if teacher else list(texts)
+    short = round(recipe.short * len(every))
+    steps = -(-(len(every) + short + min(len(phrases[0]), recipe.phrases)) // recipe.batch)
+    more = max(1, -(-LEAST_STEPS // (recipe.epochs * steps)))
+    epochs, relabel = more * recipe.epochs, more * (recipe.relabel or 0)
+    trainer = Trainer(network, recipe.rate, recipe.batch, epochs * steps)
+    targets, pieces, piece_targets = own, list[Ids](), own[:0]
+    for epoch in range(epochs):
+        if teacher and epoch in (0, relabel):
+            judges = [teacher.predict] + ([partial(predict, network)] if epoch else [])
+            if unlabelled:
+                targets = np.vstack([own, judge(judges, unlabelled)])
+            # A short text says less than the whole: its label is the mean of its own and that.
+            pieces = [shortener.short(ids) for ids in every]
+            piece_targets = (judge(judges, pieces) + targets) / 2
+        chosen = random.permutation(len(pieces))[:short]
+        spoken = random.permutation(len(phrases[0]))[: recipe.phrases]
+        seen = [shortener.stretch(ids) for ids in every]
+        seen += [pieces[row] for row in chosen] + [phrases[0][row] for row in spoken]
+        wanted = np.vstack([targets, piece_targets[chosen], own_phrases[spoken]])
+        progress = Progress(f"epoch {epoch + 1}/{epochs}", len(seen))
+        loss, accuracy = trainer.epoch(seen, wanted, random, progress, recipe.pad_to)
+        right = float(np.mean(predict(network, watched[0]).argmax(axis=1) == watched[1]))
+        curve.append({"loss": loss, "accuracy": accuracy, "accuracy_calibration": right})
+        say(
+            f"  epoch {epoch + 1}/{epochs}: loss {loss:.4f}, accuracy {accuracy:.4f},"
+            f" on the calibration part {right:.4f}"
+        )
     return Trained(network, shape, curve)
 
 
-def teach(teacher: Linear, network: keras.Model, texts: Sequence[Ids]) -> Floats:
-    """Return soft labels (n, labels): the mean of what both teachers say of n texts."""
-    return (teacher.predict(texts) + softmax(score(network, texts))) / 2
+def predict(network: keras.Model, texts: Sequence[Ids]) -> Floats:
+    """Return the network's probabilities (n, labels) of n texts."""
+    return softmax(score(network, texts))
+
+
+def judge(judges: Sequence[Judge], texts: Sequence[Ids]) -> Floats:
+    """Return soft labels (n, labels) of n texts: the mean of what all judges say."""
+    opinions: Floats = np.mean([each(texts) for each in judges], axis=0)
+    return opinions
 
 
 # --- measuring -------------------------------------------------------------------------------
@@ -454,7 +450,7 @@ def train(
         f"Training on {len(parts.train):,}; held out are {len(parts.held_out):,},"
         f" and {len(parts.calibration):,} for calibration"
     )
-    if not recipe.soft_epochs and not recipe.vector_epochs:
+    if recipe.relabel is None and not recipe.vector_epochs:
         reviews = replace(reviews, unlabelled=[])
     texts = [reviews.texts[row] for row in parts.train]
     tokenizer = train_vocabulary([*texts, *reviews.unlabelled], recipe.words, recipe.minimum)

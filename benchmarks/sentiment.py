@@ -1,0 +1,181 @@
+"""How fast a text is classified, beside the same network in Keras.
+
+    python benchmarks/sentiment.py [--texts 600] [--runs 30] [--starts 3]
+
+Method: a network of the shipped model's size is built in Keras with random weights, and exported
+by the training's own exporter, so that all ways have the same weights; only the 8-bit ones are
+rounded. Texts are drawn from the shipped vocabulary, with lengths as film reviews have them:
+log-normal, median 200 words, most between 60 and 700. Keras is given ids; ours is given the text,
+and reads, checks, classifies and tabulates it. All ways take turns in one process.
+
+One review: the median over runs of a text of 200 words. Many reviews: Keras takes them in batches
+of 64 of similar length through one compiled function on all cores; ours takes the list. First
+prediction: a fresh process, from its start to the answer, with its resident memory then, medians;
+"network alone" is onnxruntime without mlapp, which is what the Keras process does too.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlapp import artifacts
+from mlapp.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel, open_sentiment
+from training.export import export_head, export_network
+from training.network import Shape, build, pad, score
+
+ROOT = Path(__file__).resolve().parents[1]
+MEDIAN = 200  # words
+BATCH = 64  # texts per Keras batch
+
+RESIDENT = "int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) / 1000"
+FIRST = {
+    "ours": """
+import sys
+from pathlib import Path
+from mlapp.sentiment import open_sentiment
+open_sentiment(Path(sys.argv[1]), "sentiment").predict([open(sys.argv[2]).read()])
+""",
+    "network alone": """
+import sys
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+session = onnxruntime.InferenceSession(sys.argv[1] + "/sentiment/1/network.onnx", options)
+session.run(["states"], {"ids": numpy.load(sys.argv[3]).astype("int64")})
+""",
+    "Keras": """
+import sys
+import keras, numpy
+import training.network
+keras.models.load_model(sys.argv[4], custom_objects={"MaskedMax": training.network.MaskedMax}
+    ).predict(numpy.load(sys.argv[3]), verbose=0)
+""",
+}
+
+
+def median_time(work: Callable[[], Any], runs: int) -> float:
+    """Return the median seconds that a piece of work takes, after it was done twice."""
+    times = []
+    for _ in range(runs + 2):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def first_prediction(way: str, arguments: list[str]) -> tuple[float, float]:
+    """Return seconds and resident MB of a fresh process that predicts once."""
+    code = f"{FIRST[way]}\nprint({RESIDENT})"
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - began, float(done.stdout.split()[-1])
+
+
+def publish(root: Path, shipped: SentimentModel, network: keras.Model, int8: bool) -> None:
+    """Publish a network with the shipped tokenizer, to be opened as any other."""
+    opened = artifacts.open(ROOT / "artifacts", shipped.manifest.name)
+    files = {
+        NETWORK: export_network(network, int8),
+        TOKENIZER: opened.files[TOKENIZER],
+        HEAD: export_head(network, shipped.head.pooling).dump(),
+        REPORT: b"{}",
+    }
+    kept = ("task", "data", "labels", "training", "metrics")
+    fields = {name: getattr(shipped.manifest, name) for name in kept}
+    drafted = artifacts.draft("sentiment", files, ("mlapp",), golden=(), **fields)
+    artifacts.publish(root, drafted, lambda artifact: SentimentModel(artifact).replay())
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description="Time a text classifier beside Keras.")
+    parser.add_argument("--texts", type=int, default=600)
+    parser.add_argument("--runs", type=int, default=30)
+    parser.add_argument("--starts", type=int, default=3)
+    options = parser.parse_args()
+
+    shipped = open_sentiment(ROOT / "artifacts", "sentiment")
+    recipe: dict[str, Any] = json.loads(json.dumps(shipped.manifest.training["recipe"]))
+    words = shipped.vocabulary.words
+    keras.utils.set_random_seed(0)
+    shape = Shape(len(words), recipe["dimensions"] + 1, recipe["units"], len(shipped.labels))
+    network = build(shape)
+    random = np.random.default_rng(0)
+    lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, options.texts)), 10, 2000).astype(int)
+    known = [place for place, word in enumerate(words) if place > 1 and word.isalpha()]
+    drawn = [random.choice(known, length) for length in (MEDIAN, *lengths)]
+    texts = [" ".join(words[place] for place in ids) for ids in drawn]
+    one, many = pad(drawn[:1]), drawn[1:]
+    compiled = tf.function(network, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {bits: Path(folder) / str(bits) for bits in (8, 32)}
+        for bits, root in roots.items():
+            publish(root, shipped, network, int8=bits == 8)
+        ours = {bits: open_sentiment(root, "sentiment") for bits, root in roots.items()}
+        gap = np.abs(score(network, drawn) - ours[32].scores(ours[32].read(texts))).max()
+        print(
+            f"{os.cpu_count()} cores; the scores of Keras and of ours differ by {gap:.1e} at most"
+        )
+
+        predict = median_time(lambda: network.predict(one, verbose=0), options.runs)
+        function = median_time(lambda: compiled(one, training=False), options.runs)
+        print(f"\none review of {MEDIAN} words      ms   model.predict takes   tf.function takes")
+        print(f"{'Keras model.predict':24}{predict * 1000:9.2f}")
+        print(f"{'one tf.function':24}{function * 1000:9.2f}")
+        for bits, model in ours.items():
+            took = median_time(partial(model.predict, texts[:1]), options.runs)
+            line = f"{f'ours, {bits}-bit weights':24}{took * 1000:9.2f}"
+            print(f"{line}{predict / took:16.0f} times{function / took:14.1f} times")
+
+        batches = median_time(lambda: score(network, many, BATCH), 3)
+        print(f"\n{options.texts} reviews        reviews per second    Keras")
+        print(f"{'bucketed Keras batches':24}{options.texts / batches:9.0f}")
+        for bits, model in ours.items():
+            took = median_time(partial(model.predict, texts[1:]), 3)
+            line = f"{f'ours, {bits}-bit weights':24}{options.texts / took:9.0f}"
+            print(f"{line}{batches / took:16.1f} times as many")
+
+        text, ids, saved = (Path(folder) / name for name in ("text", "ids.npy", "network.keras"))
+        text.write_text(texts[0], encoding="utf-8")
+        np.save(ids, one)
+        network.save(saved)
+        arguments = [str(path) for path in (roots[8], text, ids, saved)]
+        print("\nfirst prediction           s     MB   share of Keras")
+        found = {
+            way: [
+                statistics.median(values)
+                for values in zip(
+                    *(first_prediction(way, arguments) for _ in range(options.starts)), strict=True
+                )
+            ]
+            for way in FIRST
+        }
+        for way, (seconds, resident) in found.items():
+            shares = (seconds / found["Keras"][0], resident / found["Keras"][1])
+            print(f"{way:20}{seconds:8.2f}{resident:7.0f}{shares[0]:9.2f}{shares[1]:9.2f}")
+
+
+if __name__ == "__main__":
+    main()
