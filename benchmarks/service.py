@@ -100,7 +100,7 @@ def load(address: str, body: object, seconds: int, folder: Path) -> float:
     (folder / "script.lua").write_text(SCRIPT)
     environment = os.environ | {"BODY": str(folder / "body")}
     environment["EXPECTED"] = str(folder / "expected")
-    command = ["wrk", "-t2", "-c16", f"-d{seconds}s", "-s", str(folder / "script.lua"), address]
+    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", str(folder / "script.lua"), address]
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     if "wrong answers: 0" not in out.stdout or "Socket errors" in out.stdout:
         raise RuntimeError(out.stdout)

@@ -135,6 +135,7 @@ class SentimentModel:
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
+        self._label_array = np.array(self.labels, dtype=object)
         self._report = artifact.files[REPORT]
         self.head = Head.load(artifact.files[HEAD])
         options = onnxruntime.SessionOptions()
@@ -165,18 +166,26 @@ class SentimentModel:
             InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
                 word of the vocabulary.
         """
+        index = texts.index if isinstance(texts, pd.Series) else None
+        return pd.DataFrame(self.predict_columns(texts), index=index)
+
+    def predict_columns(self, texts: Texts) -> dict[str, npt.NDArray[Any]]:
+        """Classify n texts: the columns of `predict`, by name.
+
+        Raises:
+            InvalidInput: as `predict`.
+        """
         read = self.read(texts)
-        index = texts.index if isinstance(texts, pd.Series) else pd.RangeIndex(len(read))
         probabilities = softmax(self.scores(read))
         best = probabilities.argmax(axis=1)
-        columns: dict[str, Any] = {
-            "label": np.array(self.labels, dtype=object)[best],
+        columns: dict[str, npt.NDArray[Any]] = {
+            "label": self._label_array[best],
             "probability": probabilities[np.arange(len(read)), best],
         }
         columns |= dict(zip(self.labels, probabilities.T, strict=True))
         columns["tokens"] = np.array([len(each.ids) for each in read], dtype=np.int64)
         columns["unknown"] = np.array([each.unknown / each.words for each in read], dtype=float)
-        return pd.DataFrame(columns, index=index)
+        return columns
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """Say how much each word of a text speaks for a label.

@@ -71,7 +71,9 @@ def predict(name: str, version: int | None = None) -> Response:
             if checked.notices:
                 content["notices"] = [str(notice) for notice in checked.notices]
         else:
-            content = {"predictions": model.predict(instances).to_dict("records")}
+            columns = model.predict_columns(instances)
+            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+            content = {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
     here.count(model, len(instances))
     return answer(content)
 

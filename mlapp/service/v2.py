@@ -170,14 +170,10 @@ def _predict(
     [tensor] = given.values()
     texts = _flat(next(iter(given)), tensor).tolist()
     check_rows(len(texts))
-    answers = model.predict(texts)
-    return {
-        "label": answers["label"].to_numpy(dtype=object),
-        "probability": answers["probability"].to_numpy(),
-        "probabilities": answers[list(model.labels)].to_numpy(),
-        "tokens": answers["tokens"].to_numpy(dtype=np.int64),
-        "unknown": answers["unknown"].to_numpy(),
-    }, len(texts)
+    columns = model.predict_columns(texts)
+    outputs = {name: columns[name] for name in ("label", "probability", "tokens", "unknown")}
+    outputs["probabilities"] = np.column_stack([columns[label] for label in model.labels])
+    return outputs, len(texts)
 
 
 def _columns(
