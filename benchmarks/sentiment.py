@@ -140,7 +140,7 @@ def main() -> None:
         )
 
         predict = median_time(lambda: network.predict(one, verbose=0), options.runs)
-        function = median_time(lambda: compiled(one, training=False), options.runs)
+        function = median_time(lambda: compiled(one), options.runs)
         print(f"\none review of {MEDIAN} words      ms   model.predict takes   tf.function takes")
         print(f"{'Keras model.predict':24}{predict * 1000:9.2f}")
         print(f"{'one tf.function':24}{function * 1000:9.2f}")

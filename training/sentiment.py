@@ -49,7 +49,7 @@ HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that the temperature is fitted on, and that the learning curve shows
 LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
 LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
-PHRASES = 40_000  # sentences of our own that the epochs draw from
+PHRASES = 100_000  # sentences of our own that the epochs draw from
 BINS = 15  # of the reliability diagram
 AGREE = 1e-4  # how far the scores of Keras and of the exported network may be apart
 AGREE_ON = 64  # held-out texts that are compared
@@ -97,8 +97,8 @@ class Recipe:
     relabel: int | None = 2
     hard: float = 0.95
     short: float = 0.15
-    phrases: int = 6000
-    longest: int = 320
+    phrases: int = 24_000
+    longest: int = 256
     pad_to: int | None = None
 
 

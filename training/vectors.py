@@ -24,9 +24,9 @@ STRETCH = 8192  # words per step
 NEGATIVES = 256  # shared by the words of a step
 WEIGHT = 5.0  # how many negatives per word those count for
 RATE = 0.1  # of Adagrad, falling to a tenth
-LENGTH = 8.0  # mean length of the vectors: what the weights of an LSTM begin best with
+LENGTH = 3.0  # mean length of the vectors: what the weights of an LSTM begin best with
 RARE = 10  # texts added to the counts of `polarity`
-POLARITY = 3.0  # what its columns are multiplied by, to weigh like the others
+POLARITY = 1.0  # what its columns are multiplied by, to weigh like the others
 FREQUENT = 1e-4  # words more frequent than this share are left out at random (Mikolov, 2013)
 
 
