@@ -170,9 +170,9 @@ def _predict(
     [tensor] = given.values()
     texts = _flat(next(iter(given)), tensor).tolist()
     check_rows(len(texts))
-    columns = model.predict_columns(texts)
-    outputs = {name: columns[name] for name in ("label", "probability", "tokens", "unknown")}
-    outputs["probabilities"] = np.column_stack([columns[label] for label in model.labels])
+    found = model.predict_columns(texts)
+    outputs = {name: found[name] for name in ("label", "probability", "tokens", "unknown")}
+    outputs["probabilities"] = np.column_stack([found[label] for label in model.labels])
     return outputs, len(texts)
 
 
