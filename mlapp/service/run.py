@@ -1,5 +1,6 @@
 """`mlapp serve`: dashboard and service in one process, or the service alone on many workers."""
 
+import atexit
 import ipaddress
 import logging
 import sys
@@ -9,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from flask import Flask
 
@@ -55,54 +56,33 @@ def check_exposure(host: str, settings: Settings, open_to_all: bool) -> None:
 
 
 def start_logging() -> None:
-    """Send the access log and all else to standard error, a line each."""
-    # As the library's documentation advises for speed: no line shows where it comes from.
-    logging.logThreads = logging.logProcesses = False
-    logging.logMultiprocessing = False
-    logging._srcfile = None
+    """Send what is logged to standard error, a line each."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    access = logging.getLogger("mlapp.access")
-    access.propagate = False
-    access.addHandler(Batched(sys.stderr))
 
 
-class Batched(logging.Handler):
-    """Writes lines a few times a second, at once.
+class AccessLog:
+    """Writes lines to standard error a few times a second, at once.
 
     A write lets other threads run, and the one that wrote then waits for its turn: a write in
     every request would cost more than the request.
     """
 
-    def __init__(self, stream: TextIO, seconds: float = 0.2) -> None:
-        super().__init__()
-        self._stream, self._seconds = stream, seconds
+    def __init__(self, seconds: float = 0.2) -> None:
         self._lines: deque[str] = deque()
-        self._writer: threading.Thread | None = None
-
-    def createLock(self) -> None:  # noqa: N802 - the library's name
-        """Have no lock: appending to a deque needs none."""
-        self.lock = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line until it is written."""
-        self._lines.append(record.getMessage())
-        if self._writer is None:
-            # Not before the first line: a thread does not outlive the fork of a worker.
-            self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
-            self._writer.start()
+        self.append = self._lines.append
+        threading.Thread(target=self._write, args=[seconds], daemon=True).start()
+        atexit.register(self.flush)
 
     def flush(self) -> None:
-        """Write what there is; the library calls this at the end, too."""
-        lines = []
-        while self._lines:
-            lines.append(self._lines.popleft())
+        """Write what there is."""
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
-            self._stream.write("\n".join([*lines, ""]))
-            self._stream.flush()
+            sys.stderr.write("\n".join([*lines, ""]))
+            sys.stderr.flush()
 
-    def _write(self) -> None:
+    def _write(self, seconds: float) -> None:
         while True:
-            time.sleep(self._seconds)
+            time.sleep(seconds)
             self.flush()
 
 
@@ -139,7 +119,9 @@ def serve_workers(host: str, port: int, workers: int) -> None:
             start_logging()
             settings = read_settings()
             warm(settings)
-            return create_app(settings)
+            app = create_app(settings)
+            app.log = AccessLog().append
+            return app
 
     Service().run()
 
@@ -158,8 +140,9 @@ def serve_together(host: str, port: int) -> None:
 
     start_logging()
     settings = read_settings()
-    application: Any = create_app(settings, home=False)
-    service: Any = WSGIMiddleware(application, workers=THREADS)
+    app: Any = create_app(settings, home=False)
+    app.log = AccessLog().append
+    service: Any = WSGIMiddleware(app, workers=THREADS)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG001

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import Any, cast
 
-from flask import current_app, g
+from flask import current_app, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -96,15 +96,15 @@ class State:
             # The reason names files of this machine: it is for the log, not for the one who asks.
             _log.warning("%s cannot be served: %s", name, error)
             raise ArtifactError(f"The model {name!r} cannot be opened at present") from error
-        g.model = model
+        request.environ["mlapp.model"] = model
         return model
 
     def count(self, model: Model, rows: int) -> None:
         """Count predictions, for the metrics and the access log."""
-        g.rows = rows
+        request.environ["mlapp.rows"] = rows
         self._labelled(self.predictions, model.manifest.name, model.manifest.version).inc(rows)
 
-    def observe(self, route: str, status: int, seconds: float) -> None:
+    def observe(self, route: str, status: str, seconds: float) -> None:
         """Count a request and the time that it took."""
         self._labelled(self.requests, route, status).inc()
         self._labelled(self.seconds, route).observe(seconds)

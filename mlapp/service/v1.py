@@ -23,7 +23,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
     """Return content as a JSON response."""
-    return Response(json.dumps(content), status, mimetype=mimetype)
+    return Response(json.dumps(content).encode(), status, content_type=mimetype)
 
 
 @blueprint.get("/models")
