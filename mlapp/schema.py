@@ -72,8 +72,8 @@ class Number(_Frozen):
 
     def parse(self, value: object) -> float | None:
         """Return the value as a float, NaN for a missing one, or None for one not allowed."""
-        if type(value) is float and -LARGEST <= value <= LARGEST:
-            return value  # nearly always
+        if (type(value) is float or type(value) is int) and abs(value) <= LARGEST:
+            return float(value)  # nearly always
         number = parse_number(value)
         return None if number is not None and math.isnan(number) and not self.missing else number
 
