@@ -142,13 +142,8 @@ def main() -> None:
     print(f"{'':6}  {'rows/s':>8}  {'reviews/s':>9}  {'start-up':>8}  {'resident':>9}")
     chosen = {}
     for kind, rounds in found.items():
-        rows, reviews, ready, memory = zip(*rounds, strict=True)
-        chosen[kind] = [
-            max(rows),
-            max(reviews),
-            statistics.median(ready),
-            statistics.median(memory),
-        ]
+        columns = list(zip(*rounds, strict=True))
+        chosen[kind] = [*map(max, columns[:2]), *map(statistics.median, columns[2:])]
     for kind, (rows, reviews, ready, memory) in chosen.items():
         print(f"{kind:6}  {rows:8.0f}  {reviews:9.0f}  {ready:6.2f} s  {memory:6.0f} MB")
     ratios = [a / b for a, b in zip(chosen["ours"], chosen["bare"], strict=True)]

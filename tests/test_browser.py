@@ -105,7 +105,7 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_overflows_a_phone(
         page.on("request", lambda request: asked.append(request.url))
         for place in ("", ADDRESS):
             page.goto(f"{address}/{place}")
-            expect(page.get_by_test_id("stMetricValue")).to_be_visible()
+            expect(page.get_by_test_id("stMetricValue").first).to_be_visible()
         page.get_by_role("tab", name="About this model").click()
         expect(page.get_by_text("Interval coverage")).to_be_visible()
         width = page.evaluate("document.scrollingElement.scrollWidth")
