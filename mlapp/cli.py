@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unpin = commands.add_parser("unpin", help="serve the newest version again")
     unpin.add_argument("name", metavar="NAME")
     predict = commands.add_parser(
-        "predict", help='predict one row (--var_1 734 ...) or one text ("a review")'
+        "predict",
+        help='predict one row (--var_1 734 ...) or one text ("a review")',
+        usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
     )
-    predict.add_argument("text", nargs="?", metavar="TEXT", help="a text to classify")
     predict.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "serve":
             return serve_models(options)
         if options.command == "predict":
-            return predict_one(options.model, options.text, rest)
+            return predict_one(options.model, rest)
         root = read_settings().artifacts
         if options.command == "pin":
             artifacts.pin(root, options.name, options.version)
@@ -133,27 +134,31 @@ def verify_models(name: str | None) -> int:
     return status
 
 
-def predict_one(name: str | None, text: str | None, options: Sequence[str]) -> int:
-    """Print the prediction of one row or text as a line per figure.
+def predict_one(name: str | None, words: Sequence[str]) -> int:
+    """Print the prediction of one row or text, a line per figure.
+
+    Args:
+        name: the model's name; by default the usual one for what the words are.
+        words: `--INPUT VALUE` for each input of a row, or one text.
 
     Raises:
         InvalidInput: the row or the text is refused.
     """
     root = read_settings().artifacts
-    name = name or ("regression" if text is None else "sentiment")
+    name = name or ("regression" if not words or words[0].startswith("--") else "sentiment")
     model = models.open_model(root, name)
     notices: list[str] = []
     if isinstance(model, RegressionModel):
         parser = argparse.ArgumentParser(prog=f"mlapp predict --model {name}", allow_abbrev=False)
         for spec in model.schema.inputs:
             parser.add_argument(f"--{spec.name}", dest=spec.name, metavar=spec.kind.upper())
-        checked = model.check([vars(parser.parse_args(options))])
+        checked = model.check([vars(parser.parse_args(words))])
         answer = model.predict(checked).iloc[0]
         notices = [notice.message for notice in checked.notices]
     else:
-        if options:
-            raise InvalidInput([Fault("options", " ".join(options), "one text, in quotes")])
-        answer = model.predict([text or ""]).iloc[0]
+        if len(words) != 1:
+            raise InvalidInput([Fault("text", f"{len(words)} words", "one text, in quotes")])
+        answer = model.predict(words).iloc[0]
     for key, value in answer.items():
         print(f"{key}: {value}")
     for notice in notices:

@@ -122,12 +122,12 @@ class RegressionModel:
     def predict_array(self, checked: Checked) -> Floats:
         """Predict checked rows as (n, 3): prediction, lower, upper."""
         standardised = self._standardise(checked)
-        answer = np.empty((len(standardised), 3))
-        prediction = answer[:, 0] = self._intercept + standardised @ self._coefficients
+        answer = np.empty((3, len(standardised)))
+        answer[:] = self._intercept + standardised @ self._coefficients
         half = self.interval.half_width(standardised)
-        np.subtract(prediction, half, out=answer[:, 1])
-        np.add(prediction, half, out=answer[:, 2])
-        return answer
+        answer[1] -= half
+        answer[2] += half
+        return answer.T
 
     def explain(self, rows: Rows | Checked) -> pd.DataFrame:
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.

@@ -83,6 +83,41 @@ def test_pin_refuses_a_version_that_is_not_published(capsys: pytest.CaptureFixtu
     assert "version 7" in err
 
 
+@pytest.mark.usefixtures("shipped")
+def test_predict_answers_one_row_or_one_text(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["--var_1", "734", "--var_2", "688", "--var_3=81", "--var_4", "0.328", "--var_5", "0.259"]
+    status, out, _ = run(capsys, "predict", *row)
+    assert status == 0
+    assert out.startswith("prediction: 0.4011354763911")
+    status, out, _ = run(capsys, "predict", "Movie was pathetic", "--model", "sentiment")
+    assert status == 0
+    assert out.startswith("label: Negative")
+
+
+@pytest.mark.usefixtures("shipped")
+def test_predict_tells_what_is_wrong_and_what_is_outside(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, _, err = run(capsys, "predict", "--var_1", "abc")
+    assert status == 1
+    assert "var_1: got 'abc', expected a finite number" in err
+    assert "var_5: got nothing" in err
+    assert run(capsys, "predict", "two", "texts")[0] == 1
+    row = [
+        "--var_1",
+        "5000",
+        "--var_2",
+        "688",
+        "--var_3",
+        "81",
+        "--var_4",
+        "0.328",
+        "--var_5",
+        "0.259",
+    ]
+    assert "notice: var_1: 5000 lies outside" in run(capsys, "predict", *row)[2]
+
+
 def test_a_wrong_command_line_exits_with_two() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["pin", "houses", "newest"])

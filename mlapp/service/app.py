@@ -72,7 +72,7 @@ class Service(Flask):
             rule = environ.get("mlapp.rule")
             route = _route(rule) if rule else "none"
             here: State = self.extensions["mlapp"]
-            here.observe(route, status, seconds)
+            here.observe(route, status, environ.get("mlapp.model"), seconds)
             self.log(_line(here.settings.json_log, environ, route, status, seconds))
 
 
@@ -129,12 +129,18 @@ def _route(rule: str) -> str:
     return re.sub(r"<(?:[a-z]+:)?([a-z]+)>", r"{\1}", rule)
 
 
+@functools.lru_cache(maxsize=2)
+def _stamp(second: int) -> str:
+    """Return a second since 1970 as RFC 3339 writes it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
+
+
 def _line(
     as_json: bool, environ: "WSGIEnvironment", route: str, status: str, seconds: float
 ) -> str:
     """Return a line about the request; never a text or a value that somebody sent."""
     line: dict[str, Any] = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": _stamp(int(time.time())),
         "client": environ.get("REMOTE_ADDR", "?"),
         "method": environ["REQUEST_METHOD"] if route != "none" else "?",
         "route": route,

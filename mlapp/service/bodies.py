@@ -7,26 +7,31 @@ from typing import Any
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from mlapp.service.state import state
-
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-def read_body() -> bytes:
+def read_body(limit: int) -> bytes:
     """Return the body, unpacked where it is compressed.
 
+    Args:
+        limit: the largest body that is taken, in bytes.
+
     Raises:
-        RequestEntityTooLarge: it is, or becomes, larger than the settings allow.
+        RequestEntityTooLarge: it is, or becomes, larger.
         UnsupportedMediaType: it is encoded otherwise than by gzip or deflate.
         BadRequest: it cannot be unpacked.
     """
-    raw = request.get_data(cache=False)
-    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
+    environ = request.environ
+    length = environ.get("CONTENT_LENGTH", "")
+    if length.isdigit() and int(length) <= limit:
+        raw: bytes = environ["wsgi.input"].read(int(length))
+    else:
+        raw = request.get_data(cache=False)  # chunked, or too large
+    encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return raw
     if encoding not in _WINDOWS:
         raise UnsupportedMediaType(f"Content-Encoding: got {encoding!r}, expected gzip or deflate")
-    limit = state().settings.max_bytes
     unpack = zlib.decompressobj(_WINDOWS[encoding])
     try:
         body = unpack.decompress(raw, limit + 1)
@@ -45,7 +50,8 @@ def require_json() -> None:
     Raises:
         UnsupportedMediaType: it is not.
     """
-    if request.content_type != "application/json" and request.mimetype != "application/json":
+    given = request.environ.get("CONTENT_TYPE")
+    if given != "application/json" and request.mimetype != "application/json":
         raise UnsupportedMediaType(
             f"Content-Type: got {request.mimetype or 'nothing'!r}, expected application/json"
         )
@@ -66,13 +72,12 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return content
 
 
-def check_rows(rows: int) -> None:
+def check_rows(rows: int, limit: int) -> None:
     """Check the number of rows of a request.
 
     Raises:
-        RequestEntityTooLarge: they are more than the settings allow.
+        RequestEntityTooLarge: they are more than the limit.
     """
-    limit = state().settings.max_rows
     if rows > limit:
         raise RequestEntityTooLarge(f"{rows:,} rows; at most {limit:,} are taken at once")
 

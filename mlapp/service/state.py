@@ -57,13 +57,10 @@ class State:
         self.models: Repository = repository(settings.artifacts.resolve())
         self.registry = CollectorRegistry()
         self.room = Room(settings.max_concurrent)
-        self.requests = Counter(
-            "mlapp_requests", "Requests.", ["route", "status"], registry=self.registry
-        )
         self.seconds = Histogram(
             "mlapp_request_seconds",
-            "Time from a request to its answer.",
-            ["route"],
+            "Time from a request to its answer; its count is the number of requests.",
+            ["route", "status", "model", "version"],
             buckets=SECONDS,
             registry=self.registry,
         )
@@ -104,10 +101,11 @@ class State:
         request.environ["mlapp.rows"] = rows
         self._labelled(self.predictions, model.manifest.name, model.manifest.version).inc(rows)
 
-    def observe(self, route: str, status: str, seconds: float) -> None:
+    def observe(self, route: str, status: str, model: Model | None, seconds: float) -> None:
         """Count a request and the time that it took."""
-        self._labelled(self.requests, route, status).inc()
-        self._labelled(self.seconds, route).observe(seconds)
+        name = model.manifest.name if model else ""
+        version = model.manifest.version if model else ""
+        self._labelled(self.seconds, route, status, name, version).observe(seconds)
 
     @staticmethod
     @functools.lru_cache(maxsize=1024)

@@ -17,6 +17,7 @@ from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
 from mlapp.service.bodies import check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
+from mlapp.settings import Settings
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -61,7 +62,7 @@ def predict(name: str, version: int | None = None) -> Response:
     """Predict instances."""
     here = state()
     model = here.model(name, version)
-    instances = _instances()
+    instances = _instances(here.settings)
     content: dict[str, Any]
     with here.room:
         if isinstance(model, RegressionModel):
@@ -82,9 +83,10 @@ def predict(name: str, version: int | None = None) -> Response:
 @blueprint.post("/models/<model:name>/versions/<int:version>:explain")
 def explain(name: str, version: int | None = None) -> Response:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
-    model = state().model(name, version)
-    instances = _instances()
-    with state().room:
+    here = state()
+    model = here.model(name, version)
+    instances = _instances(here.settings)
+    with here.room:
         if isinstance(model, RegressionModel):
             explanations = model.explain(instances).to_dict("records")
         else:
@@ -101,16 +103,16 @@ def explain(name: str, version: int | None = None) -> Response:
                 }
                 for explained in map(model.explain, instances)
             ]
-    state().count(model, len(instances))
+    here.count(model, len(instances))
     return answer({"explanations": explanations})
 
 
-def _instances() -> list[Any]:
+def _instances(settings: Settings) -> list[Any]:
     require_json()
-    content = parse_json(read_body())
+    content = parse_json(read_body(settings.max_bytes))
     instances = content.get("instances")
     if not isinstance(instances, list) or not instances:
         got = "an empty list" if instances == [] else describe_value(instances)
         raise InvalidInput([Fault("instances", got, "a list of one or more instances")])
-    check_rows(len(instances))
+    check_rows(len(instances), settings.max_rows)
     return instances

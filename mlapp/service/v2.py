@@ -162,14 +162,14 @@ def _predict(
 ) -> tuple[dict[str, npt.NDArray[Any]], int]:
     if isinstance(model, RegressionModel):
         columns, rows = _columns(model, given)
-        check_rows(rows)
+        check_rows(rows, state().settings.max_rows)
         predicted = model.predict_array(model.schema.check_columns(columns, rows))
         return dict(zip(COLUMNS, predicted.T, strict=True)), rows
     if len(given) != 1:
         raise BadRequest(f"inputs: got {len(given)} tensors, expected one of BYTES")
     [tensor] = given.values()
     texts = _flat(next(iter(given)), tensor).tolist()
-    check_rows(len(texts))
+    check_rows(len(texts), state().settings.max_rows)
     found = model.predict_columns(texts)
     outputs = {name: found[name] for name in ("label", "probability", "tokens", "unknown")}
     outputs["probabilities"] = np.column_stack([found[label] for label in model.labels])
@@ -205,7 +205,7 @@ def _flat(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _read_request() -> tuple[dict[str, Any], bytes]:
-    body = read_body()
+    body = read_body(state().settings.max_bytes)
     if (text := request.headers.get(HEADER)) is None:
         return parse_json(body), b""
     if not text.isascii() or not text.isdigit() or int(text) > len(body):
