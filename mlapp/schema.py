@@ -268,7 +268,7 @@ class Schema(_Frozen):
         parsers = list(zip(self.names, self._parsers, strict=True))
         matrix, other = [], False
         for row in rows:
-            if not isinstance(row, Mapping):
+            if type(row) is not dict and not isinstance(row, Mapping):
                 raise InvalidInput(_no_mappings(rows))
             parsed = [parse(row.get(name)) for name, parse in parsers]
             if None in parsed:

@@ -15,6 +15,7 @@ modern neural networks", 2017); the softmax of what results is the probability o
 
 import io
 import json
+import math
 import os
 import re
 import unicodedata
@@ -135,7 +136,6 @@ class SentimentModel:
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
-        self._label_array = np.array(self.labels, dtype=object)
         self._report = artifact.files[REPORT]
         self.head = Head.load(artifact.files[HEAD])
         options = onnxruntime.SessionOptions()
@@ -167,25 +167,27 @@ class SentimentModel:
                 word of the vocabulary.
         """
         index = texts.index if isinstance(texts, pd.Series) else None
-        return pd.DataFrame(self.predict_columns(texts), index=index)
+        columns = ["label", "probability", *self.labels, "tokens", "unknown"]
+        return pd.DataFrame(self.predict_rows(texts), index, columns)
 
-    def predict_columns(self, texts: Texts) -> dict[str, npt.NDArray[Any]]:
-        """Classify n texts: the columns of `predict`, by name.
+    def predict_rows(self, texts: Texts) -> list[dict[str, Any]]:
+        """Classify n texts: the rows of `predict`, each as a dict by column.
 
         Raises:
             InvalidInput: as `predict`.
         """
         read = self.read(texts)
-        probabilities = softmax(self.scores(read))
-        best = probabilities.argmax(axis=1)
-        columns: dict[str, npt.NDArray[Any]] = {
-            "label": self._label_array[best],
-            "probability": probabilities[np.arange(len(read)), best],
-        }
-        columns |= dict(zip(self.labels, probabilities.T, strict=True))
-        columns["tokens"] = np.array([len(each.ids) for each in read], dtype=np.int64)
-        columns["unknown"] = np.array([each.unknown / each.words for each in read], dtype=float)
-        return columns
+        rows = []
+        for tokens, scores in zip(read, self.scores(read).tolist(), strict=True):
+            # The softmax of a few numbers is quicker without arrays.
+            powers = [math.exp(score - max(scores)) for score in scores]
+            own = [power / sum(powers) for power in powers]
+            probability = max(own)
+            row = {"label": self.labels[own.index(probability)], "probability": probability}
+            row |= dict(zip(self.labels, own, strict=True))
+            row |= {"tokens": len(tokens.ids), "unknown": tokens.unknown / tokens.words}
+            rows.append(row)
+        return rows
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """Say how much each word of a text speaks for a label.

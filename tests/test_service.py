@@ -222,8 +222,8 @@ def test_faults_are_problem_details_that_name_row_input_got_and_expected(
         (b'{"instances": []}', 422),
         (b'{"instances": {}}', 422),
         (b'{"instances": [1]}', 422),
-        (b'{"instances": [{"var_1": 1e999}]}', 422),
-        (b'{"instances": [{"var_1": "\\ud800"}]}', 422),
+        (b'{"instances": [{"var_1": 1e999}]}', 400),
+        (b'{"instances": [{"var_1": "\\ud800"}]}', 400),
     ],
 )
 def test_a_bad_body_is_told_apart_from_bad_values(

@@ -1,9 +1,9 @@
 """Reading a request's body: type, size, encoding, JSON."""
 
-import json
 import zlib
 from typing import Any
 
+import orjson
 from flask import request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -61,11 +61,11 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """Return a JSON object.
 
     Raises:
-        BadRequest: it is no JSON, or no object; NaN and Infinity are no JSON.
+        BadRequest: it is no JSON, or no object; NaN, Infinity and lone surrogates are no JSON.
     """
     try:
-        content = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
         raise BadRequest(f"The body is no JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadRequest(f"The body is a JSON {type(content).__name__}, expected an object")
@@ -80,7 +80,3 @@ def check_rows(rows: int, limit: int) -> None:
     """
     if rows > limit:
         raise RequestEntityTooLarge(f"{rows:,} rows; at most {limit:,} are taken at once")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not allowed")

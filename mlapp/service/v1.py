@@ -6,9 +6,9 @@
 An instance is an object of values by input name, or a text.
 """
 
-import json
 from typing import Any
 
+import orjson
 from flask import Blueprint, Response
 
 from mlapp import artifacts
@@ -24,7 +24,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
     """Return content as a JSON response."""
-    return Response(json.dumps(content).encode(), status, content_type=mimetype)
+    return Response(orjson.dumps(content), status, content_type=mimetype)
 
 
 @blueprint.get("/models")
@@ -72,9 +72,7 @@ def predict(name: str, version: int | None = None) -> Response:
             if checked.notices:
                 content["notices"] = [str(notice) for notice in checked.notices]
         else:
-            columns = model.predict_columns(instances)
-            rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-            content = {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+            content = {"predictions": model.predict_rows(instances)}
     here.count(model, len(instances))
     return answer(content)
 

@@ -4,7 +4,6 @@ Tables arrive as one tensor [n, inputs], or as one tensor [n] or [n, 1] per inpu
 as one BYTES tensor. A NaN, null or empty BYTES stands for a missing value.
 """
 
-import json
 import math
 import struct
 from importlib.metadata import version as library_version
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
@@ -44,7 +44,7 @@ TYPES: dict[str, Any] = {
 
 def answer(content: Any, status: int = 200) -> Response:
     """Return content as a JSON response."""
-    return Response(json.dumps(content), status, mimetype="application/json")
+    return Response(orjson.dumps(content), status, mimetype="application/json")
 
 
 @blueprint.get("")
@@ -170,10 +170,16 @@ def _predict(
     [tensor] = given.values()
     texts = _flat(next(iter(given)), tensor).tolist()
     check_rows(len(texts), state().settings.max_rows)
-    found = model.predict_columns(texts)
-    outputs = {name: found[name] for name in ("label", "probability", "tokens", "unknown")}
-    outputs["probabilities"] = np.column_stack([found[label] for label in model.labels])
-    return outputs, len(texts)
+    answers = model.predict_rows(texts)
+    labels = np.array([row["label"] for row in answers], dtype=object)
+    own = [[row[label] for label in model.labels] for row in answers]
+    return {
+        "label": labels,
+        "probability": np.array([row["probability"] for row in answers], dtype=float),
+        "probabilities": np.array(own, dtype=float).reshape(len(own), len(model.labels)),
+        "tokens": np.array([row["tokens"] for row in answers], dtype=np.int64),
+        "unknown": np.array([row["unknown"] for row in answers], dtype=float),
+    }, len(texts)
 
 
 def _columns(
@@ -336,7 +342,7 @@ def _respond(
         else:
             entry["data"] = tensor.reshape(-1).tolist()
         content["outputs"].append(entry)
-    text = json.dumps(content).encode()
+    text = orjson.dumps(content)
     if not parts:
         return Response(text, mimetype="application/json")
     response = Response(b"".join([text, *parts]), mimetype="application/octet-stream")
