@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
+from flask.ctx import RequestContext
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.routing import BaseConverter
 
@@ -36,7 +37,6 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-STATIC = "/service-static/<path:filename>"
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 # What a program may ask without a key: whether the service is there, and what it offers.
 OPEN = ("/v2/health/live", "/v2/health/ready")
@@ -61,7 +61,8 @@ class Service(Flask):
         def start(told: str, headers: list[tuple[str, str]], failed: Any = None) -> Any:
             nonlocal status
             status = told[:3]
-            kept = environ.get("mlapp.rule") == STATIC
+            rule = environ["mlapp.request"].url_rule
+            kept = rule is not None and rule.endpoint == "static"
             return start_response(told, headers + (HEADERS if kept else NOT_KEPT), failed)
 
         try:
@@ -69,11 +70,17 @@ class Service(Flask):
         finally:
             seconds = time.perf_counter() - began
             # The rule, not the path: a path could be anything, and so could its number.
-            rule = environ.get("mlapp.rule")
-            route = _route(rule) if rule else "none"
+            rule = environ["mlapp.request"].url_rule
+            route = _route(rule.rule) if rule else "none"
             here: State = self.extensions["mlapp"]
             here.observe(route, status, environ.get("mlapp.model"), seconds)
             self.log(_line(here.settings.json_log, environ, route, status, seconds))
+
+    def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
+        """Return the context, and keep its request for `wsgi_app`."""
+        context = super().request_context(environ)
+        environ["mlapp.request"] = context.request
+        return context
 
 
 def create_app(settings: Settings | None = None, *, home: bool = True) -> Service:
@@ -88,7 +95,8 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
     app.url_map.converters["model"] = _ModelName
     app.extensions["mlapp"] = State(settings)
-    app.before_request(_begin)
+    if settings.api_key is not None:
+        app.before_request(_check_key)
     app.register_error_handler(Exception, _tell)
     app.register_blueprint(v1.blueprint)
     app.register_blueprint(v2.blueprint)
@@ -108,15 +116,10 @@ class _ModelName(BaseConverter):
     regex = r"[^/:]+"
 
 
-def _begin() -> None:
-    """Note the rule for the log, and check the key."""
+def _check_key() -> None:
     environ = request.environ
-    if request.url_rule:
-        environ["mlapp.rule"] = request.url_rule.rule
-    key, path = state().settings.api_key, environ["PATH_INFO"]
-    if key is None or path in OPEN:
-        return
-    if path.startswith(("/v1/", "/v2")) or path == "/metrics":
+    key, path = state().settings.api_key or "", environ["PATH_INFO"]
+    if path not in OPEN and (path.startswith(("/v1/", "/v2")) or path == "/metrics"):
         bearer = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
         given = environ.get("HTTP_X_API_KEY", bearer)
         if not hmac.compare_digest(given.encode(), key.encode()):
@@ -139,18 +142,25 @@ def _line(
     as_json: bool, environ: "WSGIEnvironment", route: str, status: str, seconds: float
 ) -> str:
     """Return a line about the request; never a text or a value that somebody sent."""
-    line: dict[str, Any] = {
-        "time": _stamp(int(time.time())),
-        "client": environ.get("REMOTE_ADDR", "?"),
-        "method": environ["REQUEST_METHOD"] if route != "none" else "?",
+    stamp, client = _stamp(int(time.time())), environ.get("REMOTE_ADDR", "?")
+    method = environ["REQUEST_METHOD"] if route != "none" else "?"
+    model = environ.get("mlapp.model")
+    name, version = (model.manifest.name, model.manifest.version) if model else ("-", 0)
+    rows = environ.get("mlapp.rows", 0)
+    if not as_json:
+        took = f"{seconds * 1000:.2f}"
+        return f"{stamp} {client} {method} {route} {status} {took} {name} {version} {rows}"
+    line = {
+        "time": stamp,
+        "client": client,
+        "method": method,
         "route": route,
         "status": int(status),
         "milliseconds": round(seconds * 1000, 2),
     }
-    if model := environ.get("mlapp.model"):
-        line["model"], line["version"] = model.manifest.name, model.manifest.version
-        line["rows"] = environ.get("mlapp.rows", 0)
-    return json.dumps(line) if as_json else " ".join(map(str, line.values()))
+    if model:
+        line |= {"model": name, "version": version, "rows": rows}
+    return json.dumps(line)
 
 
 def _plain(content: str | bytes, status: int = 200) -> Response:
