@@ -1,17 +1,21 @@
 """Trained models, checked, predicted with and explained.
 
-    data -> training/* -> artifacts/<name>/<version>/ -> mlapp -> pages/*, the `mlapp` command
+    data -> training/* -> artifacts/<name>/<version>/ -> mlapp -> pages/*, service, `mlapp`
 
     errors      what can go wrong, and the HTTP status each error has
     settings    what is read from the environment
     schema      the inputs of a table model, and the one check of a row
+    text        the check and the tokenizer of texts, shared with training
     artifacts   versions on disk: publish, open, pin
     regression  RegressionModel: predict, explain, what_if
-    text        the check and the tokenizer of texts, shared with training
     sentiment   SentimentModel: predict, explain
     models      any published model, by its task
-    loaders     the cached loaders that the Streamlit pages call
+    repository  models opened once per process and version, and kept up to date
+    loaders     what the pages call to get a model
+    ui          what the pages share; with the pages, all that knows Streamlit
     charts      the pages' charts
+    markup      a text with its decisive words marked
+    service     the web service: forms, REST, metrics
     cli         the `mlapp` command
 
 Serving never imports `training`, and never TensorFlow.
