@@ -7,15 +7,17 @@ import runpy
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.artifacts import Task
+from mlapp.artifacts import Manifest, Task
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.models import Model
+
+M = TypeVar("M", bound=Model)
 
 KEPT = 1000  # predictions in the history of a session
 
@@ -89,10 +91,40 @@ def choose_model(
     return str(chosen)
 
 
-def show_refused(name: str, model: Model) -> None:
-    """Tell that a newer version cannot be opened, where that is so."""
+def open_model(name: str, load: Callable[[str], M]) -> M:
+    """Return a model; the page stops where it cannot be opened, and tells where a newer cannot.
+
+    Args:
+        name: the model's name.
+        load: the loader of its task.
+    """
+    try:
+        model = load(name)
+    except ArtifactError as error:
+        show_artifact_error(error, f"The model {name} cannot be opened")
+        st.stop()
     if refusal := loaders.refused(name):
         st.warning(str(refusal), title=f"Version {model.manifest.version} stays in use")
+    return model
+
+
+def show_origin(manifest: Manifest, size: str) -> None:
+    """Show what a model was trained on, when, and with what.
+
+    Args:
+        manifest: the model's.
+        size: how large the data is, in words.
+    """
+    st.subheader("What it was trained on")
+    st.markdown(
+        f"`{manifest.data.source}`: {size}. Trained on {manifest.created:%d %B %Y, %H:%M} UTC;"
+        f" this is version {manifest.version}."
+    )
+    st.caption(
+        f"SHA-256 of the data {manifest.data.sha256}. Made with "
+        + ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
+        + f" by `{manifest.training['command']}`."
+    )
 
 
 def show_artifact_error(error: ArtifactError, title: str) -> None:

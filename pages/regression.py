@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import charts, loaders, ui
-from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.errors import InvalidInput
 from mlapp.schema import Category, Number
 
 ui.begin(__file__)
@@ -37,27 +37,21 @@ def as_text(value: float | str | None) -> str:
 st.title("Regression", icon=":material/show_chart:")
 link = ui.read_link()
 name = ui.choose_model("regression", "regression", link, forget_inputs)
-try:
-    model = loaders.load_regression(name)
-except ArtifactError as error:
-    ui.show_artifact_error(error, f"The model {name} cannot be opened")
-    st.stop()
+model = ui.open_model(name, loaders.load_regression)
 schema, manifest = model.schema, model.manifest
-ui.show_refused(name, model)
 
 row = state.get("_row")
 fresh = False
 if linked := {key: link[key] for key in schema.names if key in link}:
     try:
-        schema.check([schema.typical | linked])
+        seeded = schema.check([schema.typical | linked])
         row = linked if len(linked) == len(schema.names) else None
         fresh = row is not None
     except InvalidInput as error:
         ui.show_invalid(error, "The link has values that cannot be used")
         linked = {key: linked[key] for key in linked.keys() - {f.input for f in error.faults}}
-        row = None
-    seeded = schema.check([schema.typical | linked]).row(0)
-    state.update({key: seeded[key] for key in linked})
+        seeded, row = schema.check([schema.typical | linked]), None
+    state.update({key: seeded.row(0)[key] for key in linked})
 state["_inputs_shown"] = schema.names
 
 predict_tab, about_tab = st.tabs(
@@ -213,12 +207,7 @@ if about_tab.open:
             ),
             alt="The model's coefficients",
         )
-        st.subheader("What it was trained on")
-        st.markdown(
-            f"`{manifest.data.source}`: {manifest.data.rows:,} rows, {manifest.data.columns}"
-            f" columns. Trained on {manifest.created:%d %B %Y, %H:%M} UTC; this is version"
-            f" {manifest.version}."
-        )
+        ui.show_origin(manifest, f"{manifest.data.rows:,} rows, {manifest.data.columns} columns")
         ranges = [
             {"input": spec.name, "typical": str(spec.typical)}
             | (
@@ -229,8 +218,3 @@ if about_tab.open:
             for spec in schema.inputs
         ]
         st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")
-        st.caption(
-            f"SHA-256 of the data {manifest.data.sha256}. Made with "
-            + ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
-            + f" by `{manifest.training['command']}`."
-        )

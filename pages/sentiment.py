@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import charts, loaders, markup, ui
-from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.errors import InvalidInput
 
 EXAMPLES = (
     "A quiet, generous film. I did not want it to end.",
@@ -40,13 +40,8 @@ def as_percent(probability: float) -> str:
 st.title("Sentiment", icon=":material/reviews:")
 link = ui.read_link()
 name = ui.choose_model("text-classification", "sentiment", link, forget_answer)
-try:
-    model = loaders.load_sentiment(name)
-except ArtifactError as error:
-    ui.show_artifact_error(error, f"The model {name} cannot be opened")
-    st.stop()
+model = ui.open_model(name, loaders.load_sentiment)
 manifest, labels = model.manifest, model.labels
-ui.show_refused(name, model)
 
 text, fresh = state.get("_text"), False
 if "review" in link:
@@ -205,13 +200,4 @@ if about_tab.open:
             st.altair_chart(
                 charts.learning_curve(report["learning_curve"]), alt="Accuracy after each epoch"
             )
-        st.subheader("What it was trained on")
-        st.markdown(
-            f"`{manifest.data.source}`: {manifest.data.rows:,} texts. Trained on"
-            f" {manifest.created:%d %B %Y, %H:%M} UTC; this is version {manifest.version}."
-        )
-        st.caption(
-            f"SHA-256 of the data {manifest.data.sha256}. Made with "
-            + ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
-            + f" by `{manifest.training['command']}`."
-        )
+        ui.show_origin(manifest, f"{manifest.data.rows:,} texts")

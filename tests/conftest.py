@@ -110,6 +110,18 @@ def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 @pytest.fixture
+def every_model(
+    trained: Path, trained_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A copy of all trained models that the settings name; tests may damage it."""
+    root = tmp_path / "artifacts"
+    for source in (trained, trained_texts):
+        shutil.copytree(source, root, dirs_exist_ok=True)
+    use_artifacts(root, monkeypatch)
+    return root
+
+
+@pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An artifact folder that is not there, and that the settings name."""
     root = tmp_path / "artifacts"

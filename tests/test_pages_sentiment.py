@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +6,6 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp import artifacts
 from mlapp.sentiment import SentimentModel, open_sentiment
-from tests.conftest import use_artifacts
 from tests.test_pages import home, run, texts
 
 GOOD = "The acting is wonderful and I loved every minute of it."
@@ -15,15 +13,8 @@ BAD = "A dull mess: I hated the story and the acting."
 
 
 @pytest.fixture
-def folder(
-    trained: Path, trained_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A copy of all trained models that the settings name; tests may damage it."""
-    root = tmp_path / "artifacts"
-    for source in (trained, trained_texts):
-        shutil.copytree(source, root, dirs_exist_ok=True)
-    use_artifacts(root, monkeypatch)
-    return root
+def folder(every_model: Path) -> Path:
+    return every_model
 
 
 def page(address: dict[str, str] | None = None) -> AppTest:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from mlapp.errors import InvalidInput
 from mlapp.loaders import load_regression, load_sentiment
 from mlapp.service import create_app
 from mlapp.service.v2 import HEADER
-from tests.conftest import ROOT, use_artifacts
+from tests.conftest import ROOT
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 ROWS = [
@@ -34,13 +33,7 @@ Answer = dict[str, float] | list[str]
 
 
 @pytest.fixture
-def client(
-    trained: Path, trained_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> FlaskClient:
-    root = tmp_path / "artifacts"
-    for source in (trained, trained_texts):
-        shutil.copytree(source, root, dirs_exist_ok=True)
-    use_artifacts(root, monkeypatch)
+def client(every_model: Path) -> FlaskClient:
     return create_app().test_client()
 
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 import logging
-import shutil
 import struct
 import threading
 import zlib
@@ -24,7 +23,6 @@ from mlapp.service import create_app
 from mlapp.service.run import check_exposure
 from mlapp.service.v2 import HEADER
 from mlapp.settings import Settings, read_settings
-from tests.conftest import use_artifacts
 from training.regression import train
 
 ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -35,15 +33,8 @@ INFER = "/v2/models/regression/infer"
 
 
 @pytest.fixture
-def folder(
-    trained: Path, trained_texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A copy of all trained models that the settings name; tests may damage it."""
-    root = tmp_path / "artifacts"
-    for source in (trained, trained_texts):
-        shutil.copytree(source, root, dirs_exist_ok=True)
-    use_artifacts(root, monkeypatch)
-    return root
+def folder(every_model: Path) -> Path:
+    return every_model
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 app      create_app(): limits, keys, headers, errors, the access log, health
 state    what a process's requests share: settings, models, metrics
-bodies   reading a request's body: type, size, encoding, JSON
+bodies   reading a request's body, and writing JSON
 v1       the short form: /v1/models/{name}:predict and :explain
 v2       the Open Inference Protocol, with the binary tensor extension
 forms    pages for people: /form, /predict, /sentiment

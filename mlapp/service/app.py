@@ -17,6 +17,7 @@ from werkzeug.routing import BaseConverter
 
 from mlapp.errors import InvalidInput, MlappError
 from mlapp.service import forms, openapi, v1, v2
+from mlapp.service.bodies import answer
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
 
@@ -208,7 +209,7 @@ def _tell(error: Exception) -> Response:
         ]
     }
     if request.path == "/v2" or request.path.startswith("/v2/"):
-        response = v2.answer({"error": detail} | (content if faults else {}), status)
+        response = answer({"error": detail} | (content if faults else {}), status)
     elif forms.is_page(request.path):
         response = forms.show_error(status, detail)
     else:
@@ -218,8 +219,6 @@ def _tell(error: Exception) -> Response:
             "status": status,
             "detail": detail,
         }
-        response = v1.answer(
-            problem | (content if faults else {}), status, "application/problem+json"
-        )
+        response = answer(problem | (content if faults else {}), status, "application/problem+json")
     response.headers.update(headers)
     return response

@@ -1,13 +1,18 @@
-"""Reading a request's body: type, size, encoding, JSON."""
+"""Bodies: reading a request's (type, size, encoding, JSON), and writing JSON."""
 
 import zlib
 from typing import Any
 
 import orjson
-from flask import request
+from flask import Response, request
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
+    """Return content as a JSON response."""
+    return Response(orjson.dumps(content), status, content_type=mimetype)
 
 
 def read_body(limit: int) -> bytes:
@@ -23,7 +28,7 @@ def read_body(limit: int) -> bytes:
     """
     environ = request.environ
     length = environ.get("CONTENT_LENGTH", "")
-    if length.isdigit() and int(length) <= limit:
+    if length.isdecimal() and int(length) <= limit:
         raw: bytes = environ["wsgi.input"].read(int(length))
     else:
         raw = request.get_data(cache=False)  # chunked, or too large

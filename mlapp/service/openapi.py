@@ -10,8 +10,8 @@ from mlapp.models import Model
 from mlapp.regression import RegressionModel
 from mlapp.schema import LARGEST, Number
 from mlapp.sentiment import SentimentModel
+from mlapp.service.bodies import answer
 from mlapp.service.state import state
-from mlapp.service.v1 import answer
 from mlapp.service.v2 import TYPES, tensors
 
 blueprint = Blueprint("openapi", __name__)

@@ -8,23 +8,17 @@ An instance is an object of values by input name, or a text.
 
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response
 
 from mlapp import artifacts
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
-from mlapp.service.bodies import check_rows, parse_json, read_body, require_json
+from mlapp.service.bodies import answer, check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
 from mlapp.settings import Settings
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
-
-
-def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
-    """Return content as a JSON response."""
-    return Response(orjson.dumps(content), status, content_type=mimetype)
 
 
 @blueprint.get("/models")

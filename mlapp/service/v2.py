@@ -20,7 +20,7 @@ from mlapp.errors import ArtifactError
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import Column, Number
-from mlapp.service.bodies import check_rows, parse_json, read_body
+from mlapp.service.bodies import answer, check_rows, parse_json, read_body
 from mlapp.service.state import state
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
@@ -40,11 +40,6 @@ TYPES: dict[str, Any] = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
-
-
-def answer(content: Any, status: int = 200) -> Response:
-    """Return content as a JSON response."""
-    return Response(orjson.dumps(content), status, mimetype="application/json")
 
 
 @blueprint.get("")
