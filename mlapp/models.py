@@ -5,7 +5,7 @@ To add a model family: add its task to `artifacts.Task`, give its class `manifes
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact, Manifest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # what a model family needs is imported with its first model
     from mlapp.regression import RegressionModel
     from mlapp.sentiment import SentimentModel
 
-Model: TypeAlias = "RegressionModel | SentimentModel"
+Model: TypeAlias = Union["RegressionModel", "SentimentModel"]
 
 
 def open_model(root: Path, name: str, version: int | None = None) -> Model:

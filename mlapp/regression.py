@@ -102,7 +102,7 @@ class RegressionModel:
         self._mean, self._scale = scaler.mean_, scaler.scale_
         self._coefficients, self._intercept = regression.coef_, float(regression.intercept_)
 
-    def check(self, rows: "Rows | Checked") -> Checked:
+    def check(self, rows: Rows | Checked) -> Checked:
         """Return checked rows; those that are checked already pass through.
 
         Raises:
@@ -110,7 +110,7 @@ class RegressionModel:
         """
         return rows if isinstance(rows, Checked) else self.schema.check(rows)
 
-    def predict(self, rows: "Rows | Checked") -> pd.DataFrame:
+    def predict(self, rows: Rows | Checked) -> pd.DataFrame:
         """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
 
         Raises:
@@ -129,7 +129,7 @@ class RegressionModel:
         answer[2] += half
         return answer.T
 
-    def explain(self, rows: "Rows | Checked") -> pd.DataFrame:
+    def explain(self, rows: Rows | Checked) -> pd.DataFrame:
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.
 
         The baseline is the mean output in training; an input's column is what its value adds.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
     import pandas as pd
     from typing_extensions import TypeIs
 
-Rows: TypeAlias = "pd.DataFrame | Sequence[Mapping[str, Any]]"
+Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
 Floats: TypeAlias = npt.NDArray[np.float64]
 

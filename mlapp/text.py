@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from mlapp.schema import describe, is_series
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
 
-Texts: TypeAlias = "Sequence[str] | pd.Series"
+Texts: TypeAlias = Union[Sequence[str], "pd.Series"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 MARKS = set(".,!?;")  # tokens of these alone are no words
