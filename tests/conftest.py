@@ -62,6 +62,7 @@ TINY = Recipe(
     dimensions=16,
     vector_epochs=0,
     units=12,
+    rounds=(1,),
     phrases=0,
     rate=1e-2,
     batch=16,

@@ -37,7 +37,7 @@ from training.vectors import train_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
-QUICK = replace(TINY, epochs=2, soft_epochs=1, phrases=30)
+QUICK = replace(TINY, epochs=2, rounds=(1,), phrases=30)
 
 
 def quiet(line: str) -> None:

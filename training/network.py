@@ -1,4 +1,4 @@
-"""The network: a frozen or learned word table, an LSTM, max over time, one layer.
+"""The network: a word table, an LSTM, max over time, one layer.
 
     ids (batch, time) -> vectors (batch, time, dimensions) -> states (batch, time, width)
         -> pooled (batch, width) -> scores (batch, labels)
@@ -59,7 +59,7 @@ class MaskedMax(keras.layers.Layer):  # type: ignore[misc]
 
 
 def build(shape: Shape, vectors: Vectors | None = None) -> keras.Model:
-    """Return the network, untrained; the word table is frozen where vectors are given."""
+    """Return the network, untrained; where vectors are given, the word table is frozen at first."""
     layers = keras.layers
     table = layers.Embedding(
         shape.words, shape.dimensions, mask_zero=True, trainable=vectors is None, name="table"

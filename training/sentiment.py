@@ -46,7 +46,7 @@ NAME = "sentiment"
 SEED = 0  # of the split, the weights, and the order of the texts
 HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that the temperature is fitted on, and that the learning curve shows
-LEAST_STEPS = 150  # few texts are gone through more often, until there were so many steps
+LEAST_STEPS = 100  # few texts are gone through more often, until there were so many steps
 LEAST_WORDS = 1_000_000  # fewer teach no vectors first: they are learned with the network
 PHRASES = 100_000  # sentences of our own that the epochs draw from
 BINS = 15  # of the reliability diagram
@@ -72,8 +72,9 @@ class Recipe:
         rate: of Adam, at the start.
         batch: texts per step.
         epochs: over the labelled texts.
-        soft_epochs: after those, over all texts, unlabelled and short ones among them, with soft
-            labels from the network and the linear teacher.
+        rounds: of soft labels, each with its number of epochs: the network and the linear teacher
+            together label unlabelled and short texts, and the network and its vectors go on with
+            all.
         hard: what a labelled text's own label counts for; all labels share the rest.
         short: short texts in a soft epoch, as a share of the whole ones.
         phrases: sentences of `training.phrases` in an epoch, where the labels are theirs.
@@ -89,11 +90,11 @@ class Recipe:
     bidirectional: bool = True
     pooling: Pooling = "max"
     spatial_dropout: float = 0.1
-    dropout: float = 0.25
+    dropout: float = 0.3
     rate: float = 2e-3
     batch: int = 64
-    epochs: int = 5
-    soft_epochs: int = 3
+    epochs: int = 4
+    rounds: tuple[int, ...] = (1, 2)
     hard: float = 0.95
     short: float = 0.3
     phrases: int = 8_000
@@ -121,7 +122,7 @@ RECIPES = {
         rate=1e-3,
         batch=32,
         epochs=5,
-        soft_epochs=0,
+        rounds=(),
         hard=1.0,
         short=0.0,
         phrases=0,
@@ -285,19 +286,18 @@ def fit(
             )
 
     go_through("epoch", recipe.epochs, texts, own, ([], own[:0]))
-    if recipe.soft_epochs:
+    if recipe.rounds:
         teacher = fit_linear(texts, classes, labels)
-        right = np.mean(teacher.predict(watched[0]).argmax(axis=1) == watched[1])
-        say(f"  linear teacher: accuracy on the calibration part {right:.4f}")
-
-        def judge(texts: Sequence[Ids]) -> Floats:
-            return (teacher.predict(texts) + predict(network, texts)) / 2
-
-        targets = np.vstack([own, judge(unlabelled)]) if unlabelled else own
-        # A short text says less than the whole: its label is the mean of its own and that.
-        pieces = [shortener.short(ids) for ids in everything]
-        short = pieces, (judge(pieces) + targets) / 2
-        go_through("soft epoch", recipe.soft_epochs, everything, targets, short)
+        taught = teacher.predict(unlabelled)
+        network.get_layer("table").trainable = True
+        for number, epochs in enumerate(recipe.rounds, 1):
+            targets = np.vstack([own, (taught + predict(network, unlabelled)) / 2])
+            # A short text says less than the whole: its label is the mean of its own and that.
+            pieces = [shortener.short(ids) for ids in everything]
+            soft = (teacher.predict(pieces) + predict(network, pieces)) / 2
+            short = pieces, (soft + targets) / 2
+            title = f"round {number}/{len(recipe.rounds)}, epoch"
+            go_through(title, epochs, everything, targets, short)
     return Trained(network, shape, curve)
 
 
@@ -447,7 +447,7 @@ def train(
         f"Training on {len(parts.train):,}; held out are {len(parts.held_out):,},"
         f" and {len(parts.calibration):,} for calibration"
     )
-    if not recipe.soft_epochs and not recipe.vector_epochs:
+    if not recipe.rounds and not recipe.vector_epochs:
         reviews = replace(reviews, unlabelled=[])
     texts = [reviews.texts[row] for row in parts.train]
     tokenizer = train_vocabulary([*texts, *reviews.unlabelled], recipe.words, recipe.minimum)
