@@ -50,7 +50,9 @@ class Interval:
 
     def leverage(self, standardised: Floats) -> Floats:
         """Return h(z) for each of n standardised rows (n, k)."""
-        spread: Floats = np.einsum("ij,ij->i", standardised @ self.inverse, standardised)
+        # One small product a row: a large one would round a row by the rows that it comes with.
+        weighted = (standardised[:, None, :] @ self.inverse)[:, 0, :]
+        spread: Floats = np.vecdot(weighted, standardised)
         return 1 / self.rows + spread
 
     def half_width(self, standardised: Floats) -> Floats:
@@ -120,10 +122,13 @@ class RegressionModel:
         return pd.DataFrame(self.predict_array(checked), checked.index, list(COLUMNS))
 
     def predict_array(self, checked: Checked) -> Floats:
-        """Predict checked rows as (n, 3): prediction, lower, upper."""
+        """Predict checked rows as (n, 3): prediction, lower, upper.
+
+        A row's answer is the same to the last bit whatever rows come with it.
+        """
         standardised = self._standardise(checked)
         answer = np.empty((3, len(standardised)))
-        answer[:] = self._intercept + standardised @ self._coefficients
+        answer[:] = self._intercept + np.vecdot(standardised, self._coefficients)
         half = self.interval.half_width(standardised)
         answer[1] -= half
         answer[2] += half
@@ -138,10 +143,17 @@ class RegressionModel:
             InvalidInput: with every fault of every row.
         """
         checked = self.check(rows)
-        added = self._standardise(checked) * self._coefficients
-        columns = {"baseline": np.full(len(added), self._intercept)}
-        columns |= {name: part.sum(axis=1) for name, part in self.schema.split(added)}
-        return pd.DataFrame(columns, index=checked.index)
+        return pd.DataFrame(self.explain_arrays(checked), index=checked.index)
+
+    def explain_arrays(self, checked: Checked) -> dict[str, Floats]:
+        """Explain checked rows: the columns of `explain`, each (n,)."""
+        standardised = self._standardise(checked)
+        columns = {"baseline": np.full(len(standardised), self._intercept)}
+        parts = self.schema.split(standardised)
+        weights = self.schema.split(self._coefficients[None])
+        for (name, part), (_, [weight]) in zip(parts, weights, strict=True):
+            columns[name] = np.vecdot(part, weight)
+        return columns
 
     def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> pd.DataFrame:
         """Move one input of a row across its training range, the others held.

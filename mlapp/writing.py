@@ -1,0 +1,189 @@
+"""The bytes of tables that are written: CSV and the like, JSON lines, Parquet.
+
+A chunk becomes bytes by itself, so that chunks are made ready side by side and then put one after
+another. Parquet cannot be: its chunks are collected as an Arrow stream, of which `finish_parquet`
+makes the file.
+"""
+
+import gzip
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mlapp.tables import Chunk, Form
+
+Bytes: TypeAlias = bytes | memoryview
+
+GROUP_ROWS = 1 << 17  # rows of a row group of Parquet
+
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+# A spreadsheet runs a cell that begins so, also in full width, unless it is a number.
+_FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+_NUMBER = r"^[+-](([0-9][0-9.,]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?)?$"
+_FIRST = np.zeros(256, dtype=bool)  # the bytes that a formula may begin with
+_FIRST[list(b"=+-@\t\r\n\xef")] = True
+
+
+def write_head(form: Form, schema: pa.Schema, raw: bool = False) -> Bytes:
+    """Return what comes before the first chunk: of CSV the header row.
+
+    Args:
+        form: how the table is written down.
+        schema: its columns.
+        raw: whether texts that a spreadsheet would run as a formula stay as they are in CSV.
+    """
+    if form.format == "parquet":
+        return memoryview(schema.serialize())
+    if form.format == "jsonl":
+        return b""
+    names = [pa.array([name], pa.string()) for name in schema.names]
+    return _pack(form, _csv(names, _SEPARATORS[form.format], raw))
+
+
+def write_chunk(form: Form, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
+    """Return the bytes of a chunk.
+
+    Args:
+        form: how the table is written down.
+        chunk: the rows. JSON lines stay as they are, and are added to.
+        own: how many of the columns those lines hold already.
+        raw: as for `write_head`.
+    """
+    if form.format == "parquet":
+        return memoryview(chunk.batch.serialize())
+    if form.format == "jsonl":
+        return _pack(form, _json(chunk, own))
+    return _pack(form, _csv(chunk.batch.columns, _SEPARATORS[form.format], raw))
+
+
+def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
+    """Make a Parquet file of an Arrow stream; its bytes do not depend on how that was cut."""
+    with pa.ipc.open_stream(source) as stream, pq.ParquetWriter(target, stream.schema) as writer:
+        held: list[pa.RecordBatch] = []
+        rows = 0
+
+        def write_group() -> None:
+            group = pa.Table.from_batches(held, stream.schema).combine_chunks()
+            writer.write_table(group, row_group_size=GROUP_ROWS)
+            held.clear()
+
+        for batch in stream:
+            start = 0
+            while rows + batch.num_rows - start >= GROUP_ROWS:
+                held.append(batch.slice(start, GROUP_ROWS - rows))
+                start += GROUP_ROWS - rows
+                write_group()
+                rows = 0
+            held.append(batch.slice(start))
+            rows += batch.num_rows - start
+        if rows:
+            write_group()
+
+
+def guard(texts: pa.Array) -> pa.Array:
+    """Put an apostrophe before the texts that a spreadsheet would run as a formula."""
+    data, offsets = _bytes(texts)
+    starts = offsets[:-1][offsets[1:] > offsets[:-1]]
+    if not _FIRST[data[starts]].any():
+        return texts
+    runs = pc.and_not(
+        pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER)
+    )
+    return pc.if_else(runs, pc.binary_join_element_wise("'", texts, ""), texts)
+
+
+def _csv(columns: list[pa.Array], separator: str, raw: bool) -> memoryview:
+    parts: list[pa.Array | str] = []
+    for column in columns:
+        texts = as_text(column)
+        if not raw and _is_text(column.type):
+            texts = guard(texts)
+        parts += [separator, _quote(texts, separator)]
+    return _join([*parts[1:], "\n"])
+
+
+def _quote(texts: pa.Array, separator: str) -> pa.Array:
+    """Put quotation marks around the texts that need them."""
+    held = bytes(_bytes(texts)[0])
+    if not any(mark in held for mark in (b'"', b"\n", b"\r", separator.encode())):
+        return texts
+    needed = pc.match_substring_regex(texts, f'["\n\r{separator}]')
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    return pc.if_else(needed, quoted, texts)
+
+
+def _json(chunk: Chunk, own: int) -> memoryview:
+    parts: list[pa.Array | str] = ["{"]
+    start = 0
+    if chunk.lines is not None:
+        parts, start = [chunk.lines], own
+    for place in range(start, chunk.batch.num_columns):
+        name = orjson.dumps(chunk.batch.schema.names[place]).decode()
+        parts += [f"{',' if place > start else ''}{name}:", _json_values(chunk.batch.column(place))]
+    return _join([*parts, "}\n"])
+
+
+def _json_values(column: pa.Array) -> pa.Array:
+    """Return a column's values as JSON."""
+    kind = column.type
+    if pa.types.is_string(kind):
+        data = _bytes(column)[0]
+        if not ((data < 32) | (data == ord('"')) | (data == ord("\\"))).any():
+            return pc.fill_null(pc.binary_join_element_wise('"', column, '"', ""), "null")
+    elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return pc.fill_null(column.cast(pa.string()), "null")
+    elif kind in (pa.float32(), pa.float64()):
+        finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
+        return pc.fill_null(finite.cast(pa.string()), "null")
+    return pa.array(map(_dumps, column.to_pylist()), pa.string())
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Return a column as text; a value that has no text of its own becomes JSON."""
+    if pa.types.is_string(column.type):
+        return column
+    try:
+        if not pa.types.is_nested(column.type):
+            return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass  # bytes that are no text, or a kind without one
+    values = (None if value is None else _dumps(value) for value in column.to_pylist())
+    return pa.array(values, pa.string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    checks = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary)
+    return any(check(kind) for check in checks)
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _join(parts: list[pa.Array | str]) -> memoryview:
+    """Return texts joined row by row, all rows in one piece; nulls are empty."""
+    joined = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+    return memoryview(_bytes(joined)[0])
+
+
+def _bytes(texts: pa.Array) -> tuple[Any, Any]:
+    """Return the bytes of all texts in one piece, and where in it each begins and the last ends."""
+    offsets = np.frombuffer(texts.buffers()[1], np.int32)
+    offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
+    data = texts.buffers()[2]
+    if data is None:
+        return np.empty(0, np.uint8), np.zeros_like(offsets)
+    return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
+
+
+def _pack(form: Form, data: memoryview) -> Bytes:
+    return gzip.compress(data, 6, mtime=0) if form.packed else data
