@@ -109,7 +109,7 @@ def score(
     """
     began = time.monotonic()
     if isinstance(target, Path):
-        target_form = target_form or form_of(target.name)
+        target_form = target_form or form_of(str(target), write=True)
         _refuse_same(source, target)
     form = target_form or Form("csv")
     with open_table(source, source_form) as table:
@@ -158,6 +158,7 @@ class _File:
         self._part, self._journal = _beside(target, "part"), _beside(target, "journal")
         self._form, self._origin, self._saved_at = form, origin, 0.0
         self._saving: Future[None] | None = None
+        self._finished = False
         with self._told():
             self._descriptor = self._lock()
             try:
@@ -180,7 +181,7 @@ class _File:
             if kind and issubclass(kind, InvalidTable):
                 self._part.unlink()
                 self._journal.unlink(missing_ok=True)
-            elif self._part.exists():
+            elif not self._finished:
                 with suppress(OSError):
                     self._save(self.done)
         finally:
@@ -209,6 +210,7 @@ class _File:
                 self._part.unlink()
             else:
                 self._part.replace(self._target)
+            self._finished = True
             self._journal.unlink(missing_ok=True)
             folder = os.open(self._target.parent, os.O_RDONLY)
             os.fsync(folder)

@@ -8,6 +8,7 @@ import argparse
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, get_args
 
@@ -91,7 +92,7 @@ def score_file(options: argparse.Namespace) -> int:
                 options.raw,
             ),
             source_form=choose_form(source, options.source_format, options.encoding),
-            target_form=choose_form(target, options.target_format),
+            target_form=choose_form(target, options.target_format, write=True),
             workers=options.workers,
             strict=options.strict,
             resume=options.resume,
@@ -109,7 +110,9 @@ def score_file(options: argparse.Namespace) -> int:
     return REFUSED if summary.counts.refused else 0
 
 
-def choose_form(file: Path | BinaryIO, said: Format | None, encoding: str | None = None) -> Form:
+def choose_form(
+    file: Path | BinaryIO, said: Format | None, encoding: str | None = None, write: bool = False
+) -> Form:
     """Return how a file is written down: as it is said, or by its name; a stream is CSV.
 
     Raises:
@@ -117,8 +120,9 @@ def choose_form(file: Path | BinaryIO, said: Format | None, encoding: str | None
     """
     if not isinstance(file, Path):
         return Form(said or "csv", encoding=encoding)
-    form = form_of(file.name) if said is None else Form(said, file.suffix.lower() == ".gz")
-    return Form(form.format, form.packed, encoding)
+    packed = said != "parquet" and file.suffix.lower() == ".gz"
+    form = Form(said, packed) if said else form_of(str(file), write)
+    return replace(form, encoding=encoding)
 
 
 def parse_columns(text: str) -> dict[str, str]:

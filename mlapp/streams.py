@@ -51,6 +51,8 @@ class Text:
         with told(name):
             magic = self._inner.peek(4)[:4]
             self._packed = True
+            if magic == b"PAR1":
+                raise InvalidTable(f"{name}: got Parquet, expected text")
             if magic == b"PK\x03\x04":
                 self._inner, self.position = io.BufferedReader(_member(name, stream)), stream.tell
             elif magic[:2] == b"\x1f\x8b":
@@ -66,20 +68,20 @@ class Text:
             encoding or "utf-8",
         )
         try:
-            codec = codecs.lookup(self.encoding)
+            "".encode(self.encoding)
         except LookupError:
             raise InvalidTable(
                 f"encoding: got {self.encoding!r}, expected one that Python knows, as windows-1252"
             ) from None
-        plain = codec.name == "utf-8"
-        if plain and start.startswith(codecs.BOM_UTF8):
+        self._plain, self._lines = codecs.lookup(self.encoding).name == "utf-8", 0
+        if self._plain and start.startswith(codecs.BOM_UTF8):
             self._inner.read(len(codecs.BOM_UTF8))
-        if plain and start.count(0) > len(start) // 8:
-            raise self.wrong("UTF-8", "a NUL in more than every eighth byte, as in UTF-16")
-        self._decoder = None if plain else codec.incrementaldecoder()
+        if self._plain and start.count(0) > len(start) // 8:
+            raise self.wrong("a NUL in more than every eighth byte, as in UTF-16")
+        self._decoder: Any = codecs.getincrementaldecoder(self.encoding)()
 
     def read(self, size: int) -> bytes:
-        """Return at most so many bytes; nothing at the end."""
+        """Return about so many bytes; nothing at the end."""
         if self._back:
             data, self._back = self._back[:size], self._back[size:]
             return data
@@ -109,40 +111,31 @@ class Text:
         Raises:
             InvalidTable: the file is damaged, or no UTF-8.
         """
-        decoder, lines, rest = codecs.getincrementaldecoder("utf-8")(), 0, b""
+        rest = b""
         while data := self.read(BLOCK):
-            try:
-                decoder.decode(data)
-            except UnicodeDecodeError as error:
-                line = lines + error.object[: error.start].count(b"\n") + 1
-                got = f"byte 0x{error.object[error.start]:02X} in line {line:,}"
-                raise self.wrong("UTF-8", got) from error
-            lines += data.count(b"\n")
             whole, _, rest = (rest + data).rpartition(b"\n")
             see(whole)
-        if decoder.getstate()[0]:
-            raise self.wrong("UTF-8", "the end of the file within a character")
         see(rest)
 
-    def wrong(self, expected: str, got: str) -> InvalidTable:
+    def wrong(self, got: str) -> InvalidTable:
         """Return what to tell of text that is in another encoding."""
         return InvalidTable(
-            f"{self.name} is not {expected}: got {got}. Name its encoding, as in --encoding"
-            " windows-1252 (or utf-16-le), or save it as UTF-8"
+            f"{self.name} is not {self.encoding.upper()}: got {got}. Name its encoding, as in"
+            " --encoding windows-1252 (or utf-16-le), or save it as UTF-8"
         )
 
     def _decode(self, size: int) -> bytes:
-        if self._decoder is None:
-            data: bytes = self._inner.read(size)
-            return data
         while True:
-            raw = self._inner.read(max(1, size // 3 - 8))  # a byte becomes 3 at most
+            raw: bytes = self._inner.read(size)
             try:
-                text = self._decoder.decode(raw, final=not raw)
+                text: str = self._decoder.decode(raw, final=not raw)
             except UnicodeDecodeError as error:
-                raise self.wrong(self.encoding, error.reason) from error
-            if text or not raw:
-                return text.encode()
+                line = self._lines + error.object[: error.start].count(b"\n") + 1
+                got = f"byte 0x{error.object[error.start]:02X} in line {line:,}"
+                raise self.wrong(got) from error
+            self._lines += raw.count(b"\n")
+            if text or not raw:  # else it is the first part of a character
+                return raw if self._plain else text.encode()
 
 
 class _Counted(io.RawIOBase):
@@ -175,7 +168,10 @@ def _member(name: str, stream: BinaryIO) -> Any:
         raise InvalidTable(
             f"{name}: got {len(files)} files ({listed}), expected one in the archive"
         )
-    return archive.open(files[0])
+    try:
+        return archive.open(files[0])
+    except RuntimeError as error:  # it has a password, or is packed in an unknown way
+        raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
 
 
 @contextmanager
@@ -186,8 +182,6 @@ def told(name: str) -> Iterator[None]:
     except (
         EOFError,
         OSError,
-        NotImplementedError,
-        RuntimeError,
         pa.ArrowException,
         zipfile.BadZipFile,
         zlib.error,

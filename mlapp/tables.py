@@ -31,7 +31,7 @@ from mlapp.streams import BLOCK, Text, told
 Format: TypeAlias = Literal["csv", "tsv", "jsonl", "parquet"]
 
 LONGEST_ROW = 1 << 25  # bytes; the longest text that a model reads has 8 MB at most
-PARQUET_ROWS = 1 << 15  # rows of Parquet that are read at once
+PARQUET_ROWS, PARQUET_BYTES = 1 << 15, 1 << 22  # of Parquet that are read at once, at most
 GROUP_ROWS = 1 << 17  # rows of a row group that is written
 
 _SUFFIXES: dict[str, Format] = {
@@ -44,8 +44,8 @@ _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-ALLOWED = ".csv, .tsv or .jsonl (also .gz, and .zip to read) or .parquet"
-_HEAD = 1 << 16  # bytes in which the header must end
+ALLOWED = ".csv, .tsv or .jsonl, also with .gz (and .zip to read), or .parquet"
+_HEAD = 1 << 20  # bytes in which the header must end
 _LONE = "\x1f"  # the separator where a header has none, so that texts may hold commas
 
 
@@ -64,8 +64,12 @@ class Form:
     encoding: str | None = None
 
 
-def form_of(name: str) -> Form:
+def form_of(name: str, write: bool = False) -> Form:
     """Return the form that a file's name says.
+
+    Args:
+        name: the file's name, or its path.
+        write: whether it is to be written, and so may not be zipped.
 
     Raises:
         InvalidTable: its suffix says none.
@@ -73,7 +77,7 @@ def form_of(name: str) -> Form:
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     packed = suffixes[-1:] in ([".gz"], [".zip"])
     form = _SUFFIXES.get("".join(suffixes[-2:-1] if packed else suffixes[-1:]))
-    if form is None or (packed and form == "parquet"):
+    if form is None or (packed and (form == "parquet" or (write and suffixes[-1] == ".zip"))):
         got = repr("".join(suffixes[-2:] if packed else suffixes[-1:])) if suffixes else "no suffix"
         raise InvalidTable(f"{name}: got {got}, expected {ALLOWED}")
     return Form(form, packed)
@@ -129,7 +133,11 @@ class Table:
         Raises:
             InvalidTable: the file is damaged, or a row longer than `LONGEST_ROW` bytes.
         """
-        for chunk in self._chunks:
+        while True:
+            with told(self.name):
+                chunk = next(self._chunks, None)
+            if chunk is None:
+                return
             count = chunk.batch.num_rows
             for start in range(0, count, rows or count):
                 yield chunk.slice(start, rows or count)
@@ -165,11 +173,12 @@ def open_table(source: Path | BinaryIO, form: Form | None = None) -> Iterator[Ta
         opened = _open_parquet if form.format == "parquet" else _open_text
         schema, chunks, position = opened(name, stream, form)
         stack.callback(chunks.close)
+        filled = filter(lambda chunk: chunk.batch.num_rows, chunks)
         with told(name):
-            first = next(chunks, None)
+            first = next(filled, None)
         if first is None:
             raise InvalidTable(f"{name} has a header but no rows")
-        yield Table(name, form, schema, size, position, chain([first], chunks))
+        yield Table(name, form, schema, size, position, chain([first], filled))
 
 
 Opened: TypeAlias = tuple[pa.Schema, Generator[Chunk], Callable[[], int]]
@@ -180,17 +189,17 @@ def _open_parquet(name: str, stream: BinaryIO, _form: Form) -> Opened:
         raise InvalidTable(f"{name} is a stream, and Parquet can be read from files only")
     with told(name):
         file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False)
-    plain = [(each.name, _undictionary(each.type)) for each in file.schema_arrow]
+    plain = [(each.name, _plain(each.type)) for each in file.schema_arrow]
     schema = _checked(name, pa.schema(plain))
+    # Long texts are read a few rows at a time.
+    groups = [file.metadata.row_group(place) for place in range(file.num_row_groups)]
+    widest = max((group.total_byte_size // (group.num_rows or 1) for group in groups), default=0)
+    rows = max(1, min(PARQUET_ROWS, PARQUET_BYTES // (widest + 1)))
 
     def read() -> Generator[Chunk]:
-        with told(name):
-            for batch in file.iter_batches(PARQUET_ROWS, use_threads=False):
-                columns = [
-                    column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-                    for column in batch.columns
-                ]
-                yield Chunk(pa.RecordBatch.from_arrays(columns, schema=schema))
+        for batch in file.iter_batches(rows, use_threads=False):
+            columns = [column.cast(kind) for column, kind in zip(batch, schema.types, strict=True)]
+            yield Chunk(pa.RecordBatch.from_arrays(columns, schema=schema))
 
     return schema, read(), stream.tell
 
@@ -207,8 +216,6 @@ def _open_text(name: str, stream: BinaryIO, form: Form) -> Opened:
         text = start()
     if not (head := text.peek(_HEAD)).strip():
         raise InvalidTable(f"{name} is empty")
-    if head.startswith(b"PAR1"):
-        raise InvalidTable(f"{name}: got Parquet, expected {form.format}")
     if form.format == "jsonl":
         if not keys:
             keys = _keys(head[: head.rfind(b"\n") + 1] or head)
@@ -232,9 +239,10 @@ def _read_csv(text: Text, schema: pa.Schema, separator: str) -> Generator[Chunk]
             yield _parse_csv(rest[:end], schema, separator, header)
             rest, header = rest[end:], 0
         elif len(rest) > LONGEST_ROW:
+            start = describe(rest[:80].decode(errors="replace"))
             raise InvalidTable(
                 f"{text.name}: got a row of more than {LONGEST_ROW:,} bytes; is there a quotation"
-                f" mark that is never closed? The row begins with {describe(rest[:80].decode())}"
+                f" mark that is never closed? The row begins with {start}"
             )
     if rest:
         _, is_open = find_row_end(rest, separator.encode(), newline)
@@ -327,7 +335,7 @@ def _merge(
         cells = [column[0].as_py() for column in read.columns]
         got = f"{count} cell{'s' if count > 1 else ''}"
         if surplus := cells[len(schema) :]:
-            got += f", behind the last {', '.join(map(describe, surplus[:5]))}"
+            got += f" ({', '.join(map(describe, surplus[:5]))} too many)"
         faults[row.number - number] = Fault("row", got, f"{len(schema)} cells")
         rows.append((cells + [""] * len(schema))[: len(schema)])
     good, places = len(columns[0]), np.fromiter(faults, dtype=np.int64)
@@ -375,8 +383,12 @@ def _checked(name: str, schema: pa.Schema) -> pa.Schema:
     return schema
 
 
-def _undictionary(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a column is read as: texts and categories have several in Arrow."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return pa.string() if is_text else kind
 
 
 def _keys(lines: bytes) -> dict[str, None]:
@@ -419,12 +431,11 @@ def _parse_lines(data: bytes, schema: pa.Schema) -> Chunk | None:
             value = None
         if not isinstance(value, dict):
             faults[place] = Fault("row", describe(line.decode()), "one JSON object")
-            value, lines[place] = {}, b"{"
+            value = {}
         elif not known >= value.keys():
             keys = ", ".join(repr(key) for key in value if key not in known)
             faults[place] = Fault("row", f"the key {keys}", "only keys of the first rows")
-        if value:
-            lines[place] = line[:-1] + b","
+        lines[place] = line[:-1] + b"," if value else b"{"
         rows.append([_cell(value.get(name), name, line) for name in names])
     columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
