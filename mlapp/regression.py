@@ -225,8 +225,9 @@ class RegressionModel:
             )
 
     def _standardise(self, checked: Checked) -> Floats:
-        standardised: Floats = (self.schema.encode(checked) - self._mean) / self._scale
-        return standardised
+        standardised = (self.schema.encode(checked) - self._mean) / self._scale
+        # Row by row in memory, or products would round a row by the rows that come with it.
+        return np.ascontiguousarray(standardised)
 
 
 def open_regression(root: Path, name: str, version: int | None = None) -> RegressionModel:

@@ -18,7 +18,7 @@ from mlapp.tables import Chunk, Form
 
 Bytes: TypeAlias = bytes | memoryview
 
-GROUP_ROWS = 1 << 17  # rows of a row group of Parquet
+GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # of a row group of Parquet, at most
 
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 # A spreadsheet runs a cell that begins so, also in full width, unless it is a number.
@@ -61,7 +61,10 @@ def write_chunk(form: Form, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
 
 
 def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
-    """Make a Parquet file of an Arrow stream; its bytes do not depend on how that was cut."""
+    """Make a Parquet file of an Arrow stream.
+
+    How the stream was cut changes nothing, unless its rows are so long that `GROUP_BYTES` count.
+    """
     with pa.ipc.open_stream(source) as stream, pq.ParquetWriter(target, stream.schema) as writer:
         held: list[pa.RecordBatch] = []
         rows = 0
@@ -80,6 +83,9 @@ def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
                 rows = 0
             held.append(batch.slice(start))
             rows += batch.num_rows - start
+            if sum(each.nbytes for each in held) > GROUP_BYTES:
+                write_group()
+                rows = 0
         if rows:
             write_group()
 

@@ -2,11 +2,7 @@ import codecs
 import csv
 import gzip
 import io
-import json
-import struct
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -160,7 +156,7 @@ def test_a_row_that_is_longer_than_all_limits_is_told(monkeypatch: pytest.Monkey
     with open_table(io.BytesIO(text.encode()), Form("csv")) as table:
         chunks = table.chunks()
         assert next(chunks).batch.num_rows == 10
-        with pytest.raises(InvalidTable, match="never closed.*begins with '3,") as caught:
+        with pytest.raises(InvalidTable, match=r"never closed.*begins with '3,") as caught:
             next(chunks)
     assert "1,000 bytes" in str(caught.value)
 
