@@ -23,20 +23,50 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
-import pandas as pd
-import sklearn
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError
 from mlapp.schema import Checked, Floats, Number, Rows
 
+if TYPE_CHECKING:  # takes longer to import than a row takes to predict
+    import pandas as pd
+
 COLUMNS = ("prediction", "lower", "upper")
-MODEL, INTERVAL, REPORT = "model.joblib", "interval.npz", "report.json"
+# The scikit-learn pipeline is there for whoever wants it; what serves are the numbers in LINEAR.
+MODEL, LINEAR, INTERVAL, REPORT = "model.joblib", "linear.npz", "interval.npz", "report.json"
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The fit: mean, scale and coefficients of the k encoded columns, each (k,), and intercept."""
+
+    mean: Floats
+    scale: Floats
+    coefficients: Floats
+    intercept: float
+
+    @classmethod
+    def of(cls, pipeline: Any) -> "Linear":
+        """Take the numbers out of a scikit-learn pipeline that was fitted."""
+        scale, regress = pipeline["scale"], pipeline["regress"]
+        return cls(scale.mean_, scale.scale_, regress.coef_, float(regress.intercept_))
+
+    def dump(self) -> bytes:
+        """Return the fit as the bytes of an .npz file."""
+        file = io.BytesIO()
+        np.savez(file, **vars(self))
+        return file.getvalue()
+
+    @classmethod
+    def load(cls, content: bytes) -> "Linear":
+        """Read what `dump` returned."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ("mean", "scale", "coefficients")}
+            return cls(**arrays, intercept=file["intercept"].item())
 
 
 @dataclass(frozen=True)
@@ -83,26 +113,19 @@ class RegressionModel:
         """Load the model from an opened artifact.
 
         Raises:
-            ArtifactError: it is no regression, or was saved by another scikit-learn.
+            ArtifactError: it is no regression, or has nothing but a pipeline that was saved by
+                another scikit-learn.
         """
         manifest = artifact.manifest
-        command = str(manifest.training.get("command")) or None
         if manifest.input_schema is None or manifest.task != "regression":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
-        saved = manifest.libraries.get("scikit-learn", "an unknown version")
-        if saved.split(".")[:2] != sklearn.__version__.split(".")[:2]:
-            raise ArtifactError(
-                f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and"
-                f" {sklearn.__version__} is installed, which may read it wrongly",
-                f'pip install "scikit-learn=={saved}", or train anew: {command}',
-            )
         self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
         self._report = artifact.files[REPORT]
         self.interval = Interval.load(artifact.files[INTERVAL])
-        pipeline = joblib.load(io.BytesIO(artifact.files[MODEL]))
-        scaler, regression = pipeline["scale"], pipeline["regress"]
-        self._mean, self._scale = scaler.mean_, scaler.scale_
-        self._coefficients, self._intercept = regression.coef_, float(regression.intercept_)
+        content = artifact.files.get(LINEAR)
+        linear = Linear.load(content) if content else _unpickle(artifact)
+        self._mean, self._scale = linear.mean, linear.scale
+        self._coefficients, self._intercept = linear.coefficients, linear.intercept
 
     def check(self, rows: Rows | Checked) -> Checked:
         """Return checked rows; those that are checked already pass through.
@@ -112,12 +135,14 @@ class RegressionModel:
         """
         return rows if isinstance(rows, Checked) else self.schema.check(rows)
 
-    def predict(self, rows: Rows | Checked) -> pd.DataFrame:
+    def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
 
         Raises:
             InvalidInput: with every fault of every row.
         """
+        import pandas as pd
+
         checked = self.check(rows)
         return pd.DataFrame(self.predict_array(checked), checked.index, list(COLUMNS))
 
@@ -134,7 +159,7 @@ class RegressionModel:
         answer[2] += half
         return answer.T
 
-    def explain(self, rows: Rows | Checked) -> pd.DataFrame:
+    def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.
 
         The baseline is the mean output in training; an input's column is what its value adds.
@@ -142,6 +167,8 @@ class RegressionModel:
         Raises:
             InvalidInput: with every fault of every row.
         """
+        import pandas as pd
+
         checked = self.check(rows)
         return pd.DataFrame(self.explain_arrays(checked), index=checked.index)
 
@@ -155,7 +182,7 @@ class RegressionModel:
             columns[name] = np.vecdot(part, weight)
         return columns
 
-    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> pd.DataFrame:
+    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> "pd.DataFrame":
         """Move one input of a row across its training range, the others held.
 
         Args:
@@ -166,6 +193,8 @@ class RegressionModel:
         Returns:
             Columns: the input's name, prediction, lower, upper.
         """
+        import pandas as pd
+
         spec = self.schema[name]
         if isinstance(spec, Number):
             current = self.check([row]).values[name][0]
@@ -228,6 +257,26 @@ class RegressionModel:
         standardised = (self.schema.encode(checked) - self._mean) / self._scale
         # Row by row in memory, or products would round a row by the rows that come with it.
         return np.ascontiguousarray(standardised)
+
+
+def _unpickle(artifact: Artifact) -> Linear:
+    """Take the fit out of a pipeline; versions that were published without `LINEAR` have that only.
+
+    Raises:
+        ArtifactError: it was saved by another scikit-learn.
+    """
+    import joblib
+    import sklearn
+
+    saved = artifact.manifest.libraries.get("scikit-learn", "an unknown version")
+    if saved.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+        raise ArtifactError(
+            f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and"
+            f" {sklearn.__version__} is installed, which may read it wrongly",
+            f'pip install "scikit-learn=={saved}", or train anew:'
+            f" {artifact.manifest.training.get('command')}",
+        )
+    return Linear.of(joblib.load(io.BytesIO(artifact.files[MODEL])))
 
 
 def open_regression(root: Path, name: str, version: int | None = None) -> RegressionModel:

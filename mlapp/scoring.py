@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import LARGEST, Category, Checked, Floats, Notice, Number, describe
-from mlapp.sentiment import SentimentModel
 from mlapp.tables import Chunk, Form, Table
 from mlapp.writing import Bytes, write_chunk, write_head
+
+if TYPE_CHECKING:  # what classifies texts is imported with the first text classifier
+    from mlapp.sentiment import SentimentModel
 
 TEXT = "text"  # what a text classifier's one input is called
 TEXT_COLUMNS = ("text", "review")  # the columns that are taken for it
@@ -210,7 +212,7 @@ def score_table(
         return Part(data, scored.counts, scored.errors, share)
 
     def read() -> Iterator[tuple[Chunk, float | None]]:
-        rows = TEXT_ROWS if isinstance(model, SentimentModel) else None
+        rows = None if isinstance(model, RegressionModel) else TEXT_ROWS
         for number, chunk in enumerate(table.chunks(rows), 1):
             if number >= skip:
                 yield chunk, table.position() / table.size if table.size else None
@@ -357,7 +359,7 @@ def _parse_texts(column: pa.Array) -> Floats:
 
 
 def _score_texts(
-    model: SentimentModel, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+    model: "SentimentModel", plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
 ) -> tuple[list[pa.Array], dict[int, str]]:
     added = _added(model, plan.explain)[:-2]
     rows: list[dict[str, Any]] = []
@@ -383,7 +385,7 @@ def _score_texts(
     return columns, notices
 
 
-def _words(model: SentimentModel, text: str, label: str) -> str:
+def _words(model: "SentimentModel", text: str, label: str) -> str:
     """Return the strongest words with their weights, as JSON.
 
     A positive weight speaks for the second label of two, or of more labels for the one given.

@@ -23,7 +23,7 @@ def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert header.split()[:3] == ["NAME", "VERSION", "TASK"]
     assert houses.split()[:3] == ["houses", "1", "regression"]
     assert "cross-validated R² 0.868" in regression
-    assert regression.split()[-4:] == ["87", "kB", "yes", "yes"]
+    assert regression.split()[-4:] == ["88", "kB", "yes", "yes"]
 
 
 def test_models_tells_which_version_does_not_open_and_why(

@@ -1,5 +1,8 @@
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from sklearn.linear_model import LinearRegression
 
 from mlapp import artifacts
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.regression import RegressionModel, open_regression
+from mlapp.regression import LINEAR, RegressionModel, open_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -215,7 +218,31 @@ def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled
     monkeypatch.setattr(sklearn, "__version__", "99.1.0")
     monkeypatch.setattr(joblib, "load", unpickle)
     with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
-        open_regression(folder, "regression")
+        RegressionModel(_without_numbers(folder))
+
+
+def test_a_version_that_has_the_pipeline_only_answers_the_same(folder: Path) -> None:
+    older, model = RegressionModel(_without_numbers(folder)), open_regression(folder, "regression")
+    assert older.predict([CHAPTER_ROW]).equals(model.predict([CHAPTER_ROW]))
+    assert older.explain([CHAPTER_ROW]).equals(model.explain([CHAPTER_ROW]))
+
+
+def test_nothing_is_unpickled_and_scikit_learn_not_imported_to_serve(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mlapp.regression import open_regression\n"
+        "open_regression(Path(sys.argv[1]), 'regression')\n"
+        "print(sorted({'sklearn', 'joblib', 'scipy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "[]\n"
+
+
+def _without_numbers(folder: Path) -> artifacts.Artifact:
+    opened = artifacts.open(folder, "regression")
+    files = {name: content for name, content in opened.files.items() if name != LINEAR}
+    return replace(opened, files=files)
 
 
 def test_nothing_is_unpickled_when_a_digest_does_not_hold(

@@ -27,7 +27,16 @@ from sklearn.preprocessing import StandardScaler
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import InvalidData, MlappError
-from mlapp.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
+from mlapp.regression import (
+    COLUMNS,
+    INTERVAL,
+    LINEAR,
+    MODEL,
+    REPORT,
+    Interval,
+    Linear,
+    RegressionModel,
+)
 from mlapp.schema import Category, Floats, Number, Schema
 from mlapp.settings import read_settings
 from training.tables import Say, learn_schema, prepare, read_table
@@ -236,6 +245,7 @@ def train(
     }
     files = {
         MODEL: model_file.getvalue(),
+        LINEAR: Linear.of(fitted.pipeline).dump(),
         INTERVAL: fitted.interval.dump(),
         REPORT: json.dumps(report, allow_nan=False).encode(),
     }
