@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -207,7 +207,7 @@ def score_table(
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
         scored = score_batch(model, plan, chunk.batch, chunk.faults)
-        whole = Chunk(scored.batch, chunk.faults, chunk.lines)
+        whole = replace(chunk, batch=scored.batch)
         data = write_chunk(form, whole, plan.own, raw)
         return Part(data, scored.counts, scored.errors, share)
 

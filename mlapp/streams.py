@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from mlapp.errors import InvalidTable
 
-BLOCK = 1 << 20  # bytes that are read at once
+BLOCK = 1 << 18  # bytes that are read and parsed at once
 RATIO, FREE = 200, 1 << 26  # an archive unpacks to RATIO times its size, or to FREE bytes
 
 _MARKS = (

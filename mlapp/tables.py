@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal, TypeAlias
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -46,6 +47,7 @@ _SUFFIXES: dict[str, Format] = {
 }
 ALLOWED = ".csv, .tsv or .jsonl, also with .gz (and .zip to read), or .parquet"
 _HEAD = 1 << 20  # bytes in which the header must end
+_LINES: dict[str, Format] = {",": "csv", "\t": "tsv"}
 _LONE = "\x1f"  # the separator where a header has none, so that texts may hold commas
 
 
@@ -90,19 +92,21 @@ class Chunk:
     Attributes:
         batch: the rows; one that could not be read has the cells that it has, else nulls.
         faults: why a row could not be read, by its place in the batch.
-        lines: of JSON lines, each row as it is in the file, up to where a key can be added.
+        lines: each row as it is in the file, up to where more can be added, if that can be had.
+        line_format: what the lines are.
     """
 
     batch: pa.RecordBatch
     faults: dict[int, Fault] = field(default_factory=dict)
     lines: pa.Array | None = None
+    line_format: Format | None = None
 
     def slice(self, start: int, count: int) -> "Chunk":
         """Return `count` rows from `start` on, or as many as there are."""
         lines = None if self.lines is None else self.lines.slice(start, count)
         span = range(start, start + count)
         faults = {place - start: fault for place, fault in self.faults.items() if place in span}
-        return Chunk(self.batch.slice(start, count), faults, lines)
+        return Chunk(self.batch.slice(start, count), faults, lines, self.line_format)
 
 
 @dataclass
@@ -302,7 +306,21 @@ def _parse_csv(data: bytes, schema: pa.Schema, separator: str, header: int) -> C
 
     table = _parse(data, len(schema), separator, header, hold)
     columns = [column.combine_chunks() for column in table.columns]
-    return _merge(columns, schema, bad, header + 1, separator)
+    if bad:
+        return _merge(columns, schema, bad, header + 1, separator)
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    if header or b'"' in data or separator not in _LINES:
+        return Chunk(batch)
+    # Without quotes, blank lines and lone returns, a line is a row.
+    if data.count(b"\r") != data.count(b"\r\n"):
+        return Chunk(batch)
+    breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    if len(breaks) != batch.num_rows:
+        return Chunk(batch)
+    offsets = np.concatenate([[0], breaks + 1]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    lines = pa.Array.from_buffers(pa.string(), len(breaks), buffers)
+    return Chunk(batch, {}, pc.ascii_rtrim(lines, "\r\n"), _LINES[separator])
 
 
 def _parse(
@@ -326,8 +344,6 @@ def _merge(
     columns: list[pa.Array], schema: pa.Schema, bad: list[Any], number: int, separator: str
 ) -> Chunk:
     """Put bad rows among the good ones; the first of all has Arrow's row number `number`."""
-    if not bad:
-        return Chunk(pa.RecordBatch.from_arrays(columns, schema=schema))
     rows, faults = [], {}
     for row in bad:
         count = row.actual_columns
@@ -439,7 +455,7 @@ def _parse_lines(data: bytes, schema: pa.Schema) -> Chunk | None:
         rows.append([_cell(value.get(name), name, line) for name in names])
     columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    return Chunk(batch, faults, pa.array(lines, pa.string()))
+    return Chunk(batch, faults, pa.array(lines, pa.string()), "jsonl")
 
 
 def _cell(value: Any, name: str, line: bytes) -> str | None:

@@ -20,7 +20,7 @@ Bytes: TypeAlias = bytes | memoryview
 
 GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # of a row group of Parquet, at most
 
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+SEPARATORS = {"csv": ",", "tsv": "\t"}
 # A spreadsheet runs a cell that begins so, also in full width, unless it is a number.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _NUMBER = r"^[+-](([0-9][0-9.,]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?)?$"
@@ -41,7 +41,7 @@ def write_head(form: Form, schema: pa.Schema, raw: bool = False) -> Bytes:
     if form.format == "jsonl":
         return b""
     names = [pa.array([name], pa.string()) for name in schema.names]
-    return _pack(form, _csv(names, _SEPARATORS[form.format], raw))
+    return _pack(form, _join([*_cells(names, SEPARATORS[form.format], raw), "\n"]))
 
 
 def write_chunk(form: Form, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
@@ -49,15 +49,26 @@ def write_chunk(form: Form, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
 
     Args:
         form: how the table is written down.
-        chunk: the rows. JSON lines stay as they are, and are added to.
+        chunk: the rows. Lines of the same format stay as they are, and are added to.
         own: how many of the columns those lines hold already.
         raw: as for `write_head`.
     """
     if form.format == "parquet":
         return memoryview(chunk.batch.serialize())
+    parts: list[pa.Array | str] = []
+    columns = chunk.batch.columns
+    stays = chunk.line_format == form.format
+    if stays and form.format != "jsonl" and not raw:
+        stays = not any(len(_risky(column)) for column in columns[:own])
+    if stays:
+        parts, columns = [chunk.lines], columns[own:]
     if form.format == "jsonl":
-        return _pack(form, _json(chunk, own))
-    return _pack(form, _csv(chunk.batch.columns, _SEPARATORS[form.format], raw))
+        parts += _json_cells(columns, chunk.batch.schema.names[-len(columns) :], not parts)
+    else:
+        separator = SEPARATORS[form.format]
+        parts += [separator] if parts else []
+        parts += _cells(columns, separator, raw)
+    return _pack(form, _join([*parts, "}\n" if form.format == "jsonl" else "\n"]))
 
 
 def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
@@ -92,24 +103,44 @@ def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
 
 def guard(texts: pa.Array) -> pa.Array:
     """Put an apostrophe before the texts that a spreadsheet would run as a formula."""
-    data, offsets = _bytes(texts)
-    starts = offsets[:-1][offsets[1:] > offsets[:-1]]
-    if not _FIRST[data[starts]].any():
+    places = _risky(texts)
+    if not len(places):
         return texts
+    risky = np.zeros(len(texts), dtype=bool)
+    risky[places] = True
+    return pc.if_else(pa.array(risky), pc.binary_join_element_wise("'", texts, ""), texts)
+
+
+def _risky(texts: pa.Array) -> Any:
+    """Return the places of the texts that a spreadsheet would run as a formula."""
+    if not pa.types.is_string(texts.type):
+        return ()
+    data, offsets = _bytes(texts)
+    filled = np.flatnonzero(offsets[1:] > offsets[:-1])
+    places = filled[_FIRST[data[offsets[filled]]]]
+    if not len(places):
+        return ()
+    suspects = texts.take(pa.array(places))
+    try:  # a column of negative numbers, most often
+        if np.isfinite(suspects.cast(pa.float64()).to_numpy(zero_copy_only=False)).all():
+            return ()
+    except pa.ArrowInvalid:
+        pass
     runs = pc.and_not(
-        pc.match_substring_regex(texts, _FORMULA), pc.match_substring_regex(texts, _NUMBER)
+        pc.match_substring_regex(suspects, _FORMULA), pc.match_substring_regex(suspects, _NUMBER)
     )
-    return pc.if_else(runs, pc.binary_join_element_wise("'", texts, ""), texts)
+    return places[runs.to_numpy(zero_copy_only=False)]
 
 
-def _csv(columns: list[pa.Array], separator: str, raw: bool) -> memoryview:
+def _cells(columns: list[pa.Array], separator: str, raw: bool) -> list[pa.Array | str]:
+    """Return the cells of CSV with the separators between them."""
     parts: list[pa.Array | str] = []
     for column in columns:
         texts = as_text(column)
         if not raw and _is_text(column.type):
             texts = guard(texts)
         parts += [separator, _quote(texts, separator)]
-    return _join([*parts[1:], "\n"])
+    return parts[1:]
 
 
 def _quote(texts: pa.Array, separator: str) -> pa.Array:
@@ -122,15 +153,13 @@ def _quote(texts: pa.Array, separator: str) -> pa.Array:
     return pc.if_else(needed, quoted, texts)
 
 
-def _json(chunk: Chunk, own: int) -> memoryview:
-    parts: list[pa.Array | str] = ["{"]
-    start = 0
-    if chunk.lines is not None:
-        parts, start = [chunk.lines], own
-    for place in range(start, chunk.batch.num_columns):
-        name = orjson.dumps(chunk.batch.schema.names[place]).decode()
-        parts += [f"{',' if place > start else ''}{name}:", _json_values(chunk.batch.column(place))]
-    return _join([*parts, "}\n"])
+def _json_cells(columns: list[pa.Array], names: list[str], first: bool) -> list[pa.Array | str]:
+    """Return the keys and values of JSON objects, with the opening brace of the `first` ones."""
+    parts: list[pa.Array | str] = ["{"] if first else []
+    for place, (name, column) in enumerate(zip(names, columns, strict=True)):
+        key = orjson.dumps(name).decode()
+        parts += [f"{',' if place else ''}{key}:", _json_values(column)]
+    return parts
 
 
 def _json_values(column: pa.Array) -> pa.Array:
@@ -142,9 +171,8 @@ def _json_values(column: pa.Array) -> pa.Array:
             return pc.fill_null(pc.binary_join_element_wise('"', column, '"', ""), "null")
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         return pc.fill_null(column.cast(pa.string()), "null")
-    elif kind in (pa.float32(), pa.float64()):
-        finite = pc.if_else(pc.is_finite(column), column, pa.scalar(None, kind))
-        return pc.fill_null(finite.cast(pa.string()), "null")
+    elif pa.types.is_float64(kind):
+        return pc.fill_null(pc.if_else(pc.is_finite(column), _numbers(column), "null"), "null")
     return pa.array(map(_dumps, column.to_pylist()), pa.string())
 
 
@@ -152,6 +180,8 @@ def as_text(column: pa.Array) -> pa.Array:
     """Return a column as text; a value that has no text of its own becomes JSON."""
     if pa.types.is_string(column.type):
         return column
+    if pa.types.is_float64(column.type):
+        return _numbers(column)
     try:
         if not pa.types.is_nested(column.type):
             return column.cast(pa.string())
@@ -159,6 +189,24 @@ def as_text(column: pa.Array) -> pa.Array:
         pass  # bytes that are no text, or a kind without one
     values = (None if value is None else _dumps(value) for value in column.to_pylist())
     return pa.array(values, pa.string())
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """Return numbers as the shortest texts that read back exactly; orjson is quickest at it."""
+    if column.null_count:
+        return pc.if_else(pc.is_valid(column), _numbers(pc.fill_null(column, 0.0)), None)
+    values = column.to_numpy()
+    finite = np.isfinite(values)
+    if not finite.all():
+        plain = _numbers(pa.array(np.where(finite, values, 0.0)))
+        return pc.if_else(pa.array(finite), plain, column.cast(pa.string()))
+    if not len(values):
+        return pa.array([], pa.string())
+    listed = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    commas = np.flatnonzero(np.frombuffer(listed, np.uint8) == ord(","))
+    offsets = np.concatenate([[1], commas + 1, [len(listed)]]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(listed)]
+    return pc.ascii_rtrim(pa.Array.from_buffers(pa.string(), len(values), buffers), ",]")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -177,7 +225,14 @@ def _plain(value: Any) -> str:
 
 def _join(parts: list[pa.Array | str]) -> memoryview:
     """Return texts joined row by row, all rows in one piece; nulls are empty."""
-    joined = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
+    fewer: list[pa.Array | str] = []
+    one = next(part for part in parts if not isinstance(part, str))
+    for part in parts:
+        if isinstance(part, str) and fewer and isinstance(fewer[-1], str):
+            fewer[-1] += part
+        elif isinstance(part, str) or part is one or part.null_count < len(part):
+            fewer.append(part)
+    joined = pc.binary_join_element_wise(*fewer, "", null_handling="replace", null_replacement="")
     return memoryview(_bytes(joined)[0])
 
 

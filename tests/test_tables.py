@@ -3,6 +3,7 @@ import csv
 import gzip
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from mlapp import streams, tables
 from mlapp.errors import InvalidTable
-from mlapp.tables import Form, find_row_end, form_of, open_table
+from mlapp.tables import Chunk, Form, find_row_end, form_of, open_table
+from mlapp.writing import write_chunk
 
 
 def read(source: Path | BinaryIO, form: Form | None = None) -> tuple[list[Any], dict[int, str]]:
@@ -177,6 +179,33 @@ def test_where_blocks_are_cut_changes_nothing(text: str, block: int) -> None:
         patch.setattr(tables, "BLOCK", block)
         assert read_csv(data) == whole
         assert read(io.BufferedReader(Pipe(data)), Form("csv")) == whole
+
+
+@settings(deadline=None)
+@given(text=PIECES.map(lambda text: text.replace('"', "\r")), block=st.integers(5, 40))
+@example(text="1,2\r3,4\n\n5,6\n", block=40)
+@example(text="=1,2\n3,-4\n", block=40)
+def test_rows_are_written_the_same_with_or_without_their_lines(text: str, block: int) -> None:
+    data = b"x,y\n1,2\n" + text.encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BLOCK", block)
+        with open_table(io.BytesIO(data), Form("csv")) as table:
+            for chunk in table.chunks():
+                more = pa.array([None, "=p"] * chunk.batch.num_rows).slice(1, chunk.batch.num_rows)
+                batch = chunk.batch.append_column("z", more)
+                chunk, without = replace(chunk, batch=batch), Chunk(batch, chunk.faults)
+                for raw in (False, True):
+                    written = write_chunk(Form("csv"), chunk, 2, raw)
+                    assert written == write_chunk(Form("csv"), without, 2, raw)
+
+
+def test_plain_rows_have_their_lines() -> None:
+    data = b"x,y\n1,2\n" + b"3,4\r\n" * (1 << 17)
+    with open_table(io.BytesIO(data), Form("csv")) as table:
+        chunks = list(table.chunks())
+    assert [chunk.line_format for chunk in chunks] == [None, "csv", "csv"]
+    assert chunks[1].lines is not None
+    assert set(chunks[1].lines.to_pylist()) == {"3,4"}
 
 
 @given(

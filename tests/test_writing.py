@@ -128,9 +128,14 @@ def test_json_lines_read_back_every_text(texts: list[str | None]) -> None:
 
 
 def test_lines_of_json_are_added_to() -> None:
-    chunk = Chunk(batch(a=["1", None], p=[0.5, None]), {}, pa.array(['{ "a" : 1.0,', "{"]))
+    chunk = Chunk(batch(a=["1", None], p=[0.5, None]), {}, pa.array(['{ "a" : 1.0,', "{"]), "jsonl")
     written = bytes(write_chunk(JSONL, chunk, own=1))
     assert written == b'{ "a" : 1.0,"p":0.5}\n{"p":null}\n'
+
+
+def test_rows_of_nothing_are_rows() -> None:
+    rows = pa.RecordBatch.from_arrays([pa.nulls(2, pa.string()), pa.nulls(2)], names=["a", "b"])
+    assert write(CSV, rows) == "a,b\n,\n,\n"
 
 
 def test_gzipped_chunks_make_one_file_without_a_time() -> None:
