@@ -23,7 +23,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from mlapp.errors import Fault, InvalidTable
 from mlapp.schema import describe
@@ -191,6 +190,8 @@ Opened: TypeAlias = tuple[pa.Schema, Generator[Chunk], Callable[[], int]]
 def _open_parquet(name: str, stream: BinaryIO, _form: Form) -> Opened:
     if not stream.seekable():
         raise InvalidTable(f"{name} is a stream, and Parquet can be read from files only")
+    import pyarrow.parquet as pq  # 6 MB that tables of text do without
+
     with told(name):
         file = pq.ParquetFile(stream, buffer_size=BLOCK, pre_buffer=False)
     plain = [(each.name, _plain(each.type)) for each in file.schema_arrow]
@@ -305,14 +306,15 @@ def _parse_csv(data: bytes, schema: pa.Schema, separator: str, header: int) -> C
         return "skip"
 
     table = _parse(data, len(schema), separator, header, hold)
-    columns = [column.combine_chunks() for column in table.columns]
+    batches = table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+    columns = batches[0].columns  # one, as all was one block
     if bad:
         return _merge(columns, schema, bad, header + 1, separator)
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
     if header or b'"' in data or separator not in _LINES:
         return Chunk(batch)
     # Without quotes, blank lines and lone returns, a line is a row.
-    if data.count(b"\r") != data.count(b"\r\n"):
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
         return Chunk(batch)
     breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
     if len(breaks) != batch.num_rows:

@@ -12,7 +12,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mlapp.tables import Chunk, Form
 
@@ -76,6 +75,8 @@ def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
 
     How the stream was cut changes nothing, unless its rows are so long that `GROUP_BYTES` count.
     """
+    import pyarrow.parquet as pq
+
     with pa.ipc.open_stream(source) as stream, pq.ParquetWriter(target, stream.schema) as writer:
         held: list[pa.RecordBatch] = []
         rows = 0
