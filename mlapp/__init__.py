@@ -11,12 +11,17 @@
     sentiment   SentimentModel: predict, explain
     models      any published model, by its task
     repository  models opened once per process and version, and kept up to date
+    streams     the bytes of a text file: unpacked, decoded, bounded
+    tables      CSV, JSON lines and Parquet as chunks of rows
+    writing     chunks of rows as CSV, JSON lines and Parquet
+    scoring     a table through a model; `score_batch` is what every engine calls
+    files       a file scored into a file: whole or not there, and resumable
     loaders     what the pages call to get a model
     ui          what the pages share; with the pages, all that knows Streamlit
     charts      the pages' charts
     markup      a text with its decisive words marked
     service     the web service: forms, REST, metrics
-    cli         the `mlapp` command
+    cli         the `mlapp` command; `mlapp score` is in score_command
 
 Serving never imports `training`, and never TensorFlow.
 """

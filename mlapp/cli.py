@@ -1,6 +1,6 @@
 """The `mlapp` command: list, verify, pin, use and serve published models.
 
-Exit status: 0 done, 1 something failed, 2 the command line is wrong.
+Exit status: 0 done, 1 something failed, 2 the command line is wrong; `mlapp score` has its own.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from mlapp import artifacts, models
+from mlapp import artifacts, models, score_command
 from mlapp.errors import Fault, InvalidInput, MlappError, ModelNotFound
 from mlapp.regression import RegressionModel
 from mlapp.settings import read_settings
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
+    score_command.add_parser(commands)
     serve = commands.add_parser("serve", help="serve the dashboard and the web service")
     serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     serve.add_argument("--port", type=int, default=8501, help="(default: %(default)s)")
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify_models(options.name)
         if options.command == "serve":
             return serve_models(options)
+        if options.command == "score":
+            return score_command.score_file(options)
         if options.command == "predict":
             return predict_one(options.model, rest)
         root = read_settings().artifacts

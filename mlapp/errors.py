@@ -48,6 +48,16 @@ class InvalidData(MlappError):
     status = 422
 
 
+class InvalidTable(MlappError):
+    """A table that cannot be read, or not be scored as asked."""
+
+    status = 422
+
+
+class OutputError(MlappError):
+    """A file that cannot be written."""
+
+
 class InvalidSettings(MlappError):
     """An environment variable that cannot be used."""
 

@@ -22,21 +22,51 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
-import pandas as pd
-import sklearn
+from joblib.numpy_pickle import NumpyUnpickler
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError
 from mlapp.schema import Checked, Floats, Number, Rows
 
+if TYPE_CHECKING:  # takes longer to import than a row takes to predict
+    import pandas as pd
+
 COLUMNS = ("prediction", "lower", "upper")
 MODEL, INTERVAL, REPORT = "model.joblib", "interval.npz", "report.json"
+# All that the pickle of the pipeline may name besides scikit-learn's own classes.
+_NUMPY = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy._core.multiarray", "scalar"),
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"),
+}
+
+
+class _Record:
+    """Stands for any class of scikit-learn, and holds its attributes."""
+
+
+class _Reader(NumpyUnpickler):  # type: ignore[misc]
+    """Reads a fitted pipeline as plain records: serving needs its numbers, not scikit-learn."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the class of that name.
+
+        Raises:
+            UnpicklingError: a linear regression has no such part.
+        """
+        if module.split(".")[0] == "sklearn":
+            return _Record
+        if (module, name) not in _NUMPY:
+            raise UnpicklingError(f"{module}.{name} is no part of a linear regression")
+        return super().find_class(module, name)
 
 
 @dataclass(frozen=True)
@@ -50,7 +80,9 @@ class Interval:
 
     def leverage(self, standardised: Floats) -> Floats:
         """Return h(z) for each of n standardised rows (n, k)."""
-        spread: Floats = np.einsum("ij,ij->i", standardised @ self.inverse, standardised)
+        # One small product a row: a large one would round a row by the rows that it comes with.
+        weighted = (standardised[:, None, :] @ self.inverse)[:, 0, :]
+        spread: Floats = np.vecdot(weighted, standardised)
         return 1 / self.rows + spread
 
     def half_width(self, standardised: Floats) -> Floats:
@@ -88,19 +120,27 @@ class RegressionModel:
         if manifest.input_schema is None or manifest.task != "regression":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
         saved = manifest.libraries.get("scikit-learn", "an unknown version")
-        if saved.split(".")[:2] != sklearn.__version__.split(".")[:2]:
+        installed = library_version("scikit-learn")
+        if saved.split(".")[:2] != installed.split(".")[:2]:
             raise ArtifactError(
-                f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and"
-                f" {sklearn.__version__} is installed, which may read it wrongly",
+                f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and {installed} is"
+                " installed, which may read it wrongly",
                 f'pip install "scikit-learn=={saved}", or train anew: {command}',
             )
         self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
         self._report = artifact.files[REPORT]
         self.interval = Interval.load(artifact.files[INTERVAL])
-        pipeline = joblib.load(io.BytesIO(artifact.files[MODEL]))
-        scaler, regression = pipeline["scale"], pipeline["regress"]
-        self._mean, self._scale = scaler.mean_, scaler.scale_
-        self._coefficients, self._intercept = regression.coef_, float(regression.intercept_)
+        try:
+            pipeline = _Reader(MODEL, io.BytesIO(artifact.files[MODEL]), True).load()
+            steps = {name: vars(step) for name, step in pipeline.steps}
+            scale, regress = steps["scale"], steps["regress"]
+            self._mean, self._scale = scale["mean_"], scale["scale_"]
+            self._coefficients = regress["coef_"]
+            self._intercept = float(regress["intercept_"])
+        except (UnpicklingError, AttributeError, KeyError) as error:
+            raise ArtifactError(
+                f"{artifact.path / MODEL} holds no pipeline of ours: {error}", command
+            ) from error
 
     def check(self, rows: Rows | Checked) -> Checked:
         """Return checked rows; those that are checked already pass through.
@@ -110,26 +150,31 @@ class RegressionModel:
         """
         return rows if isinstance(rows, Checked) else self.schema.check(rows)
 
-    def predict(self, rows: Rows | Checked) -> pd.DataFrame:
+    def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
 
         Raises:
             InvalidInput: with every fault of every row.
         """
+        import pandas as pd
+
         checked = self.check(rows)
         return pd.DataFrame(self.predict_array(checked), checked.index, list(COLUMNS))
 
     def predict_array(self, checked: Checked) -> Floats:
-        """Predict checked rows as (n, 3): prediction, lower, upper."""
+        """Predict checked rows as (n, 3): prediction, lower, upper.
+
+        A row's answer is the same to the last bit whatever rows come with it.
+        """
         standardised = self._standardise(checked)
         answer = np.empty((3, len(standardised)))
-        answer[:] = self._intercept + standardised @ self._coefficients
+        answer[:] = self._intercept + np.vecdot(standardised, self._coefficients)
         half = self.interval.half_width(standardised)
         answer[1] -= half
         answer[2] += half
         return answer.T
 
-    def explain(self, rows: Rows | Checked) -> pd.DataFrame:
+    def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.
 
         The baseline is the mean output in training; an input's column is what its value adds.
@@ -137,13 +182,22 @@ class RegressionModel:
         Raises:
             InvalidInput: with every fault of every row.
         """
-        checked = self.check(rows)
-        added = self._standardise(checked) * self._coefficients
-        columns = {"baseline": np.full(len(added), self._intercept)}
-        columns |= {name: part.sum(axis=1) for name, part in self.schema.split(added)}
-        return pd.DataFrame(columns, index=checked.index)
+        import pandas as pd
 
-    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> pd.DataFrame:
+        checked = self.check(rows)
+        return pd.DataFrame(self.explain_arrays(checked), index=checked.index)
+
+    def explain_arrays(self, checked: Checked) -> dict[str, Floats]:
+        """Explain checked rows: the columns of `explain`, each (n,)."""
+        standardised = self._standardise(checked)
+        columns = {"baseline": np.full(len(standardised), self._intercept)}
+        parts = self.schema.split(standardised)
+        weights = self.schema.split(self._coefficients[None])
+        for (name, part), (_, [weight]) in zip(parts, weights, strict=True):
+            columns[name] = np.vecdot(part, weight)
+        return columns
+
+    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> "pd.DataFrame":
         """Move one input of a row across its training range, the others held.
 
         Args:
@@ -154,6 +208,8 @@ class RegressionModel:
         Returns:
             Columns: the input's name, prediction, lower, upper.
         """
+        import pandas as pd
+
         spec = self.schema[name]
         if isinstance(spec, Number):
             current = self.check([row]).values[name][0]
@@ -213,8 +269,9 @@ class RegressionModel:
             )
 
     def _standardise(self, checked: Checked) -> Floats:
-        standardised: Floats = (self.schema.encode(checked) - self._mean) / self._scale
-        return standardised
+        standardised = (self.schema.encode(checked) - self._mean) / self._scale
+        # Row by row in memory, or products would round a row by the rows that come with it.
+        return np.ascontiguousarray(standardised)
 
 
 def open_regression(root: Path, name: str, version: int | None = None) -> RegressionModel:

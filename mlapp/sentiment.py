@@ -243,9 +243,12 @@ class SentimentModel:
         return read
 
     def scores(self, read: list[Tokens]) -> Floats:
-        """Return the calibrated scores (n, labels) of n texts that were read."""
-        pooled = list(_spread(self._pool, read))
-        return self.head.scores(np.array(pooled).reshape(len(read), len(self.head.kernel)))
+        """Return the calibrated scores (n, labels) of n texts that were read.
+
+        A text's scores are the same to the last bit whatever texts come with it.
+        """
+        scores = list(_spread(lambda tokens: self.head.scores(self._pool(tokens)), read))
+        return np.array(scores).reshape(len(read), len(self.labels))
 
     @cached_property
     def report(self) -> dict[str, Any]:

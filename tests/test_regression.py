@@ -1,5 +1,10 @@
+import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +12,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
-from mlapp import artifacts
+from mlapp import artifacts, regression
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.regression import RegressionModel, open_regression
 
@@ -212,10 +216,35 @@ def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled
     def unpickle(*_: Any) -> None:
         pytest.fail("the model was unpickled")
 
-    monkeypatch.setattr(sklearn, "__version__", "99.1.0")
-    monkeypatch.setattr(joblib, "load", unpickle)
+    monkeypatch.setattr(regression, "library_version", lambda library: "99.1.0")
+    monkeypatch.setattr(regression, "_Reader", unpickle)
     with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
         open_regression(folder, "regression")
+
+
+def test_serving_imports_neither_scikit_learn_nor_pandas(folder: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mlapp.regression import open_regression\n"
+        "model = open_regression(Path(sys.argv[1]), 'regression')\n"
+        f"print(model.predict_array(model.check([{CHAPTER_ROW}]))[0, 0])\n"
+        "print(sorted({'sklearn', 'scipy', 'pandas'} & set(sys.modules)))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True
+    )
+    predicted, imported = ran.stdout.splitlines()
+    assert float(predicted) == pytest.approx(0.4011, abs=1e-4)
+    assert imported == "[]"
+
+
+@pytest.mark.parametrize("other", [os.system, {"steps": []}], ids=["a command", "no pipeline"])
+def test_a_pickle_of_anything_else_is_refused_and_not_run(folder: Path, other: Any) -> None:
+    opened = artifacts.open(folder, "regression")
+    file = io.BytesIO()
+    joblib.dump(other, file)
+    changed = replace(opened, files={**opened.files, "model.joblib": file.getvalue()})
+    with pytest.raises(ArtifactError, match="holds no pipeline of ours"):
+        RegressionModel(changed)
 
 
 def test_nothing_is_unpickled_when_a_digest_does_not_hold(

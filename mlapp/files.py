@@ -1,0 +1,358 @@
+"""A file scored into a file, whole or not at all.
+
+    .OUT.part     the output as far as it is done, renamed to OUT at the end
+    .OUT.journal  how far that is, for a run that goes on after one was cut off
+
+The journal says what the run is made of (input, model, options), and of the last whole chunk that
+lies safely on the disk its number, the bytes up to it, and the counts. A run that goes on cuts the
+part there, and its output has the same bytes as that of an undisturbed one.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from mlapp.errors import InvalidTable, OutputError
+from mlapp.models import Model
+from mlapp.scoring import Counts, Options, Part, make_plan, score_table
+from mlapp.tables import Form, form_of, open_table
+from mlapp.writing import Bytes, finish_parquet
+
+# Is told how many rows are done, and the share of the input's bytes, None where it has no end.
+Progress: TypeAlias = Callable[[int, float | None], None]
+
+SHOWN = 100  # refused rows that a summary lists
+SAVE_EVERY = 0.5  # seconds between two notes in the journal
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a table.
+
+    Attributes:
+        counts: its rows: all, scored, scored with a notice, refused.
+        refused: the first refused rows, each with its number, from 1, and what is wrong.
+        seconds: how long this run took.
+        earlier: how many rows an earlier run had done.
+        complete: whether all rows are done; else the run was stopped.
+    """
+
+    counts: Counts
+    refused: tuple[tuple[int, str], ...]
+    seconds: float
+    earlier: int = 0
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class _Done:
+    """How far a run is: the head and the chunks, their bytes, the counts, the refused rows."""
+
+    parts: int = 0
+    size: int = 0
+    counts: Counts = field(default_factory=Counts)
+    refused: tuple[tuple[int, str], ...] = ()
+
+    def add(self, part: Part) -> "_Done":
+        room = SHOWN - len(self.refused)
+        rows = sorted(part.errors.items())[:room] if room else []
+        refused = tuple((self.counts.rows + place + 1, error) for place, error in rows)
+        parts, size = self.parts + 1, self.size + len(part.data)
+        return _Done(parts, size, self.counts + part.counts, self.refused + refused)
+
+
+def score(
+    model: Model,
+    source: Path | BinaryIO,
+    target: Path | BinaryIO,
+    options: Options = Options(),  # noqa: B008  # frozen
+    *,
+    source_form: Form | None = None,
+    target_form: Form | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Summary:
+    """Score a table into a file or a stream, row by row in order.
+
+    Args:
+        model: any published model.
+        source: a file, or an open stream of bytes, which stays open.
+        target: a file, or an open stream of bytes, which stays open.
+        options: see `Options`.
+        source_form: how the source is written down; by default what its name says.
+        target_form: how the target is to be; by default what its name says, and a stream CSV.
+        workers: threads, by default one for each core.
+        strict: whether the first refused row ends the run; a file is then not written.
+        resume: whether to go on where a run into the same file was cut off, if one was.
+        progress: is told after each chunk how far the run is.
+        stop: is asked after each chunk whether to stop; what is done can then be resumed.
+
+    Raises:
+        InvalidTable: the input cannot be read, or `strict` met a refused row; nothing is written.
+        InvalidInput: it has no column for an input.
+        OutputError: the output cannot be written, or not be resumed.
+        KeyboardInterrupt: as it came; what is done can be resumed.
+    """
+    began = time.monotonic()
+    if isinstance(target, Path):
+        target_form = target_form or form_of(str(target), write=True)
+        _refuse_same(source, target)
+    form = target_form or Form("csv")
+    with open_table(source, source_form) as table:
+        plan = make_plan(model, table.schema, options)
+        if isinstance(target, Path) and not (target.exists() and not target.is_file()):
+            origin = _origin(source, model, options, table.form, form)
+            output: _File | _Stream = _File(target, form, origin, resume)
+        elif resume:
+            raise OutputError("a stream cannot be resumed, only a file")
+        else:
+            output = _Stream(target, form)
+        with output:
+            earlier, complete = output.done.counts.rows, True
+            parts = score_table(
+                model, table, plan, form, options.raw, workers, skip=output.done.parts
+            )
+            with closing(parts):
+                for part in parts:
+                    if strict and part.errors:
+                        row = min(part.errors)
+                        number = output.done.counts.rows + row + 1
+                        raise InvalidTable(f"row {number:,}, {part.errors[row]}")
+                    output.write(part)
+                    if progress:
+                        progress(output.done.counts.rows, part.share)
+                    if stop and stop():
+                        complete = False
+                        break
+            if complete:
+                output.finish()
+            done = output.done
+    seconds = time.monotonic() - began
+    return Summary(done.counts, done.refused, seconds, earlier, complete)
+
+
+def is_unfinished(target: Path) -> bool:
+    """Tell whether a run into a file was cut off, and can be resumed."""
+    return _beside(target, "journal").exists()
+
+
+class _File:
+    """The output as a file; leaving it keeps what is done, unless the input is at fault."""
+
+    def __init__(self, target: Path, form: Form, origin: dict[str, Any], resume: bool) -> None:
+        self._target = Path(os.path.realpath(target))
+        self._part, self._journal = _beside(target, "part"), _beside(target, "journal")
+        self._form, self._origin, self._saved_at = form, origin, 0.0
+        self._saving: Future[None] | None = None
+        self._finished = False
+        with self._told():
+            self._descriptor = self._lock()
+            try:
+                self.done = self._resume() if resume else _Done()
+                if not resume:
+                    self._journal.unlink(missing_ok=True)
+                os.ftruncate(self._descriptor, self.done.size)
+                os.lseek(self._descriptor, 0, os.SEEK_END)
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+        self._saver = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._saver.shutdown()
+            if kind and issubclass(kind, InvalidTable):
+                self._part.unlink()
+                self._journal.unlink(missing_ok=True)
+            elif not self._finished:
+                with suppress(OSError):
+                    self._save(self.done)
+        finally:
+            os.close(self._descriptor)
+
+    def write(self, part: Part) -> None:
+        """Add a part; now and then a thread notes in the journal what is safe on the disk."""
+        with self._told():
+            _write(self._descriptor, part.data)
+            self.done = self.done.add(part)
+            if self._saving is None or self._saving.done():
+                if self._saving:
+                    self._saving.result()
+                if time.monotonic() > self._saved_at + SAVE_EVERY:
+                    self._saved_at = time.monotonic()
+                    self._saving = self._saver.submit(self._save, self.done)
+
+    def finish(self) -> None:
+        """Put the whole output in its place."""
+        with self._told():
+            self._saver.shutdown()
+            os.fsync(self._descriptor)
+            if self._form.format == "parquet":
+                self._save(self.done)
+                self._convert()
+                self._part.unlink()
+            else:
+                self._part.replace(self._target)
+            self._finished = True
+            self._journal.unlink(missing_ok=True)
+            folder = os.open(self._target.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+
+    def _convert(self) -> None:
+        whole = _beside(self._target, "whole")
+        try:
+            with self._part.open("rb") as spool, whole.open("wb") as file:
+                finish_parquet(spool, file)
+                file.flush()
+                os.fsync(file.fileno())
+            whole.replace(self._target)
+        finally:
+            whole.unlink(missing_ok=True)
+
+    def _lock(self) -> int:
+        """Open the part for this run alone."""
+        while True:
+            descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._part.exists() and self._part.samefile(f"/dev/fd/{descriptor}"):
+                    return descriptor
+            except BlockingIOError:
+                os.close(descriptor)
+                raise OutputError(f"another run is writing {self._target}") from None
+            os.close(descriptor)  # it was renamed in between, when another run came to its end
+
+    def _resume(self) -> _Done:
+        try:
+            noted = json.loads(self._journal.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return _Done()
+        for what, then in noted["origin"].items():
+            now = json.loads(json.dumps(self._origin[what]))
+            if then != now:
+                raise OutputError(
+                    f"{self._target} cannot be resumed: the {what} was {then}, and is {now}; start"
+                    " anew without --resume"
+                )
+        done = noted["done"]
+        if os.fstat(self._descriptor).st_size < done["size"]:
+            raise OutputError(f"{self._part} is damaged; start anew without --resume")
+        refused = tuple((row, error) for row, error in done["refused"])
+        return _Done(done["parts"], done["size"], Counts(*done["counts"]), refused)
+
+    def _save(self, done: _Done) -> None:
+        os.fdatasync(self._descriptor)
+        written = self._journal.with_name(f"{self._journal.name}.new")
+        written.write_text(json.dumps({"origin": self._origin, "done": asdict(done)}))
+        written.replace(self._journal)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            message = f"{self._target} cannot be written: {error.strerror}"
+            if error.errno in _FULL:
+                message += "; what is done is kept: make room, then go on with --resume"
+            raise OutputError(message) from error
+
+
+class _Stream:
+    """The output as a stream, which nothing can be taken back from."""
+
+    def __init__(self, target: Path | BinaryIO, form: Form) -> None:
+        self._stack, self.done = ExitStack(), _Done()
+        self._name = str(target) if isinstance(target, Path) else "the output"
+        with self._told():
+            if isinstance(target, Path):
+                target = self._stack.enter_context(target.open("wb"))
+            self._target = target
+            self._spool: BinaryIO | None = None
+            if form.format == "parquet":
+                spool = TemporaryFile()  # noqa: SIM115  # the stack closes it
+                self._spool = cast(BinaryIO, self._stack.enter_context(spool))
+
+    def __enter__(self) -> "_Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._stack.close()
+
+    def write(self, part: Part) -> None:
+        """Write a part."""
+        with self._told():
+            (self._spool or self._target).write(part.data)
+        self.done = self.done.add(part)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        with self._told():
+            if self._spool:
+                self._spool.seek(0)
+                with TemporaryFile() as whole:
+                    finish_parquet(self._spool, cast(BinaryIO, whole))
+                    whole.seek(0)
+                    shutil.copyfileobj(whole, self._target)
+            self._target.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{self._name} cannot be written: {error.strerror}") from error
+
+
+def _beside(target: Path, kind: str) -> Path:
+    target = Path(os.path.realpath(target))
+    return target.with_name(f".{target.name}.{kind}")
+
+
+def _write(descriptor: int, data: Bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _refuse_same(source: Path | BinaryIO, target: Path) -> None:
+    both = isinstance(source, Path) and source.exists() and target.exists()
+    if both and target.samefile(cast(Path, source)):
+        raise OutputError(f"{target} is the input; the output must be another file")
+
+
+def _origin(
+    source: Path | BinaryIO, model: Model, options: Options, source_form: Form, form: Form
+) -> dict[str, Any]:
+    """Return what a run must have in common with the one that it goes on with."""
+    made: Any = None
+    if isinstance(source, Path):
+        found = source.stat()
+        made = [str(source.resolve()), found.st_size, found.st_mtime_ns]
+    manifest = model.manifest
+    return {
+        "input": made,
+        "model": [manifest.name, manifest.version, str(manifest.created)],
+        "options": asdict(options),
+        "forms": [asdict(source_form), asdict(form)],
+    }

@@ -1,0 +1,200 @@
+"""`mlapp score`: a whole file of rows or texts through a model.
+
+Exit status: 0 all rows scored, 3 some refused (the others are scored), 1 nothing done, 2 the
+command line is wrong, 130 interrupted.
+"""
+
+import argparse
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO, get_args
+
+import pyarrow as pa
+
+from mlapp import files, models
+from mlapp.errors import InvalidTable
+from mlapp.files import Summary
+from mlapp.scoring import Options
+from mlapp.settings import read_settings
+from mlapp.tables import Form, Format, form_of
+
+REFUSED, INTERRUPTED = 3, 130
+LISTED = 10  # refused rows that are told
+DESCRIPTION = """\
+Score every row of a file, in order. FILE and OUT are CSV or TSV (also .gz, and .zip to read), JSON
+lines or Parquet, or - for standard input and output. All columns travel through, followed by the
+prediction's; a row that the model refuses says why in its column `error`. OUT appears when it is
+whole. """
+STATUSES = """\
+exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 the
+command line is wrong; 130 interrupted, and --resume goes on"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "score",
+        help="score a whole file of rows or texts",
+        description=DESCRIPTION,
+        epilog=STATUSES,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the table; - is standard input")
+    add("-o", "--output", metavar="OUT", required=True, help="- is standard output")
+    add("--model", metavar="NAME", help="(default: sentiment with --text-column, else regression)")
+    add(
+        "--text-column", metavar="C", help="the column of texts (default: text, review or the only)"
+    )
+    add(
+        "--columns",
+        metavar="THEIRS=OURS,...",
+        default="",
+        help="columns that are called otherwise than the model's inputs",
+    )
+    add("--explain", action="store_true", help="add what each input, or the words, add")
+    add("--strict", action="store_true", help="stop at the first refused row; write nothing")
+    add("--resume", action="store_true", help="go on where a run into OUT was cut off")
+    add("--workers", type=int, metavar="N", help="threads (default: one for each core)")
+    add("--prefix", default="", help="what the names of the prediction's columns begin with")
+    add(
+        "--raw",
+        action="store_true",
+        help="write texts to CSV as they are, though a spreadsheet may run them as formulas",
+    )
+    add("--encoding", help="of FILE (default: UTF-8, or what its byte-order mark says)")
+    formats = get_args(Format)
+    add("--from", dest="source_format", choices=formats, help="what FILE is (default: by suffix)")
+    add("--to", dest="target_format", choices=formats, help="what OUT is (default: by suffix)")
+
+
+def score_file(options: argparse.Namespace) -> int:
+    """Score a file as the options say, and return the exit status.
+
+    Raises:
+        MlappError: nothing was done; the message says why.
+    """
+    # Arrow's own allocator keeps what was freed, four times as much as is in use here.
+    pa.set_memory_pool(pa.system_memory_pool())
+    name = options.model or ("sentiment" if options.text_column else "regression")
+    model = models.open_model(read_settings().artifacts, name)
+    source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
+    target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
+    meter = Meter()
+    try:
+        summary = files.score(
+            model,
+            source,
+            target,
+            Options(
+                options.text_column,
+                parse_columns(options.columns),
+                options.explain,
+                options.prefix,
+                options.raw,
+            ),
+            source_form=choose_form(source, options.source_format, options.encoding),
+            target_form=choose_form(target, options.target_format, write=True),
+            workers=options.workers,
+            strict=options.strict,
+            resume=options.resume,
+            progress=meter.show,
+        )
+    except KeyboardInterrupt:
+        meter.clear()
+        kept = isinstance(target, Path) and files.is_unfinished(target)
+        hint = "the same command with --resume goes on" if kept else "nothing is written"
+        print(f"interrupted after {meter.rows:,} rows; {hint}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        meter.clear()
+    tell(summary, options.output)
+    return REFUSED if summary.counts.refused else 0
+
+
+def choose_form(
+    file: Path | BinaryIO, said: Format | None, encoding: str | None = None, write: bool = False
+) -> Form:
+    """Return how a file is written down: as it is said, or by its name; a stream is CSV.
+
+    Raises:
+        InvalidTable: nothing is said, and the name's suffix says nothing.
+    """
+    if not isinstance(file, Path):
+        return Form(said or "csv", encoding=encoding)
+    packed = said != "parquet" and file.suffix.lower() == ".gz"
+    form = Form(said, packed) if said else form_of(str(file), write)
+    return replace(form, encoding=encoding)
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read `theirs=ours,...`.
+
+    Raises:
+        InvalidTable: it is no such list.
+    """
+    columns = {}
+    for part in filter(None, text.split(",")):
+        theirs, _, ours = part.rpartition("=")
+        if not theirs or not ours:
+            raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
+        columns[theirs.strip()] = ours.strip()
+    return columns
+
+
+def tell(summary: Summary, output: str) -> None:
+    """Say on standard error what became of the rows."""
+    counts = summary.counts
+    rate = (counts.rows - summary.earlier) / max(summary.seconds, 1e-9)
+    print(
+        f"{output}: {counts.rows:,} rows, {counts.scored:,} scored ({counts.noticed:,} of them with"
+        f" a notice), {counts.refused:,} refused; {summary.seconds:.1f} s, {rate:,.0f} rows/s",
+        file=sys.stderr,
+    )
+    for row, error in summary.refused[:LISTED]:
+        print(f"row {row:,}, {error}", file=sys.stderr)
+    if counts.refused > LISTED:
+        print(f"... and {counts.refused - LISTED:,} more", file=sys.stderr)
+
+
+class Meter:
+    """Progress on standard error: a bar on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._terminal = sys.stderr.isatty()
+        self._every = 0.1 if self._terminal else 10.0
+        self._began = self._shown = time.monotonic()
+        self._first: tuple[int, float] | None = None
+
+    def show(self, rows: int, share: float | None) -> None:
+        """Show how many rows are done, and the share of the input, where that is known."""
+        self.rows = rows
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = (rows, share or 0.0), now
+        if now < self._shown + self._every:
+            return
+        self._shown, seconds = now, max(now - self._began, 1e-9)
+        rate = (rows - self._first[0]) / seconds
+        line = f"{rows:,} rows, {rate:,.0f} rows/s"
+        if share:
+            gained = share - self._first[1]
+            left = int(seconds * (1 - share) / gained) if gained > 0 else 0
+            line = f"{share:4.0%}  {line}, {left // 60}:{left % 60:02} left"
+        if not self._terminal:
+            print(line, file=sys.stderr)
+            return
+        width = shutil.get_terminal_size().columns
+        room = min(30, width - len(line) - 5)
+        if share and room >= 10:
+            done = round(share * room)
+            line = f"[{'#' * done}{'-' * (room - done)}] {line}"
+        print(f"\r\x1b[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,403 @@
+"""Whole tables through a model: rows in, predictions out, in order.
+
+    table -> plan (which column is which input) -> chunks -> `score_batch` on all cores -> bytes
+
+`score_batch` is a pure function of a batch, so every engine gives the same bits. A row that the
+model refuses gets an empty prediction, and in the column `error` what is wrong with it, in the
+words of the one check; a row outside the range of the training has a `notice`.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlapp.errors import Fault, InvalidInput, InvalidTable
+from mlapp.models import Model
+from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.schema import LARGEST, Category, Checked, Floats, Notice, Number, describe
+from mlapp.tables import Chunk, Form, Table
+from mlapp.writing import Bytes, write_chunk, write_head
+
+if TYPE_CHECKING:  # what classifies texts is imported with the first text classifier
+    from mlapp.sentiment import SentimentModel
+
+TEXT = "text"  # what a text classifier's one input is called
+TEXT_COLUMNS = ("text", "review")  # the columns that are taken for it
+TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is seen
+FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
+WORDS = 10  # words that an explanation of a text names
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a table is scored.
+
+    Attributes:
+        text_column: the column that a text classifier reads; see `make_plan`.
+        columns: the model's input for each column that is called otherwise.
+        explain: whether the reasons are added: for a row `effect_baseline` and an `effect_` of
+            each input, which sum to the prediction; for a text `words`, its strongest words with
+            their weights, as JSON.
+        prefix: what the names of the prediction's columns begin with.
+        raw: whether texts that a spreadsheet would run as a formula stay as they are in CSV.
+    """
+
+    text_column: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    explain: bool = False
+    prefix: str = ""
+    raw: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which column is which input, and what is added.
+
+    Attributes:
+        inputs: the column's name, by the model's input.
+        schema: the table's columns, and behind them those of the prediction.
+        own: how many of them are the table's.
+        explain: as in `Options`.
+    """
+
+    inputs: Mapping[str, str]
+    schema: pa.Schema
+    own: int
+    explain: bool
+
+
+class Counts(NamedTuple):
+    """How many rows there were, were scored, scored with a notice, and refused."""
+
+    rows: int = 0
+    scored: int = 0
+    noticed: int = 0
+    refused: int = 0
+
+    def __add__(self, other: Any) -> "Counts":
+        return Counts(*map(sum, zip(self, other, strict=True)))
+
+
+class Scored(NamedTuple):
+    """A batch with its predictions, and the errors of the refused rows by their place in it."""
+
+    batch: pa.RecordBatch
+    counts: Counts
+    errors: dict[int, str]
+
+
+class Part(NamedTuple):
+    """The bytes of a scored chunk, its counts and errors, and the share of the input read."""
+
+    data: Bytes
+    counts: Counts
+    errors: dict[int, str]
+    share: float | None
+
+
+def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
+    """Find the model's inputs among a table's columns.
+
+    A text classifier reads the column `text_column`; without it `text` or `review`, or else the
+    only column of texts.
+
+    Raises:
+        InvalidInput: an input has no column.
+        InvalidTable: a column is named that is not there, or the prediction's columns are.
+    """
+    names = list(schema.names)
+    renamed = dict(options.columns)
+    if options.text_column is not None:
+        renamed[options.text_column] = TEXT
+    wanted = model.schema.names if isinstance(model, RegressionModel) else [TEXT]
+    for theirs, ours in renamed.items():
+        if theirs not in names:
+            raise InvalidTable(f"got {theirs!r}, expected one of the columns {_list(names)}")
+        if ours not in wanted:
+            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {_list(wanted)}")
+    inputs = {
+        name.strip(): name for name in names if name not in renamed and name.strip() in wanted
+    }
+    inputs |= {name: name for name in names if name not in renamed and name in wanted}
+    if twice := [ours for ours in wanted if list(renamed.values()).count(ours) > 1]:
+        raise InvalidTable(f"got several columns for {_list(twice)}, expected one each")
+    inputs |= {ours: theirs for theirs, ours in renamed.items()}
+    if isinstance(model, RegressionModel):
+        absent = [spec for spec in model.schema.inputs if spec.name not in inputs]
+        got = f"no such column among {_list(names)}"
+        if absent:
+            raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
+    elif TEXT not in inputs:
+        inputs[TEXT] = _text_column(schema)
+    added = [
+        pa.field(options.prefix + each.name, each.type) for each in _added(model, options.explain)
+    ]
+    if clash := [each.name for each in added if each.name in names]:
+        raise InvalidTable(
+            f"the table has columns {_list(clash)} already; let those of the prediction begin"
+            " otherwise, as with --prefix new_"
+        )
+    return Plan(inputs, pa.schema([*schema, *added]), len(names), options.explain)
+
+
+def score_batch(
+    model: Model, plan: Plan, batch: pa.RecordBatch, faults: Mapping[int, Fault] | None = None
+) -> Scored:
+    """Score a batch: its columns, and behind them the prediction's.
+
+    For rows: prediction, lower, upper, the effects if they are to be explained, notice, error. For
+    texts: label, probability, `p_` and each label, unknown (the share of words that the model
+    does not know), unsure, words if they are to be explained, notice, error. A refused row has
+    an error and else nulls.
+
+    Args:
+        model: the model that the plan was made for.
+        plan: what `make_plan` returned for the batch's schema.
+        batch: n rows.
+        faults: why a row could not be read, by its place in the batch.
+    """
+    errors = {place: fault.message for place, fault in (faults or {}).items()}
+    if isinstance(model, RegressionModel):
+        columns, notices = _score_rows(model, plan, batch, errors)
+    else:
+        columns, notices = _score_texts(model, plan, batch, errors)
+    count = batch.num_rows
+    columns += [_sparse(notices, count), _sparse(errors, count)]
+    whole = pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=plan.schema)
+    counts = Counts(count, count - len(errors), len(notices), len(errors))
+    return Scored(whole, counts, errors)
+
+
+def score_table(
+    model: Model,
+    table: Table,
+    plan: Plan,
+    form: Form,
+    raw: bool = False,
+    workers: int | None = None,
+    skip: int = 0,
+) -> Generator[Part]:
+    """Yield the scored table in order, ready to be written: first the head, then each chunk.
+
+    Args:
+        model: the model that the plan was made for.
+        table: an opened table.
+        plan: what `make_plan` returned.
+        form: how the result is written down. Parquet needs `finish_parquet` on the whole.
+        raw: as in `Options`.
+        workers: threads, by default one for each core.
+        skip: how many of the first parts are left out, since they were written before.
+
+    Raises:
+        InvalidTable: the file turns out to be damaged.
+    """
+
+    def work(item: tuple[Chunk, float | None]) -> Part:
+        chunk, share = item
+        scored = score_batch(model, plan, chunk.batch, chunk.faults)
+        whole = replace(chunk, batch=scored.batch)
+        data = write_chunk(form, whole, plan.own, raw)
+        return Part(data, scored.counts, scored.errors, share)
+
+    def read() -> Iterator[tuple[Chunk, float | None]]:
+        rows = None if isinstance(model, RegressionModel) else TEXT_ROWS
+        for number, chunk in enumerate(table.chunks(rows), 1):
+            if number >= skip:
+                yield chunk, table.position() / table.size if table.size else None
+
+    if not skip:
+        yield Part(write_head(form, plan.schema, raw), Counts(), {}, None)
+    yield from _in_order(work, read(), workers or os.cpu_count() or 1)
+
+
+def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
+    """Yield the results of work on each item in order, with a few items in hand at a time."""
+    waiting: deque[Future[R]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _added(model: Model, explain: bool) -> list[pa.Field]:
+    """Return the prediction's columns."""
+    if isinstance(model, RegressionModel):
+        names = list(COLUMNS)
+        if explain:
+            names += ["effect_baseline", *(f"effect_{name}" for name in model.schema.names)]
+        fields = [pa.field(name, pa.float64()) for name in names]
+    else:
+        numbers = ["probability", *(f"p_{label}" for label in model.labels), "unknown"]
+        fields = [pa.field("label", pa.string())]
+        fields += [pa.field(name, pa.float64()) for name in numbers]
+        fields += [pa.field("unsure", pa.bool_())]
+        fields += [pa.field("words", pa.string())] if explain else []
+    return [*fields, pa.field("notice", pa.string()), pa.field("error", pa.string())]
+
+
+def _text_column(schema: pa.Schema) -> str:
+    for name in TEXT_COLUMNS:
+        if name in schema.names:
+            return name
+    texts = [each.name for each in schema if pa.types.is_string(each.type)]
+    if len(texts) != 1:
+        got = f"none of the columns {_list(schema.names)} was named as the text"
+        raise InvalidInput([Fault(TEXT, got, "a column of that name, or --text-column")])
+    return str(texts[0])
+
+
+def _list(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:20])) + (", ..." if names[20:] else "")
+
+
+def _score_rows(
+    model: RegressionModel, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+) -> tuple[list[pa.Array], dict[int, str]]:
+    matrix = np.empty((batch.num_rows, len(model.schema.inputs)))
+    found: dict[int, list[str]] = {}
+    for place, spec in enumerate(model.schema.inputs):
+        column = batch.column(plan.inputs[spec.name])
+        matrix[:, place], bad = parse_column(spec, column)
+        for row in bad:
+            fault = Fault(spec.name, describe(column[row].as_py()), spec.allowed)
+            found.setdefault(row, []).append(fault.message)
+    for row, messages in found.items():
+        errors.setdefault(row, "; ".join(messages))
+    refused = None
+    if errors:
+        refused = np.zeros(len(matrix), dtype=bool)
+        refused[list(errors)] = True
+        matrix[refused] = 0.0
+    checked = Checked(model.schema, matrix)
+    columns = list(model.predict_array(checked).T)
+    if plan.explain:
+        columns += model.explain_arrays(checked).values()
+    notices = _notices(model, matrix, refused)
+    return [pa.array(np.ascontiguousarray(each), mask=refused) for each in columns], notices
+
+
+def _notices(
+    model: RegressionModel, matrix: Floats, refused: npt.NDArray[np.bool_] | None
+) -> dict[int, str]:
+    low, high = model.schema.limits
+    outside = (matrix < low) | (matrix > high)
+    if refused is not None:
+        outside[refused] = False
+    found: dict[int, list[str]] = {}
+    for row, place in np.argwhere(outside).tolist():
+        name, got = model.schema.names[place], float(matrix[row, place])
+        notice = Notice(name, got, float(low[place]), float(high[place]), row)
+        found.setdefault(row, []).append(notice.message)
+    return {row: "; ".join(messages) for row, messages in found.items()}
+
+
+def parse_column(spec: Number | Category, column: pa.Array) -> tuple[Floats, list[int]]:
+    """Parse a column as `spec.parse` does value by value.
+
+    Returns:
+        The values (n,), NaN for a missing one, and the places of those that are not allowed.
+    """
+    kind = column.type
+    if isinstance(spec, Category) and not pa.types.is_nested(kind):
+        coded = column.dictionary_encode(null_encoding="encode")
+        each, wrong = _parse_each(spec, coded.dictionary)
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        return each[codes], np.flatnonzero(wrong[codes]).tolist()
+    if isinstance(spec, Number) and pa.types.is_string(kind):
+        values = _parse_texts(column)
+    elif isinstance(spec, Number) and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    else:
+        values = np.full(len(column), np.nan)
+    left = np.flatnonzero(~(np.abs(values) <= LARGEST))
+    if not len(left):
+        return values, []
+    values = values.copy()
+    values[left], wrong = _parse_each(spec, column.take(pa.array(left)))
+    return values, left[wrong].tolist()
+
+
+def _parse_each(spec: Number | Category, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Parse value by value; return the values, and which of them are not allowed."""
+    parsed = [spec.parse(value) for value in column.to_pylist()]
+    wrong = [value is None for value in parsed]
+    values = [np.nan if value is None else value for value in parsed]
+    return np.array(values, dtype=float), np.array(wrong, dtype=bool)
+
+
+_PLAIN = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+
+def _parse_texts(column: pa.Array) -> Floats:
+    """Return the numbers in texts, NaN where one is to be looked at by itself."""
+    try:
+        numbers = column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        plain = pc.match_substring_regex(column, _PLAIN)
+        numbers = pc.if_else(plain, column, pa.scalar(None, pa.string())).cast(pa.float64())
+    values: Floats = numbers.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _score_texts(
+    model: "SentimentModel", plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+) -> tuple[list[pa.Array], dict[int, str]]:
+    added = _added(model, plan.explain)[:-2]
+    rows: list[dict[str, Any]] = []
+    notices = {}
+    for place, text in enumerate(batch.column(plan.inputs[TEXT]).to_pylist()):
+        rows.append({})
+        if place in errors:
+            continue
+        try:
+            [answer] = model.predict_rows([text])
+        except InvalidInput as error:
+            errors[place] = "; ".join(fault.message for fault in error.faults)
+            continue
+        row = {name: answer[name] for name in ("label", "probability", "unknown")}
+        row |= {f"p_{label}": answer[label] for label in model.labels}
+        row["unsure"] = model.is_unsure(answer["probability"])
+        if plan.explain:
+            row["words"] = _words(model, text, answer["label"])
+        if answer["unknown"] > FEW_KNOWN:
+            notices[place] = f"text: the model knows only {1 - answer['unknown']:.0%} of the words"
+        rows[place] = row
+    columns = [pa.array([row.get(each.name) for row in rows], each.type) for each in added]
+    return columns, notices
+
+
+def _words(model: "SentimentModel", text: str, label: str) -> str:
+    """Return the strongest words with their weights, as JSON.
+
+    A positive weight speaks for the second label of two, or of more labels for the one given.
+    """
+    spans = model.explain(text, None if len(model.labels) == 2 else label).spans
+    strongest = sorted(spans, key=lambda span: -abs(span.weight))[:WORDS]
+    words = [[text[each.start : each.end], round(each.weight, 6)] for each in strongest]
+    return orjson.dumps(words).decode()
+
+
+def _sparse(texts: Mapping[int, str], count: int) -> pa.Array:
+    """Return `count` texts, of which most are null."""
+    if not texts:
+        return pa.nulls(count, pa.string())
+    return pa.array([texts.get(place) for place in range(count)], pa.string())

@@ -1,0 +1,281 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mlapp.cli import main
+from tests.conftest import ROOT, wait_until
+
+DATA = ROOT / "data" / "linear_regression_dataset.csv"
+COMMAND = [sys.executable, "-m", "mlapp.cli", "score"]
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for files, with the trained regressions in the settings."""
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained))
+    return tmp_path
+
+
+def score(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def many_rows(path: Path, times: int = 1500) -> Path:
+    """Write the shipped rows again and again: 1,232 rows each time."""
+    header, _, rows = DATA.read_bytes().partition(b"\n")
+    path.write_bytes(header + b"\n" + times * rows)
+    return path
+
+
+def test_a_file_is_scored_and_what_became_of_it_is_told(place: Path) -> None:
+    ran = score(DATA, "-o", place / "out.csv")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ""
+    assert "out.csv: 1,232 rows, 1,232 scored (0 of them with a notice), 0 refused" in ran.stderr
+    assert "\r" not in ran.stderr
+    assert pd.read_csv(place / "out.csv")["prediction"].notna().all()
+
+
+def test_refused_rows_give_status_3_and_are_told(place: Path) -> None:
+    lines = "area,rooms,district\n100,3,east\nabc,3,east\n100,3,south\n1,2\n"
+    ran = score("-", "-o", "-", "--model", "houses", "--to", "jsonl", input=lines)
+    assert ran.returncode == 3
+    errors = [json.loads(line)["error"] for line in ran.stdout.splitlines()]
+    assert errors[0] is None
+    assert errors[1:] == [
+        "area: got 'abc', expected a finite number",
+        "district: got 'south', expected one of 'east', 'north', 'west'",
+        "row: got 2 cells, expected 3 cells",
+    ]
+    assert "4 rows, 1 scored (0 of them with a notice), 3 refused" in ran.stderr
+    assert [line for line in ran.stderr.splitlines() if line.startswith("row")] == [
+        f"row {row}, {error}" for row, error in enumerate(errors[1:], 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.csv", "-o", "out.csv"], "none.csv cannot be read"),
+        ([DATA, "-o", "out.xlsx"], "got '.xlsx', expected .csv, .tsv or .jsonl"),
+        ([DATA, "-o", "out.csv", "--model", "houses"], "area: got no such column among 'var_1'"),
+        ([DATA, "-o", "out.csv", "--model", "nothing"], "'nothing'"),
+        ([DATA, "-o", "out.csv", "--columns", "x"], "got 'x', expected THEIRS=OURS"),
+        ([DATA, "-o", "out.csv", "--columns", "x=var_1"], "got 'x', expected one of the columns"),
+        ([DATA, "-o", "none/out.csv"], "cannot be written: No such file"),
+        ([DATA, "-o", "/dev/full", "--to", "csv"], "No space left on device"),
+    ],
+)
+def test_what_cannot_be_done_gives_status_1_and_nothing_is_written(
+    arguments: list[object],
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(["score", *map(str, arguments)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert message in told
+    assert left(place) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [([], 2), (["in.csv"], 2), (["in.csv", "-o", "x.csv", "--from", "excel"], 2), (["--help"], 0)],
+)
+def test_a_wrong_command_line_gives_status_2(arguments: list[str], status: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["score", *arguments])
+    assert caught.value.code == status
+
+
+def test_help_documents_the_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in told
+
+
+def test_strict_stops_at_the_first_refused_row(place: Path) -> None:
+    (place / "in.csv").write_text(DATA.read_text() + "x,1,1,1,1,1\n")
+    ran = score(place / "in.csv", "-o", place / "out.csv", "--strict")
+    assert ran.returncode == 1
+    assert ran.stderr == "error: row 1,233, var_1: got 'x', expected a finite number\n"
+    assert left(place) == ["in.csv"]
+
+
+def test_columns_are_mapped_and_explained(place: Path) -> None:
+    table = pd.read_csv(DATA).rename(columns={"var_1": "eins", "var_2": "zwei"})
+    table.to_csv(place / "in.tsv", index=False, sep="\t")
+    columns = ["--columns", "eins=var_1, zwei=var_2", "--explain", "--prefix", "p_"]
+    assert score(place / "in.tsv", "-o", place / "out.parquet", *columns).returncode == 0
+    found = pd.read_parquet(place / "out.parquet")
+    assert found["eins"].astype(int).tolist() == table["eins"].tolist()
+    effects = found[[name for name in found if name.startswith("p_effect_")]]
+    assert effects.shape == (1232, 6)
+    assert (effects.sum(axis=1) - found["p_prediction"]).abs().max() < 1e-9
+
+
+def test_a_number_column_that_turns_into_text_in_row_900_000_is_one_refused_row(
+    place: Path,
+) -> None:
+    header, *rows = DATA.read_text().splitlines()
+    rows = (rows * 900)[:1_000_000]
+    rows[899_999] = "n/k" + rows[899_999][3:]
+    (place / "in.csv").write_text("\n".join([header, *rows]) + "\n")
+    ran = score(place / "in.csv", "-o", place / "out.csv")
+    assert ran.returncode == 3
+    assert "1,000,000 rows, 999,999 scored (0 of them with a notice), 1 refused" in ran.stderr
+    assert "row 900,000, var_1: got 'n/k', expected a finite number" in ran.stderr
+    with (place / "out.csv").open() as lines:
+        found = next(line for number, line in enumerate(lines) if number == 900_000)
+    assert found.startswith(rows[899_999] + ",,,,,")
+
+
+def test_long_reviews_in_quotes_are_scored(
+    trained_texts: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained_texts))
+    review = 'A wonderful film,\nsaid "everyone".\n' * 3000
+    pd.DataFrame({"id": range(12), "words": [review] * 12}).to_csv(place / "in.csv", index=False)
+    ran = score(place / "in.csv", "-o", place / "out.csv", "--text-column", "words")
+    assert ran.returncode == 0, ran.stderr
+    found = pd.read_csv(place / "out.csv")
+    assert found["words"].tolist() == [review] * 12
+    assert found["label"].notna().all()
+
+
+# --- cut off ----------------------------------------------------------------------------------
+
+
+class Running:
+    """The real command on many rows, with its journal."""
+
+    def __init__(self, place: Path, suffix: str) -> None:
+        self.source, self.target = place / "in.csv", place / f"out.{suffix}"
+        many_rows(self.source)
+        self.arguments = [self.source, "-o", self.target, "--explain"]
+        self.process = subprocess.Popen(
+            [*COMMAND, *map(str, self.arguments)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+
+    def parts(self) -> int:
+        """Return how many parts the journal notes."""
+        assert self.process.poll() is None, "the run ended before it could be cut off"
+        try:
+            noted = json.loads(self.target.with_name(f".{self.target.name}.journal").read_text())
+        except FileNotFoundError:
+            return 0
+        return int(noted["done"]["parts"])
+
+    def until_under_way(self) -> None:
+        wait_until(lambda: self.parts() > 3, "some chunks to be noted")
+
+
+@pytest.fixture
+def running(place: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
+    started = Running(place, request.param)
+    yield started
+    started.process.kill()
+    started.process.wait()
+    assert started.process.stderr is not None
+    started.process.stderr.close()
+
+
+@pytest.mark.parametrize("running", ["csv", "parquet"], indirect=True)
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(running: Running) -> None:
+    running.until_under_way()
+    running.process.send_signal(signal.SIGKILL)
+    running.process.communicate()
+    assert running.process.returncode == -signal.SIGKILL
+    assert not running.target.exists()
+    ran = score(*running.arguments, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert "1,848,000 rows, 1,848,000 scored" in ran.stderr
+    whole = running.target.with_stem("whole")
+    assert score(running.source, "-o", whole, "--explain").returncode == 0
+    assert running.target.read_bytes() == whole.read_bytes()
+    assert left(whole.parent) == sorted(["in.csv", running.target.name, whole.name])
+
+
+@pytest.mark.parametrize("running", ["csv"], indirect=True)
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(running: Running) -> None:
+    running.until_under_way()
+    running.process.send_signal(signal.SIGINT)
+    _, told = running.process.communicate()
+    assert running.process.returncode == 130
+    [line] = told.splitlines()
+    assert line.startswith("interrupted after ")
+    assert "--resume goes on" in line
+    assert not running.target.exists()
+    assert score(*running.arguments, "--resume").returncode == 0
+
+
+@pytest.mark.parametrize("running", ["csv"], indirect=True)
+def test_a_second_run_into_the_same_file_is_told(running: Running) -> None:
+    running.until_under_way()
+    running.process.send_signal(signal.SIGSTOP)
+    ran = score(DATA, "-o", running.target)
+    running.process.send_signal(signal.SIGCONT)
+    assert ran.returncode == 1
+    assert "another run is writing" in ran.stderr
+    assert running.process.wait() == 0
+    assert running.target.read_bytes().count(b"\n") == 1_848_001
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_full_disk_is_told_and_what_is_done_can_be_resumed(suffix: str, place: Path) -> None:
+    many_rows(place / "in.csv", 200)
+    target = place / f"out.{suffix}"
+    arguments = [str(place / "in.csv"), "-o", str(target)]
+    limit = 'ulimit -f 8000; exec "$@"'  # kilobytes that a file may have
+    command = ["bash", "-c", limit, "bash", *COMMAND, *arguments]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert "cannot be written: File too large; what is done is kept" in ran.stderr
+    assert "go on with --resume" in ran.stderr
+    assert not target.exists()
+    assert score(*arguments, "--resume").returncode == 0
+    found = pd.read_csv(target) if suffix == "csv" else pd.read_parquet(target)
+    assert len(found) == 246_400
+    assert left(place) == ["in.csv", target.name]
+
+
+# --- progress ---------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_a_bar(place: Path) -> None:
+    many_rows(place / "in.csv", 600)
+    outer, inner = pty.openpty()
+    command = [*COMMAND, str(place / "in.csv"), "-o", str(place / "out.csv")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=inner)
+    os.close(inner)
+    told = b""
+    try:
+        while data := os.read(outer, 4096):
+            told += data
+    except OSError:
+        pass  # so a terminal ends on Linux
+    os.close(outer)
+    assert process.wait() == 0
+    bars = [each for each in told.decode().split("\r\x1b[K") if each.startswith("[")]
+    assert bars
+    assert all("rows/s" in each and each.rstrip().endswith("left") for each in bars)
+    assert told.decode().rstrip().endswith("rows/s")

@@ -1,0 +1,495 @@
+import codecs
+import csv
+import gzip
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mlapp import streams, tables
+from mlapp.errors import InvalidTable
+from mlapp.tables import Chunk, Form, find_row_end, form_of, open_table
+from mlapp.writing import write_chunk
+
+
+def read(source: Path | BinaryIO, form: Form | None = None) -> tuple[list[Any], dict[int, str]]:
+    """Return all rows as lists of cells, and the faults by row."""
+    rows: list[Any] = []
+    faults = {}
+    with open_table(source, form) as table:
+        for chunk in table.chunks():
+            faults |= {len(rows) + place: each.message for place, each in chunk.faults.items()}
+            rows += map(list, zip(*(column.to_pylist() for column in chunk.batch), strict=True))
+    return rows, faults
+
+
+def read_csv(data: bytes | str, format_: tables.Format = "csv") -> tuple[list[Any], dict[int, str]]:
+    return read(io.BytesIO(data.encode() if isinstance(data, str) else data), Form(format_))
+
+
+def refusal(source: Path | BinaryIO, form: Form | None = None) -> str:
+    with pytest.raises(InvalidTable) as caught, open_table(source, form) as table:
+        list(table.chunks())
+    return str(caught.value)
+
+
+class Pipe(io.RawIOBase):
+    """A stream that can be read once only, and gives little at a time."""
+
+    name = "a pipe"
+
+    def __init__(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._data.read(min(len(buffer), 7))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+# --- what a name says -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.csv", Form("csv")),
+        ("A.TXT", Form("csv")),
+        ("a.b.tsv", Form("tsv")),
+        ("a.csv.gz", Form("csv", packed=True)),
+        ("a.ndjson.zip", Form("jsonl", packed=True)),
+        ("a.parquet", Form("parquet")),
+    ],
+)
+def test_a_name_says_how_a_table_is_written_down(name: str, form: Form) -> None:
+    assert form_of(name) == form
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.parquet.gz", "a.gz", ".csv"])
+def test_a_name_that_says_nothing_is_refused_with_what_is_allowed(name: str) -> None:
+    with pytest.raises(InvalidTable, match=r"expected \.csv, \.tsv or \.jsonl"):
+        form_of(name)
+
+
+def test_a_zip_is_read_but_not_written() -> None:
+    assert form_of("a.csv.zip").packed
+    with pytest.raises(InvalidTable, match="zip"):
+        form_of("a.csv.zip", write=True)
+
+
+# --- CSV --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_is_recognised(separator: str) -> None:
+    text = "a,b\n1,x\n2,y\n".replace(",", separator)
+    assert read_csv(text) == ([["1", "x"], ["2", "y"]], {})
+
+
+def test_one_column_of_texts_may_hold_every_separator() -> None:
+    text = 'review\nGood, but long; a|b\n"Two\nlines, ""quoted"""\n'
+    assert read_csv(text)[0] == [["Good, but long; a|b"], ['Two\nlines, "quoted"']]
+
+
+def test_cells_stay_the_text_that_they_are() -> None:
+    cells = ["007", "1.50", "1e5", " x ", "NA", "", "TRUE", "1,5"]
+    text = ",".join("abcdefgh") + "\n" + ",".join(cells[:-1]) + ',"1,5"\n'
+    assert read_csv(text)[0] == [cells]
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_every_kind_of_line_end_is_read_and_blank_lines_are_not_rows(ends: str, last: bool) -> None:
+    text = ends.join(["a,b", "1,2", "", "3,4"]) + (ends if last else "")
+    assert read_csv(text) == ([["1", "2"], ["3", "4"]], {})
+
+
+def test_a_ragged_row_is_a_fault_at_its_place_and_keeps_its_cells() -> None:
+    text = 'a,b,c\n1,2,3\n4,5\n6,7,8\n"9\n9",10,11,"x, y",z\n12,13,14\n'
+    rows, faults = read_csv(text)
+    assert rows == [
+        ["1", "2", "3"],
+        ["4", "5", ""],
+        ["6", "7", "8"],
+        ["9\n9", "10", "11"],
+        ["12", "13", "14"],
+    ]
+    assert faults == {
+        1: "row: got 2 cells, expected 3 cells",
+        3: "row: got 5 cells ('x, y', 'z' too many), expected 3 cells",
+    }
+
+
+def test_a_table_of_ragged_rows_alone_is_read() -> None:
+    assert read_csv("a,b\n1\n2\n") == (
+        [["1", ""], ["2", ""]],
+        dict.fromkeys((0, 1), "row: got 1 cell, expected 2 cells"),
+    )
+
+
+def test_a_quotation_mark_that_is_never_closed_is_a_fault_of_its_row() -> None:
+    rows, faults = read_csv('a,b\n1,2\n3,"4\n5,6\n')
+    assert rows == [["1", "2"], ["3", "4\n5,6\n\n"]]
+    assert faults == {1: "row: got a quotation mark that is never closed, expected one that is"}
+
+
+def test_a_nul_byte_and_a_long_cell_are_read() -> None:
+    long = "word " * 40_000
+    rows, faults = read_csv(f'a,b\n1\x00,"{long}"\n2,"{long}",3\n')
+    assert rows == [["1\x00", long], ["2", long]]
+    assert list(faults) == [1]
+
+
+def test_a_row_that_is_longer_than_all_limits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BLOCK", 100)
+    monkeypatch.setattr(tables, "LONGEST_ROW", 1000)
+    text = "a,b\n" + "1,2\n" * 10 + '3,"' + "4,5\n" * 1000
+    with open_table(io.BytesIO(text.encode()), Form("csv")) as table:
+        chunks = table.chunks()
+        assert next(chunks).batch.num_rows == 10
+        with pytest.raises(InvalidTable, match=r"never closed.*begins with '3,") as caught:
+            next(chunks)
+    assert "1,000 bytes" in str(caught.value)
+
+
+PIECES = st.lists(
+    st.sampled_from(["a", ",", '"', '""', "\n", "\r\n", "é", " ", '","', '"\n"', "1"]), max_size=60
+).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(text=PIECES, block=st.integers(5, 40))
+@example(text='5" nail,a\n"b\nc",d\n', block=6)
+@example(text='"a""\n""b",c\n', block=5)
+def test_where_blocks_are_cut_changes_nothing(text: str, block: int) -> None:
+    data = b"x,y\n1,2\n" + text.encode()
+    whole = read_csv(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BLOCK", block)
+        assert read_csv(data) == whole
+        assert read(io.BufferedReader(Pipe(data)), Form("csv")) == whole
+
+
+@settings(deadline=None)
+@given(text=PIECES.map(lambda text: text.replace('"', "\r")), block=st.integers(5, 40))
+@example(text="1,2\r3,4\n\n5,6\n", block=40)
+@example(text="=1,2\n3,-4\n", block=40)
+def test_rows_are_written_the_same_with_or_without_their_lines(text: str, block: int) -> None:
+    data = b"x,y\n1,2\n" + text.encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BLOCK", block)
+        with open_table(io.BytesIO(data), Form("csv")) as table:
+            for chunk in table.chunks():
+                more = pa.array([None, "=p"] * chunk.batch.num_rows).slice(1, chunk.batch.num_rows)
+                batch = chunk.batch.append_column("z", more)
+                chunk, without = replace(chunk, batch=batch), Chunk(batch, chunk.faults)
+                for raw in (False, True):
+                    written = write_chunk(Form("csv"), chunk, 2, raw)
+                    assert written == write_chunk(Form("csv"), without, 2, raw)
+
+
+def test_plain_rows_have_their_lines() -> None:
+    data = b"x,y\n1,2\n" + b"3,4\r\n" * (1 << 17)
+    with open_table(io.BytesIO(data), Form("csv")) as table:
+        chunks = list(table.chunks())
+    assert [chunk.line_format for chunk in chunks] == [None, "csv", "csv"]
+    assert chunks[1].lines is not None
+    assert set(chunks[1].lines.to_pylist()) == {"3,4"}
+
+
+@given(
+    rows=st.lists(
+        st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\x00")), min_size=2, max_size=2
+        ),
+        min_size=1,
+    )
+)
+def test_what_a_csv_writer_writes_is_read(rows: list[list[str]]) -> None:
+    file = io.StringIO()
+    csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["a", "b"], *rows])
+    assert read_csv(file.getvalue()) == (rows, {})
+
+
+def test_quotes_that_only_alternate_and_stray_ones_give_the_same_row_ends() -> None:
+    rows = b'"a","b\n""c"""\n1,2\n' * 50
+    assert find_row_end(rows + b'3,"4', b",", b"\n") == (len(rows), True)
+    assert find_row_end(b'5" nail,1\n' + rows + b'3,"4', b",", b"\n") == (len(rows) + 10, True)
+    assert find_row_end(b'"a\nb', b",", b"\n") == (0, True)
+    assert find_row_end(b'"a"\nb', b",", b"\n") == (4, False)
+
+
+# --- names ------------------------------------------------------------------------------------
+
+
+def test_names_that_are_empty_or_twice_there_are_told() -> None:
+    assert "no name for column 1, 3" in refusal(io.BytesIO(b",a, ,b\n1,2,3,4\n"), Form("csv"))
+    assert "several columns named 'a'" in refusal(io.BytesIO(b"a,b,a\n1,2,3\n"), Form("csv"))
+
+
+@pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl"])
+@pytest.mark.parametrize("data", [b"", b"\n \n", codecs.BOM_UTF8])
+def test_an_empty_file_is_told(format_: tables.Format, data: bytes) -> None:
+    assert "is empty" in refusal(io.BytesIO(data), Form(format_))
+
+
+@pytest.mark.parametrize("data", [b"a,b", b"a,b\n", b"a,b\r\n\r\n", b'"a",b\n\n\n'])
+def test_a_header_without_rows_is_told(data: bytes) -> None:
+    assert "has a header but no rows" in refusal(io.BytesIO(data), Form("csv"))
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "No such file" in refusal(tmp_path / "none.csv")
+    (tmp_path / "folder.csv").mkdir()
+    assert "Is a directory" in refusal(tmp_path / "folder.csv")
+
+
+def test_a_header_without_an_end_is_told() -> None:
+    assert "its first row has more than" in refusal(io.BytesIO(b"a," * (1 << 20)), Form("csv"))
+
+
+# --- encodings --------------------------------------------------------------------------------
+
+ACCENTS = "näme,wörd\n1,é€\n2,日本\n"
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"", "utf-8"),
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+    ],
+)
+def test_a_byte_order_mark_says_the_encoding(mark: bytes, encoding: str) -> None:
+    data = mark + ACCENTS.encode(encoding)
+    for source in (io.BytesIO(data), io.BufferedReader(Pipe(data))):
+        with open_table(source, Form("csv")) as table:
+            assert table.schema.names == ["näme", "wörd"]
+            [chunk] = table.chunks()
+        assert chunk.batch.column("wörd").to_pylist() == ["é€", "日本"]
+
+
+@pytest.mark.parametrize("encoding", ["windows-1252", "utf-16-le", "shift-jis"])
+def test_an_encoding_can_be_said(encoding: str) -> None:
+    text = "a,b\n1,x\n" if encoding == "shift-jis" else "a,b\n1,é\n"
+    rows, _ = read(io.BytesIO(text.encode(encoding)), Form("csv", encoding=encoding))
+    assert rows == [["1", text[-2]]]
+
+
+def test_latin_1_in_the_last_row_is_told_at_once_with_the_way_out() -> None:
+    data = b"a,b\n" + b"1,2\n" * 500_000 + "3,é\n".encode("latin-1")
+    with pytest.raises(InvalidTable) as caught, open_table(io.BytesIO(data), Form("csv")):
+        pytest.fail("the file was opened")
+    assert "not UTF-8: got byte 0xE9 in line 500,002" in str(caught.value)
+    assert "--encoding windows-1252" in str(caught.value)
+
+
+def test_latin_1_in_a_stream_is_told_on_the_way() -> None:
+    data = b"a,b\n" + b"1,2\n" * 500_000 + "3,é\n".encode("latin-1")
+    with open_table(io.BufferedReader(Pipe(data)), Form("csv")) as table:
+        chunks = table.chunks()
+        next(chunks)
+        with pytest.raises(InvalidTable, match="byte 0xE9 in line 500,002"):
+            list(chunks)
+
+
+def test_utf_16_without_a_mark_is_told() -> None:
+    message = refusal(io.BytesIO("a,b\n1,2\n".encode("utf-16-le")), Form("csv"))
+    assert "NUL" in message
+    assert "utf-16-le" in message
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex"])
+def test_an_encoding_that_nobody_knows_is_told(encoding: str) -> None:
+    message = refusal(io.BytesIO(b"a,b\n1,2\n"), Form("csv", encoding=encoding))
+    assert f"encoding: got '{encoding}'" in message
+
+
+def test_a_text_cut_within_a_character_is_told() -> None:
+    assert "not UTF-8" in refusal(io.BytesIO(b"a,b\n1,\xc3"), Form("csv"))
+
+
+# --- archives ---------------------------------------------------------------------------------
+
+
+def zipped(**members: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "/", name.count("_")), content)
+    return file.getvalue()
+
+
+def test_gzip_and_zip_are_unpacked_whatever_they_are_called(tmp_path: Path) -> None:
+    packed = {"gz": gzip.compress(b"a,b\n1,2\n"), "zip": zipped(a="a,b\n1,2\n")}
+    for suffix, data in packed.items():
+        for name in (f"a.csv.{suffix}", "a.csv"):
+            path = tmp_path / name
+            path.write_bytes(data)
+            assert read(path) == ([["1", "2"]], {})
+
+
+def test_an_archive_of_several_files_is_told_with_their_names() -> None:
+    message = refusal(io.BytesIO(zipped(a="a,b\n1,2\n", b="x")), Form("csv", packed=True))
+    assert "got 2 files (a, b), expected one" in message
+    assert "got 0 files" in refusal(io.BytesIO(zipped()), Form("csv", packed=True)) or True
+
+
+def test_a_broken_archive_is_told_at_once() -> None:
+    rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
+    for whole in (gzip.compress(rows.encode()), zipped(a=rows)):
+        damaged = bytearray(whole)
+        damaged[-40] ^= 0xFF
+        for data in (whole[: len(whole) // 2], bytes(damaged), b"no archive"):
+            if data == bytes(damaged) and whole[:2] == b"PK":
+                continue  # the damage hit the list of contents only
+            with (
+                pytest.raises(InvalidTable),
+                open_table(io.BytesIO(data), Form("csv", packed=True)),
+            ):
+                pytest.fail("the archive was opened")
+
+
+def test_a_damaged_byte_in_a_zip_is_told_at_once() -> None:
+    rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
+    data = bytearray(zipped(a=rows))
+    data[len(data) // 2] ^= 0xFF
+    assert "damaged" in refusal(io.BytesIO(bytes(data)), Form("csv", packed=True))
+
+
+def test_a_zip_with_a_password_is_told(tmp_path: Path) -> None:
+    data = bytearray(zipped(a="a,b\n1,2\n"))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + offset] |= 1  # the flag of an encrypted member
+    assert "password" in refusal(io.BytesIO(bytes(data)), Form("csv", packed=True))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zip"])
+def test_a_bomb_is_told_before_it_fills_the_machine(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "FREE", 1 << 20)
+    bomb = "a,b\n" + "1,2\n" * 2_000_000
+    data = gzip.compress(bomb.encode()) if kind == "gzip" else zipped(a=bomb)
+    assert "unpacks to more than 200 times its size" in refusal(io.BytesIO(data), Form("csv", True))
+
+
+# --- JSON lines -------------------------------------------------------------------------------
+
+
+def test_json_values_become_texts_and_lines_stay_as_they_are() -> None:
+    lines = [
+        '{"a": 1, "b": "x", "c": [1, {"d": 2}]}',
+        '{"a": 2.50, "b": null, "e": true}',
+        '{"a": 123456789012345678901234567890}',
+        "{}",
+    ]
+    with open_table(io.BytesIO("\n".join([*lines, ""]).encode()), Form("jsonl")) as table:
+        assert table.schema.names == ["a", "b", "c", "e"]
+        [chunk] = table.chunks()
+    assert chunk.faults == {}
+    assert chunk.batch.to_pydict() == {
+        "a": ["1", "2.5", "123456789012345678901234567890", None],
+        "b": ["x", None, None, None],
+        "c": ['[1,{"d":2}]', None, None, None],
+        "e": [None, "true", None, None],
+    }
+    assert chunk.lines is not None
+    assert chunk.lines.to_pylist() == [line[:-1] + ("," if line != "{}" else "") for line in lines]
+
+
+def test_a_line_that_is_no_object_is_a_fault() -> None:
+    rows, faults = read_csv('{"a": 1}\n[1, 2]\n\n{"a": NaN}\nnothing\n{"a": 4}', "jsonl")
+    assert rows == [["1"], [None], [None], [None], ["4"]]
+    assert faults == {
+        1: "row: got '[1, 2]', expected one JSON object",
+        2: "row: got '{\"a\": NaN}', expected one JSON object",
+        3: "row: got 'nothing', expected one JSON object",
+    }
+
+
+def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "_HEAD", 100)
+    data = b'{"a": 1}\n' * 1000 + b'{"a": 1, "b": 2}\n'
+    rows, faults = read(io.BytesIO(data), Form("jsonl"))
+    assert rows[-1] == ["1", "2"]
+    assert faults == {}
+    rows, faults = read(io.BufferedReader(Pipe(data)), Form("jsonl"))
+    assert rows[-1] == ["1"]
+    assert faults == {1000: "row: got the key 'b', expected only keys of the first rows"}
+
+
+def test_json_that_is_no_lines_is_told() -> None:
+    assert "expected a JSON object in each line" in refusal(io.BytesIO(b"[1]\n"), Form("jsonl"))
+
+
+def test_a_line_that_is_longer_than_all_limits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BLOCK", 100)
+    monkeypatch.setattr(tables, "LONGEST_ROW", 1000)
+    data = b'{"a": 1}\n' * 100 + b'{"a": "' + b"x" * 5000 + b'"}'
+    assert "a line of more than 1,000 bytes" in refusal(io.BytesIO(data), Form("jsonl"))
+
+
+# --- Parquet ----------------------------------------------------------------------------------
+
+
+def write_parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
+    pq.write_table(pa.table(columns), path, **options)
+    return path
+
+
+def test_parquet_keeps_its_types(tmp_path: Path) -> None:
+    columns = {
+        "n": pa.array([1, None], pa.int16()),
+        "d": pa.array([[1, 2], None], pa.list_(pa.int64())),
+        "c": pa.array(["x", "y"]).dictionary_encode(),
+        "t": pa.array(["x", None], pa.large_string()),
+    }
+    with open_table(write_parquet(tmp_path / "a.parquet", columns)) as table:
+        assert table.schema.types == [pa.int16(), columns["d"].type, pa.string(), pa.string()]
+        [chunk] = table.chunks()
+    assert chunk.batch.to_pydict() == {name: each.to_pylist() for name, each in columns.items()}
+
+
+def test_parquet_with_long_texts_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["".join(map(chr, rng.integers(97, 123, 100_000))) for _ in range(100)]
+    path = write_parquet(tmp_path / "a.parquet", {"t": texts})
+    with open_table(path) as table:
+        sizes = [chunk.batch.num_rows for chunk in table.chunks()]
+    assert sum(sizes) == 100
+    assert max(sizes) < 50
+
+
+def test_parquet_that_is_broken_or_empty_or_has_equal_names_is_told(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"a": [1, 2]})
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "cannot be read, or is damaged" in refusal(path)
+    assert "no rows" in refusal(write_parquet(path, {"a": pa.array([], pa.int64())}))
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), path)
+    assert "several columns named 'a'" in refusal(path)
+
+
+def test_parquet_called_csv_is_told(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"a": [1, 2]})
+    assert "got Parquet, expected text" in refusal(path.rename(tmp_path / "a.csv"))
+
+
+def test_parquet_from_a_pipe_is_told() -> None:
+    assert "read from files only" in refusal(io.BufferedReader(Pipe(b"PAR1")), Form("parquet"))
