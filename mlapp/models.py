@@ -5,15 +5,17 @@ To add a model family: add its task to `artifacts.Task`, give its class `manifes
 """
 
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact, Manifest
 from mlapp.errors import ArtifactError
-from mlapp.regression import RegressionModel
-from mlapp.sentiment import SentimentModel
 
-Model: TypeAlias = RegressionModel | SentimentModel
+if TYPE_CHECKING:  # what a model family needs is imported with its first model
+    from mlapp.regression import RegressionModel
+    from mlapp.sentiment import SentimentModel
+
+Model: TypeAlias = Union["RegressionModel", "SentimentModel"]
 
 
 def open_model(root: Path, name: str, version: int | None = None) -> Model:
@@ -32,8 +34,12 @@ def from_artifact(artifact: Artifact) -> Model:
         ArtifactError: it cannot be loaded, or nothing here serves its task.
     """
     if artifact.manifest.task == "regression":
+        from mlapp.regression import RegressionModel
+
         return RegressionModel(artifact)
     if artifact.manifest.task == "text-classification":
+        from mlapp.sentiment import SentimentModel
+
         return SentimentModel(artifact)
     raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
 

@@ -6,21 +6,25 @@ or the same faults, through every door. Training encodes rows with the same `Sch
 
 import math
 import re
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from numbers import Real
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlapp.errors import Fault, InvalidInput
 
-Rows: TypeAlias = pd.DataFrame | Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
+    import pandas as pd
+    from typing_extensions import TypeIs
+
+Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -185,12 +189,14 @@ class Checked:
 
     schema: "Schema"
     matrix: Floats
-    labels: pd.Index | None = None
+    labels: "pd.Index | None" = None
     unused: tuple[str, ...] = ()
 
     @property
-    def index(self) -> pd.Index:
+    def index(self) -> "pd.Index":
         """The labels of the rows, as pandas has them."""
+        import pandas as pd
+
         return pd.RangeIndex(len(self.matrix)) if self.labels is None else self.labels
 
     @property
@@ -258,7 +264,7 @@ class Schema(_Frozen):
         Raises:
             InvalidInput: with every fault of every row, or one per missing column.
         """
-        if isinstance(rows, pd.DataFrame):
+        if is_frame(rows):
             given = [str(name) for name in rows.columns]
             twice = sorted({name for name in given if given.count(name) > 1})
             if twice:
@@ -278,7 +284,7 @@ class Schema(_Frozen):
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
         return Checked(self, values, None, self._unused(rows) if other else ())
 
-    def check_columns(self, columns: Mapping[str, Column], labels: pd.Index | int) -> Checked:
+    def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
 
         Args:
@@ -383,6 +389,18 @@ def parse_text(value: object) -> str | None:
     return str(value)
 
 
+def is_frame(given: object) -> "TypeIs[pd.DataFrame]":
+    """Tell whether something is a data frame of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(given, pandas.DataFrame)
+
+
+def is_series(given: object) -> "TypeIs[pd.Series]":
+    """Tell whether something is a series of pandas."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(given, pandas.Series)
+
+
 def describe(value: object) -> str:
     """Return what arrived, short enough for a message."""
     if value is None or (isinstance(value, str) and not value.strip()):
@@ -396,7 +414,7 @@ def describe(value: object) -> str:
 def _is_missing(value: object) -> bool:
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
-    return value is None or value is pd.NA or value is pd.NaT
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # as pandas has them
 
 
 def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iterable[int]]:

@@ -24,18 +24,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-import pandas as pd
 
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError, Fault, InvalidInput
-from mlapp.schema import Floats, describe
+from mlapp.schema import Floats, describe, is_series
 from mlapp.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
+
+if TYPE_CHECKING:  # takes longer to import than a text takes to classify
+    import pandas as pd
 
 NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz", "report.json"
 
@@ -151,7 +153,7 @@ class SentimentModel:
                 error
             )
 
-    def predict(self, texts: Texts) -> pd.DataFrame:
+    def predict(self, texts: Texts) -> "pd.DataFrame":
         """Classify n texts.
 
         Args:
@@ -166,7 +168,9 @@ class SentimentModel:
             InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
                 word of the vocabulary.
         """
-        index = texts.index if isinstance(texts, pd.Series) else None
+        import pandas as pd
+
+        index = texts.index if is_series(texts) else None
         columns = ["label", "probability", *self.labels, "tokens", "unknown"]
         return pd.DataFrame(self.predict_rows(texts), index, columns)
 
@@ -228,7 +232,7 @@ class SentimentModel:
         """
         checked = check_texts(texts)
         read = list(_spread(self.vocabulary.read, checked))
-        rows = texts.index if isinstance(texts, pd.Series) else range(len(read))
+        rows = texts.index if is_series(texts) else range(len(read))
         faults = []
         for row, text, tokens in zip(rows, checked, read, strict=True):
             if tokens.unknown == tokens.words:

@@ -11,19 +11,21 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from tokenizers import Encoding, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from mlapp.errors import Fault, InvalidInput
-from mlapp.schema import describe
+from mlapp.schema import describe, is_series
 
-Texts: TypeAlias = Sequence[str] | pd.Series
+if TYPE_CHECKING:  # takes longer to import than a text takes to classify
+    import pandas as pd
+
+Texts: TypeAlias = Union[Sequence[str], "pd.Series"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 MARKS = set(".,!?;")  # tokens of these alone are no words
@@ -67,9 +69,9 @@ def check_texts(texts: Texts) -> list[str]:
         InvalidInput: with a fault for every text that is no str, holds no letter, digit or
             symbol, or has more than `LONGEST` characters.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence | pd.Series):
+    if isinstance(texts, str) or not (isinstance(texts, Sequence) or is_series(texts)):
         raise InvalidInput([Fault("texts", describe(texts), "a sequence of texts")])
-    rows = texts.index if isinstance(texts, pd.Series) else range(len(texts))
+    rows = texts.index if is_series(texts) else range(len(texts))
     faults = []
     for row, text in zip(rows, texts, strict=True):
         if not isinstance(text, str):

@@ -333,13 +333,17 @@ def test_a_model_of_another_task_is_refused(trained_texts: Path, trained: Path) 
         RegressionModel(artifacts.open(trained_texts, "sentiment"))
 
 
-def test_serving_imports_neither_tensorflow_nor_keras(trained_texts: Path) -> None:
+def test_serving_imports_neither_tensorflow_nor_keras_and_rows_need_no_pandas(
+    trained_texts: Path,
+) -> None:
     code = f"""
 import json, sys
 from mlapp.loaders import load_sentiment
 model = load_sentiment()
-label = model.predict([{GOOD!r}])["label"][0]
+label = model.predict_rows([{GOOD!r}])[0]["label"]
 model.explain({GOOD!r})
+assert not {{"pandas", "sklearn"}} & set(sys.modules)
+assert model.predict([{GOOD!r}])["label"][0] == label
 heavy = ("tensorflow", "keras", "onnx", "training", "torch")
 print(json.dumps([label, [name for name in heavy if name in sys.modules]]))
 """

@@ -17,7 +17,7 @@ from mlapp.models import open_model
 from mlapp.sentiment import SentimentModel, open_sentiment, softmax
 from mlapp.text import Vocabulary, train_vocabulary
 from tests.conftest import TINY
-from training import sentiment, vectors
+from training import sentiment
 from training.linear import fit_linear
 from training.network import Shape, batches, build, pad, score
 from training.sentiment import (
@@ -33,11 +33,11 @@ from training.sentiment import (
     split,
     train,
 )
-from training.vectors import polarity, train_vectors
+from training.vectors import train_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
-QUICK = replace(TINY, epochs=2, relabel=1, phrases=30)
+QUICK = replace(TINY, epochs=2, soft_epochs=1, phrases=30)
 
 
 def quiet(line: str) -> None:
@@ -230,11 +230,7 @@ def test_padding_changes_no_score() -> None:
     np.testing.assert_allclose(network(pad(ids, 60)).numpy(), alone, atol=1e-6)
 
 
-def test_word_vectors_bring_words_together_that_stand_in_the_same_places(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(vectors, "FREQUENT", 1.0)
-    monkeypatch.setattr(vectors, "STRETCH", 512)
+def test_word_vectors_bring_words_together_that_stand_in_the_same_places() -> None:
     random = np.random.default_rng(0)
     # Words 2 and 3 stand among 10 to 19, and 4 and 5 among 20 to 29.
     texts = []
@@ -242,22 +238,13 @@ def test_word_vectors_bring_words_together_that_stand_in_the_same_places(
         group = int(random.integers(2))
         around = random.integers(10 + 10 * group, 20 + 10 * group, 8)
         texts.append(np.insert(around, 4, 2 + 2 * group + random.integers(2)))
-    made = train_vectors(texts, 30, 8, 3, 0, quiet)
+    made = train_vectors(texts, 30, 8, 3, 0)
     assert made.shape == (30, 8)
     assert (made[0] == 0).all()
     unit = made[2:6] / np.linalg.norm(made[2:6], axis=1, keepdims=True)
     alike = unit @ unit.T
     assert alike[0, 1] > alike[0, 2] and alike[2, 3] > alike[2, 1]
-    np.testing.assert_array_equal(made, train_vectors(texts, 30, 8, 3, 0, quiet))
-
-
-def test_polarity_is_the_log_ratio_of_the_shares_of_texts() -> None:
-    texts = [np.array([2, 2, 3]), np.array([2]), np.array([3]), np.array([4])]
-    [only] = polarity(texts, np.array([1, 1, 0, 0]), 5, 2).T
-    assert only[2] == pytest.approx(np.log(12 / 10))
-    assert only[3] == 0
-    assert only[4] == pytest.approx(np.log(10 / 11))
-    assert polarity(texts, np.array([0, 1, 2, 2]), 5, 3).shape == (5, 3)
+    np.testing.assert_array_equal(made, train_vectors(texts, 30, 8, 3, 0))
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -6,8 +6,8 @@ python -m training.sentiment --data FILE [--unlabelled FILE] [--text-column revi
 
     texts -> held-out, calibration and training part
     training part (and unlabelled texts) -> vocabulary -> word vectors
-    training part -> linear teacher -> soft labels for unlabelled and for short texts -> network
-    both -> better soft labels -> the network goes on
+    training part -> network, and a linear teacher
+    both -> soft labels for unlabelled and for short texts -> the network goes on with all
     network -> ONNX, checked against Keras -> temperature -> metrics -> published
 """
 
@@ -15,9 +15,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -41,7 +40,7 @@ from training.phrases import LABELS, make_phrases
 from training.progress import Progress
 from training.tables import Say
 from training.texts import IMDB, IMDB_SHA256, download, read_reviews
-from training.vectors import polarity, train_vectors
+from training.vectors import train_vectors
 
 NAME = "sentiment"
 SEED = 0  # of the split, the weights, and the order of the texts
@@ -72,11 +71,11 @@ class Recipe:
         spatial_dropout, dropout: shares left out of the vectors' dimensions and of the pooled.
         rate: of Adam, at the start.
         batch: texts per step.
-        epochs: over all texts.
-        relabel: after so many epochs the network joins the linear teacher in giving soft labels
-            to unlabelled and short texts; None leaves those out, and the teacher.
+        epochs: over the labelled texts.
+        soft_epochs: after those, over all texts, unlabelled and short ones among them, with soft
+            labels from the network and the linear teacher.
         hard: what a labelled text's own label counts for; all labels share the rest.
-        short: short texts in an epoch, as a share of the whole ones.
+        short: short texts in a soft epoch, as a share of the whole ones.
         phrases: sentences of `training.phrases` in an epoch, where the labels are theirs.
         longest: tokens; of longer texts another stretch is seen each time.
         pad_to: tokens that every text is padded to; None pads to the longest of a batch.
@@ -85,26 +84,26 @@ class Recipe:
     words: int = 40_000
     minimum: int = 5
     dimensions: int = 128
-    vector_epochs: int = 4
+    vector_epochs: int = 5
     units: int = 128
     bidirectional: bool = True
     pooling: Pooling = "max"
     spatial_dropout: float = 0.1
     dropout: float = 0.25
-    rate: float = 3e-3
+    rate: float = 2e-3
     batch: int = 64
-    epochs: int = 4
-    relabel: int | None = 2
+    epochs: int = 5
+    soft_epochs: int = 3
     hard: float = 0.95
-    short: float = 0.15
-    phrases: int = 24_000
-    longest: int = 256
+    short: float = 0.3
+    phrases: int = 8_000
+    longest: int = 400
     pad_to: int | None = None
 
 
-Judge: TypeAlias = Callable[[Sequence[Ids]], Floats]  # n texts to probabilities (n, labels)
+Labelled: TypeAlias = tuple[Sequence[Ids], Floats]  # n texts and their labels, (n, labels)
 
-LIBRARIES = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras")
+LIBRARIES = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras", "gensim")
 
 RECIPES = {
     "best": Recipe(),
@@ -122,7 +121,7 @@ RECIPES = {
         rate=1e-3,
         batch=32,
         epochs=5,
-        relabel=None,
+        soft_epochs=0,
         hard=1.0,
         short=0.0,
         phrases=0,
@@ -241,13 +240,11 @@ def fit(
     vectors, everything = None, [*texts, *unlabelled]
     if recipe.vector_epochs and sum(map(len, everything)) >= LEAST_WORDS:
         vectors = train_vectors(
-            everything, len(vocabulary), recipe.dimensions, recipe.vector_epochs, seed, say
+            everything, len(vocabulary), recipe.dimensions, recipe.vector_epochs, seed
         )
-        # The network learns faster with a hint of what each word alone says.
-        vectors = np.hstack([vectors, polarity(texts, classes, len(vocabulary), labels)])
     shape = Shape(
         len(vocabulary),
-        recipe.dimensions if vectors is None else vectors.shape[1],
+        recipe.dimensions,
         recipe.units,
         labels,
         recipe.bidirectional,
@@ -263,50 +260,50 @@ def fit(
         for each in (classes, phrases[1])
     )
 
-    teacher = fit_linear(texts, classes, labels) if recipe.relabel is not None else None
-    if teacher:
+    def go_through(
+        title: str, epochs: int, whole: Sequence[Ids], targets: Floats, short: Labelled
+    ) -> None:
+        """Go through whole texts, some of the short ones and some phrases."""
+        count = min(len(short[0]), round(recipe.short * len(whole)))
+        size = len(whole) + count + min(len(phrases[0]), recipe.phrases)
+        steps = -(-size // recipe.batch)
+        epochs *= max(1, -(-LEAST_STEPS // (epochs * steps)))
+        trainer = Trainer(network, recipe.rate, recipe.batch, epochs * steps)
+        for epoch in range(epochs):
+            chosen = random.permutation(len(short[0]))[:count]
+            spoken = random.permutation(len(phrases[0]))[: recipe.phrases]
+            seen = [shortener.stretch(ids) for ids in whole]
+            seen += [short[0][row] for row in chosen] + [phrases[0][row] for row in spoken]
+            wanted = np.vstack([targets, short[1][chosen], own_phrases[spoken]])
+            progress = Progress(f"{title} {epoch + 1}/{epochs}", size)
+            loss, accuracy = trainer.epoch(seen, wanted, random, progress, recipe.pad_to)
+            right = float(np.mean(predict(network, watched[0]).argmax(axis=1) == watched[1]))
+            curve.append({"loss": loss, "accuracy": accuracy, "accuracy_calibration": right})
+            say(
+                f"  {title} {epoch + 1}/{epochs}: loss {loss:.4f}, accuracy {accuracy:.4f},"
+                f" on the calibration part {right:.4f}"
+            )
+
+    go_through("epoch", recipe.epochs, texts, own, ([], own[:0]))
+    if recipe.soft_epochs:
+        teacher = fit_linear(texts, classes, labels)
         right = np.mean(teacher.predict(watched[0]).argmax(axis=1) == watched[1])
         say(f"  linear teacher: accuracy on the calibration part {right:.4f}")
-    every = [*texts, *unlabelled] if teacher else list(texts)
-    short = round(recipe.short * len(every))
-    steps = -(-(len(every) + short + min(len(phrases[0]), recipe.phrases)) // recipe.batch)
-    more = max(1, -(-LEAST_STEPS // (recipe.epochs * steps)))
-    epochs, relabel = more * recipe.epochs, more * (recipe.relabel or 0)
-    trainer = Trainer(network, recipe.rate, recipe.batch, epochs * steps)
-    targets, pieces, piece_targets = own, list[Ids](), own[:0]
-    for epoch in range(epochs):
-        if teacher and epoch in (0, relabel):
-            judges = [teacher.predict] + ([partial(predict, network)] if epoch else [])
-            if unlabelled:
-                targets = np.vstack([own, judge(judges, unlabelled)])
-            # A short text says less than the whole: its label is the mean of its own and that.
-            pieces = [shortener.short(ids) for ids in every]
-            piece_targets = (judge(judges, pieces) + targets) / 2
-        chosen = random.permutation(len(pieces))[:short]
-        spoken = random.permutation(len(phrases[0]))[: recipe.phrases]
-        seen = [shortener.stretch(ids) for ids in every]
-        seen += [pieces[row] for row in chosen] + [phrases[0][row] for row in spoken]
-        wanted = np.vstack([targets, piece_targets[chosen], own_phrases[spoken]])
-        progress = Progress(f"epoch {epoch + 1}/{epochs}", len(seen))
-        loss, accuracy = trainer.epoch(seen, wanted, random, progress, recipe.pad_to)
-        right = float(np.mean(predict(network, watched[0]).argmax(axis=1) == watched[1]))
-        curve.append({"loss": loss, "accuracy": accuracy, "accuracy_calibration": right})
-        say(
-            f"  epoch {epoch + 1}/{epochs}: loss {loss:.4f}, accuracy {accuracy:.4f},"
-            f" on the calibration part {right:.4f}"
-        )
+
+        def judge(texts: Sequence[Ids]) -> Floats:
+            return (teacher.predict(texts) + predict(network, texts)) / 2
+
+        targets = np.vstack([own, judge(unlabelled)]) if unlabelled else own
+        # A short text says less than the whole: its label is the mean of its own and that.
+        pieces = [shortener.short(ids) for ids in everything]
+        short = pieces, (judge(pieces) + targets) / 2
+        go_through("soft epoch", recipe.soft_epochs, everything, targets, short)
     return Trained(network, shape, curve)
 
 
 def predict(network: keras.Model, texts: Sequence[Ids]) -> Floats:
     """Return the network's probabilities (n, labels) of n texts."""
     return softmax(score(network, texts))
-
-
-def judge(judges: Sequence[Judge], texts: Sequence[Ids]) -> Floats:
-    """Return soft labels (n, labels) of n texts: the mean of what all judges say."""
-    opinions: Floats = np.mean([each(texts) for each in judges], axis=0)
-    return opinions
 
 
 # --- measuring -------------------------------------------------------------------------------
@@ -450,7 +447,7 @@ def train(
         f"Training on {len(parts.train):,}; held out are {len(parts.held_out):,},"
         f" and {len(parts.calibration):,} for calibration"
     )
-    if recipe.relabel is None and not recipe.vector_epochs:
+    if not recipe.soft_epochs and not recipe.vector_epochs:
         reviews = replace(reviews, unlabelled=[])
     texts = [reviews.texts[row] for row in parts.train]
     tokenizer = train_vocabulary([*texts, *reviews.unlabelled], recipe.words, recipe.minimum)
