@@ -67,7 +67,8 @@ class Text:
         )
         try:
             codec = codecs.lookup(self.encoding)
-        except LookupError:
+            io.TextIOWrapper(io.BytesIO(), self.encoding)  # refuses codecs that make no text
+        except (LookupError, ValueError):
             raise InvalidTable(
                 f"encoding: got {self.encoding!r}, expected one that Python knows, as windows-1252"
             ) from None
