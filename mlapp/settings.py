@@ -21,6 +21,8 @@ class Settings:
         api_key: what a program must send to the service (`MLAPP_API_KEY`), if anything.
         max_bytes: the largest body of a request, in bytes (`MLAPP_MAX_BYTES`).
         max_rows: the most rows or texts of a request (`MLAPP_MAX_ROWS`).
+        max_file_bytes: the largest file that is scored whole, in bytes (`MLAPP_MAX_FILE_BYTES`). It
+            lies on the disk, in the folder for temporary files, while it is scored.
         max_concurrent: predictions that a worker makes at once (`MLAPP_MAX_CONCURRENT`).
         json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
     """
@@ -30,6 +32,7 @@ class Settings:
     api_key: str | None = None
     max_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
+    max_file_bytes: int = 2 * 1024**3
     max_concurrent: int = 64
     json_log: bool = False
 
@@ -52,6 +55,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         api_key=environ.get("MLAPP_API_KEY") or None,
         max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
         max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),
+        max_file_bytes=_read_count(environ, "MLAPP_MAX_FILE_BYTES", Settings.max_file_bytes),
         max_concurrent=_read_count(environ, "MLAPP_MAX_CONCURRENT", Settings.max_concurrent),
         json_log=log == "json",
     )

@@ -69,7 +69,7 @@ class Text:
         )
         try:
             "".encode(self.encoding)
-        except LookupError:
+        except (LookupError, ValueError):
             raise InvalidTable(
                 f"encoding: got {self.encoding!r}, expected one that Python knows, as windows-1252"
             ) from None

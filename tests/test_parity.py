@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from flask.testing import FlaskClient
 from streamlit.testing.v1 import AppTest
 
 from mlapp.errors import InvalidInput
 from mlapp.loaders import load_regression, load_sentiment
+from mlapp.models import open_model
+from mlapp.scoring import Options, make_plan, score_batch
 from mlapp.service import create_app
 from mlapp.service.v2 import HEADER
+from mlapp.tables import open_table
 from tests.conftest import ROOT
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
@@ -28,6 +35,8 @@ ROWS = [
     dict.fromkeys(ROW),
 ]
 TEXTS = ["The acting is wonderful and I loved every minute.", "dull", " ", "?!", "xyzzy plugh"]
+
+NDJSON, PARQUET = "application/x-ndjson", "application/vnd.apache.parquet"
 
 Answer = dict[str, float] | list[str]
 
@@ -152,6 +161,74 @@ def test_a_row_gets_the_same_answer_or_faults_through_every_door(
         assert shown == {key: round(value, 3) for key, value in expected.items()}
     else:
         assert [text.replace("&#39;", "'") for text in shown] == by_loader(typed)
+
+
+def post(client: FlaskClient, model: str, file: Path, kind: str, accept: str) -> bytes:
+    headers = {"Content-Type": kind, "Accept": accept}
+    path = f"/v1/models/{model}:score?explain=true"
+    answer = client.post(path, data=file.read_bytes(), headers=headers, buffered=True)
+    assert answer.status_code == 200
+    return answer.data
+
+
+def score(model: str, file: Path, suffix: str) -> bytes:
+    target = file.with_suffix(suffix)
+    command = [sys.executable, "-m", "mlapp.cli", "score", str(file), "-o", str(target)]
+    ran = subprocess.run([*command, "--model", model, "--explain"], capture_output=True, text=True)
+    assert ran.returncode in (0, 3), ran.stderr
+    return target.read_bytes()
+
+
+def by_batch(folder: Path, model: str, file: Path) -> list[dict[str, Any]]:
+    opened = open_model(folder, model)
+    with open_table(file) as table:
+        plan = make_plan(opened, table.schema, Options(explain=True))
+        [chunk] = table.chunks()
+        return list(score_batch(opened, plan, chunk.batch, chunk.faults).batch.to_pylist())
+
+
+def test_a_file_of_rows_gets_the_same_answers_through_service_command_and_batch(
+    client: FlaskClient, every_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in ROWS))
+    lines = post(client, "regression", file, NDJSON, NDJSON)
+    assert lines == score("regression", file, ".out.jsonl")
+    table = post(client, "regression", file, NDJSON, PARQUET)
+    assert table == score("regression", file, ".parquet")
+    rows = pq.read_table(pa.BufferReader(table)).to_pylist()
+    assert rows == by_batch(every_model, "regression", file)
+    for row, line, found in zip(ROWS, lines.splitlines(), rows, strict=True):
+        # A file's cells are text, so that a fault shows the text.
+        typed = {name: value if value is None else json.dumps(value) for name, value in row.items()}
+        expected = by_loader(typed)
+        for each in (orjson.loads(line), found):
+            if isinstance(expected, dict):
+                assert {name: each[name] for name in expected} == expected
+                assert each["error"] is None
+            else:
+                assert each["error"] == "; ".join(expected)
+
+
+def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch(
+    client: FlaskClient, every_model: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "texts.csv"
+    pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
+    assert post(client, "sentiment", file, "text/csv", "text/csv") == score(
+        "sentiment", file, ".out.csv"
+    )
+    table = pq.read_table(pa.BufferReader(post(client, "sentiment", file, "text/csv", PARQUET)))
+    rows = table.to_pylist()
+    assert rows == by_batch(every_model, "sentiment", file)
+    for text, found in zip(TEXTS, rows, strict=True):
+        try:
+            expected = load_sentiment().predict([text]).to_dict("records")[0]
+        except InvalidInput as error:
+            assert found["error"] == error.faults[0].message
+        else:
+            assert found["label"] == expected["label"]
+            assert found["probability"] == expected["probability"]
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -57,13 +57,20 @@ def test_the_services_start_as_printed_and_every_curl_line_is_answered(tmp_path:
         server = Server(SHIPPED, tmp_path / f"{place}.log", *options)
         try:
             lines = [line for line in SHELL[1].splitlines() if line.startswith("curl")]
-            assert len(lines) == 8
+            assert len(lines) == 9
             for line in lines:
                 command = shlex.split(line.replace("http://127.0.0.1:8501", server.address))
                 ran = subprocess.run(
-                    [*command, "--fail", "-sS"], capture_output=True, text=True, check=False
+                    [*command, "--fail", "-sS"],
+                    cwd=ROOT,
+                    capture_output=True,
+                    text=True,
+                    check=False,
                 )
                 assert ran.returncode == 0, line + ran.stderr
+                if ":score" in line:
+                    rows = (ROOT / "data" / "linear_regression_dataset.csv").read_text()
+                    assert len(ran.stdout.splitlines()) == len(rows.splitlines())
                 if "regression:predict" in line or "infer" in line:
                     assert "0.4011354763911" in ran.stdout
         finally:

@@ -4,12 +4,11 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,49 +31,6 @@ ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0
 GOOD = "The acting is wonderful and I loved every minute of it."
 PREDICT = "/v1/models/regression:predict"
 ALL_CHECKS = list(HealthCheck)
-
-
-@pytest.fixture(scope="module")
-def models(trained: Path, trained_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all trained models; only to be read."""
-    root = tmp_path_factory.mktemp("served")
-    for source in (trained, trained_texts):
-        shutil.copytree(source, root, dirs_exist_ok=True)
-    return root
-
-
-@pytest.fixture(scope="module")
-def workers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service alone, on two workers."""
-    log = tmp_path_factory.mktemp("log") / "workers.log"
-    server = Server(models, log, "--api-only", "--workers", "2")
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def together(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Dashboard and service in one process."""
-    server = Server(models, tmp_path_factory.mktemp("log") / "together.log")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own(trained: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start a service of the test's own, on a folder of its own."""
-    root = tmp_path / "artifacts"
-    shutil.copytree(trained, root)
-    started: list[Server] = []
-
-    def start(*options: str, **environment: str) -> Server:
-        log = tmp_path / f"own-{len(started)}.log"
-        started.append(Server(root, log, "--api-only", *options, **environment))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.stop()
 
 
 # --- clients ----------------------------------------------------------------------------------

@@ -21,6 +21,13 @@ def test_pins_are_read_by_name() -> None:
     assert pins == {"regression": 1, "sentiment": 12}
 
 
+def test_the_limits_are_whole_numbers() -> None:
+    assert read_settings({}).max_file_bytes == 2 * 1024**3
+    assert read_settings({"MLAPP_MAX_FILE_BYTES": "5"}).max_file_bytes == 5
+    with pytest.raises(InvalidSettings, match="MLAPP_MAX_FILE_BYTES: got '2g', expected a whole"):
+        read_settings({"MLAPP_MAX_FILE_BYTES": "2g"})
+
+
 @pytest.mark.parametrize("text", ["regression", "regression=", "regression=0", "a=1;b=2", "=3"])
 def test_a_pin_that_cannot_be_read_is_named(text: str) -> None:
     with pytest.raises(InvalidSettings, match="MLAPP_PINS"):

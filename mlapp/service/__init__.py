@@ -4,9 +4,11 @@ app      create_app(): limits, keys, headers, errors, the access log, health
 state    what a process's requests share: settings, models, metrics
 bodies   reading a request's body, and writing JSON
 v1       the short form: /v1/models/{name}:predict and :explain
+score    whole files: /v1/models/{name}:score
 v2       the Open Inference Protocol, with the binary tensor extension
 forms    pages for people: /form, /predict, /sentiment
 openapi  /openapi.json and /docs, from the models' schemas
+gateway  the service within the dashboard's server
 run      `mlapp serve`
 """
 

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.routing import BaseConverter
 
 from mlapp.errors import InvalidInput, MlappError
-from mlapp.service import forms, openapi, v1, v2
+from mlapp.service import forms, openapi, score, v1, v2
 from mlapp.service.bodies import answer
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
@@ -55,7 +55,7 @@ class Service(Flask):
     def wsgi_app(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        """Answer a request; add the headers, count it, and log it."""
+        """Answer a request; add the headers, count it, and log it when its answer is sent."""
         began = time.perf_counter()
         status = "500"
 
@@ -69,13 +69,19 @@ class Service(Flask):
         try:
             return super().wsgi_app(environ, start)
         finally:
-            seconds = time.perf_counter() - began
-            # The rule, not the path: a path could be anything, and so could its number.
-            rule = environ["mlapp.request"].url_rule
-            route = _route(rule.rule) if rule else "none"
-            here: State = self.extensions["mlapp"]
-            here.observe(route, status, environ.get("mlapp.model"), seconds)
-            self.log(_line(here.settings.json_log, environ, route, status, seconds))
+            if stream := environ.get("mlapp.stream"):
+                stream.call_on_close(lambda: self._note(environ, status, began))
+            else:
+                self._note(environ, status, began)
+
+    def _note(self, environ: "WSGIEnvironment", status: str, began: float) -> None:
+        seconds = time.perf_counter() - began
+        # The rule, not the path: a path could be anything, and so could its number.
+        rule = environ["mlapp.request"].url_rule
+        route = _route(rule.rule) if rule else "none"
+        here: State = self.extensions["mlapp"]
+        here.observe(route, status, environ.get("mlapp.model"), seconds)
+        self.log(_line(here.settings.json_log, environ, route, status, seconds))
 
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         """Return the context, and keep its request for `wsgi_app`."""
@@ -100,6 +106,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
         app.before_request(_check_key)
     app.register_error_handler(Exception, _tell)
     app.register_blueprint(v1.blueprint)
+    app.register_blueprint(score.blueprint)
     app.register_blueprint(v2.blueprint)
     app.register_blueprint(forms.blueprint)
     app.register_blueprint(openapi.blueprint)

@@ -1,8 +1,11 @@
 """/openapi.json (OpenAPI 3.1), made from the schemas of the models that are there, and /docs."""
 
+import csv
+import io
 from importlib.metadata import version as library_version
 from typing import Any
 
+import orjson
 from flask import Blueprint, Response, render_template
 
 from mlapp.errors import ArtifactError
@@ -11,8 +14,10 @@ from mlapp.regression import RegressionModel
 from mlapp.schema import LARGEST, Number
 from mlapp.sentiment import SentimentModel
 from mlapp.service.bodies import answer
+from mlapp.service.score import COUNTS, FLAGS, PARAMETERS, TYPES
 from mlapp.service.state import state
-from mlapp.service.v2 import TYPES, tensors
+from mlapp.service.v2 import TYPES as TENSOR_TYPES
+from mlapp.service.v2 import tensors
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -131,7 +136,7 @@ def _model_paths(name: str, model: Model) -> dict[str, Any]:
                 "minItems": 1,
                 "items": {"type": "integer", "minimum": 0},
             },
-            "datatype": {"enum": [*TYPES, "BYTES"]},
+            "datatype": {"enum": [*TENSOR_TYPES, "BYTES"]},
             "data": {"type": "array"},
             "parameters": {"type": "object"},
         },
@@ -175,6 +180,7 @@ def _model_paths(name: str, model: Model) -> dict[str, Any]:
             "post": _read(f"Explain predictions of {name}", f"explain_{operation}")
             | {"requestBody": body, "responses": _responses("200", *bad)}
         },
+        f"/v1/models/{name}:score": {"post": _score(name, operation, values)},
         f"/v2/models/{name}": {
             "get": _read(f"Metadata of {name}", f"metadata_{operation}", v2=True)
         },
@@ -185,6 +191,46 @@ def _model_paths(name: str, model: Model) -> dict[str, Any]:
             "post": _read(f"Predict with {name}, by tensors", f"infer_{operation}", v2=True)
             | {"requestBody": infer, "responses": _responses("200", *bad, v2=True)}
         },
+    }
+
+
+def _score(name: str, operation: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the operation that scores a file; `row` is an example."""
+    cells = io.StringIO()
+    csv.writer(cells, lineterminator="\n").writerows([row, row.values()])
+    examples = {"csv": cells.getvalue(), "jsonl": f"{orjson.dumps(row).decode()}\n"}
+    body, answer = {}, {}
+    for kind, form in TYPES.items():
+        text = {} if form == "parquet" else {"schema": {"type": "string"}}
+        answer[kind] = text
+        body[kind] = text | ({"example": examples[form]} if form in examples else {})
+    parameters = [
+        {
+            "name": parameter,
+            "in": "query",
+            "description": meaning,
+            "schema": {"type": "boolean" if parameter in FLAGS else "string"},
+        }
+        for parameter, meaning in PARAMETERS.items()
+    ]
+    counts = {
+        header: {
+            "description": "Rows, of Parquet and strict answers",
+            "schema": {"type": "integer"},
+        }
+        for header in COUNTS
+    }
+    good = {
+        "description": "The file, its columns followed by the prediction's; a refused row has an"
+        " empty prediction and says why in its column error. One that breaks off is not whole",
+        "headers": counts,
+        "content": answer,
+    }
+    bad = ("400", "406", "411", "413", "415", "422", "429")
+    return _read(f"Score a file of rows with {name}", f"score_{operation}") | {
+        "parameters": parameters,
+        "requestBody": {"required": True, "content": body},
+        "responses": _responses("200", *bad) | {"200": good},
     }
 
 

@@ -135,14 +135,15 @@ def _forget_worker(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn
 def serve_together(host: str, port: int) -> None:
     """Serve dashboard and service in this process, with one copy of each model."""
     import streamlit as st
-    from a2wsgi import WSGIMiddleware
     from starlette.routing import Route
+
+    from mlapp.service.gateway import Gateway
 
     start_logging()
     settings = read_settings()
     app: Any = create_app(settings, home=False)
     app.log = AccessLog().append
-    service: Any = WSGIMiddleware(app, workers=THREADS)
+    service: Any = Gateway(app, THREADS)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG001

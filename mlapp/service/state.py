@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from collections import deque
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,7 +13,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from mlapp.errors import ArtifactError, MlappError, ModelNotFound
 from mlapp.models import Model
 from mlapp.repository import Repository, repository
+from mlapp.scoring import Counts
 from mlapp.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -74,6 +78,12 @@ class State:
             ["model", "version"],
             registry=self.registry,
         )
+        self.file_rows = Counter(
+            "mlapp_file_rows",
+            "Rows of files: scored, of these noticed, and refused.",
+            ["model", "version", "outcome"],
+            registry=self.registry,
+        )
         self.refusals = Gauge(
             "mlapp_model_refused",
             "1 where a version should be served that cannot be opened.",
@@ -102,7 +112,18 @@ class State:
 
     def count(self, model: Model, rows: int) -> None:
         """Count predictions, for the metrics and the access log."""
-        request.environ["mlapp.rows"] = rows
+        self._count(model, rows, request.environ)
+
+    def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
+        """Count the rows of a file, when its request is no longer at hand."""
+        self._count(model, counts.scored, environ)
+        name, version = model.manifest.name, model.manifest.version
+        for outcome in ("scored", "noticed", "refused"):
+            rows = getattr(counts, outcome)
+            self._labelled(self.file_rows, name, version, outcome).inc(rows)
+
+    def _count(self, model: Model, rows: int, environ: "WSGIEnvironment") -> None:
+        environ["mlapp.rows"] = rows
         self._labelled(self.predictions, model.manifest.name, model.manifest.version).inc(rows)
 
     def observe(self, route: str, status: str, model: Model | None, seconds: float) -> None:

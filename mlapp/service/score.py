@@ -1,0 +1,224 @@
+"""Whole files: a table of rows or texts in, the same table with its predictions out.
+
+    POST /v1/models/{name}:score  CSV, TSV, JSON lines, Parquet  ->  the one that `Accept` asks for
+
+    body -> a file on the disk -> looked through -> scored chunk by chunk -> answer
+
+The body lies on the disk before the answer begins. So a client that sends all before it reads, and
+a server that answers while it reads, cannot wait for each other for ever; Parquet can be read from
+its end; and what is wrong with a text's last row is told by status. Memory holds a few chunks.
+
+CSV and JSON lines leave while later rows are scored. Where the file turns out to be damaged on the
+way, the connection breaks, so that the answer does not look whole. Parquet is written from its end,
+a `strict` answer must wait for its last row, and HTTP/1.0 cannot show that an answer broke off:
+these are made whole on the disk, and carry their counts of rows in headers.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import chain
+from typing import BinaryIO
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
+
+from mlapp import files
+from mlapp.errors import Fault, InvalidInput, InvalidTable
+from mlapp.models import Model
+from mlapp.schema import describe
+from mlapp.score_command import parse_columns
+from mlapp.scoring import Counts, Options, make_plan, score_table
+from mlapp.service.bodies import make_spool, spool_body
+from mlapp.service.state import state
+from mlapp.streams import BLOCK
+from mlapp.tables import Form, Format, open_table
+
+blueprint = Blueprint("score", __name__, url_prefix="/v1")
+
+TYPES: dict[str, Format] = {
+    "text/csv": "csv",
+    "text/tab-separated-values": "tsv",
+    "application/x-ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "application/vnd.apache.parquet": "parquet",
+}
+PARAMETERS = {
+    "text_column": "the column that a text classifier reads; by default text, review or the only",
+    "columns": "columns that are called otherwise than the model's inputs: theirs=ours,...",
+    "explain": "whether what each input, or the words, add is added",
+    "strict": "whether the first refused row refuses the file",
+    "prefix": "what the names of the prediction's columns begin with",
+    "raw": "whether texts that a spreadsheet would run as formulas stay as they are in CSV",
+    "encoding": "of a text; by default Content-Type's charset, a byte-order mark's, or UTF-8",
+}
+FLAGS = ("explain", "strict", "raw")
+COUNTS = tuple(f"Mlapp-{name.title()}" for name in Counts._fields)
+THREADS = 2  # for each file; one file leaves room for others
+
+_log = logging.getLogger(__name__)
+
+
+@blueprint.post("/models/<model:name>:score")
+@blueprint.post("/models/<model:name>/versions/<int:version>:score")
+def score(name: str, version: int | None = None) -> Response:
+    """Score a file."""
+    here, environ = state(), request.environ
+    model = here.model(name, version)
+    options = _read_options()
+    source, kind = _source_form(), _target_type()
+    target, strict = Form(TYPES[kind]), request.args.get("strict") == "true"
+    gone: Callable[[], bool] = environ.get("mlapp.gone", lambda: False)
+    with here.room:
+        pass  # where there is none, it is told before the body is sent in vain
+    with ExitStack() as stack:
+        body = stack.enter_context(spool_body(here.settings.max_file_bytes))
+        stack.enter_context(here.room)
+        if target.format == "parquet" or strict or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+            answer = stack.enter_context(make_spool("the answer"))
+            summary = files.score(
+                model,
+                body,
+                answer,
+                options,
+                source_form=source,
+                target_form=target,
+                workers=THREADS,
+                strict=strict,
+                stop=gone,
+            )
+            here.count_file(model, summary.counts, environ)
+            if not summary.complete:
+                raise ClientDisconnected
+            headers = {"Content-Length": str(answer.tell())}
+            headers |= zip(COUNTS, map(str, summary.counts), strict=True)
+            answer.seek(0)
+            response = Response(iter(partial(answer.read, BLOCK), b""), mimetype=kind)
+            response.headers.update(headers)
+        else:
+            stream = _score(model, body, source, target, options, gone, stack)
+            response = Response(stream, mimetype=kind)
+        environ["mlapp.stream"] = response
+        response.call_on_close(stack.pop_all().close)
+    return response
+
+
+def _score(
+    model: Model,
+    body: BinaryIO,
+    source: Form,
+    target: Form,
+    options: Options,
+    gone: Callable[[], bool],
+    stack: ExitStack,
+) -> Iterator[bytes]:
+    """Open a file, score its first rows, and return the scored file.
+
+    Args:
+        model: any published model.
+        body: the file.
+        source: how it is written down.
+        target: how it is to be written down; not Parquet.
+        options: as in `scoring`.
+        gone: whether nobody waits for the answer any more.
+        stack: gets what must be closed behind the answer, and counts its rows then.
+
+    Raises:
+        InvalidTable, InvalidInput: as `open_table` and `make_plan`.
+        ConnectionResetError: while it is read, when the file turns out to be damaged.
+    """
+    here, environ, counts = state(), request.environ, Counts()
+    stack.callback(lambda: here.count_file(model, counts, environ))
+    table = stack.enter_context(open_table(body, source))
+    plan = make_plan(model, table.schema, options)
+    parts = score_table(model, table, plan, target, options.raw, THREADS)
+    stack.enter_context(closing(parts))
+    first = [next(parts), next(parts)]  # head and rows: what goes wrong here has its own status
+
+    def flow() -> Iterator[bytes]:
+        nonlocal counts
+        try:
+            for part in chain(first, parts):
+                counts += part.counts
+                yield bytes(part.data)
+                if gone():
+                    break
+            else:
+                return
+        except InvalidTable:
+            # Its words may hold what somebody sent: they are not for the log.
+            _log.warning("%s: a file is damaged behind row %d", model.manifest.name, counts.rows)
+        except Exception:
+            _log.exception("unexpected error behind row %d of a file", counts.rows)
+        # Servers end the answer here without its end, and without a word about it.
+        raise ConnectionResetError(errno.ECONNRESET, "the answer is not whole")
+
+    return flow()
+
+
+def _read_options() -> Options:
+    """Read the parameters of the address.
+
+    Raises:
+        InvalidInput: some are not known, are there twice, or have values that are not allowed.
+    """
+    given, faults, columns = request.args, [], {}
+    for name, values in given.lists():
+        got = describe(values[0])
+        if name not in PARAMETERS:
+            faults.append(Fault(name, "an unknown parameter", f"one of {', '.join(PARAMETERS)}"))
+        elif len(values) > 1:
+            faults.append(Fault(name, f"{len(values)} values", "one"))
+        elif name in FLAGS and values[0] not in ("true", "false"):
+            faults.append(Fault(name, got, "true or false"))
+        elif name == "columns":
+            try:
+                columns = parse_columns(values[0])
+            except InvalidTable:
+                faults.append(Fault(name, got, "theirs=ours,..."))
+    if faults:
+        raise InvalidInput(faults)
+    return Options(
+        text_column=given.get("text_column") or None,
+        columns=columns,
+        explain=given.get("explain") == "true",
+        prefix=given.get("prefix", ""),
+        raw=given.get("raw") == "true",
+    )
+
+
+def _source_form() -> Form:
+    """Return how the body is written down, as its headers say.
+
+    Raises:
+        UnsupportedMediaType: they say nothing, or what cannot be read.
+    """
+    kind = request.mimetype
+    if kind not in TYPES:
+        got, allowed = repr(kind or "nothing"), ", ".join(TYPES)
+        raise UnsupportedMediaType(f"Content-Type: got {got}, expected one of {allowed}")
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    allowed = "none" if TYPES[kind] == "parquet" else "gzip or none"
+    if coding not in ("", "identity") and (coding != "gzip" or TYPES[kind] == "parquet"):
+        raise UnsupportedMediaType(f"Content-Encoding: got {coding!r}, expected {allowed}")
+    encoding = request.args.get("encoding") or request.mimetype_params.get("charset")
+    return Form(TYPES[kind], coding == "gzip", encoding)
+
+
+def _target_type() -> str:
+    """Return the type that is asked for, by default the one that came.
+
+    Raises:
+        NotAcceptable: none of them can be made.
+    """
+    kinds = [request.mimetype, *TYPES]
+    if not request.accept_mimetypes:
+        return kinds[0]
+    kind = request.accept_mimetypes.best_match(kinds)
+    if kind is None:
+        got, allowed = describe(request.headers["Accept"]), ", ".join(TYPES)
+        raise NotAcceptable(f"Accept: got {got}, expected one of {allowed}")
+    return kind
