@@ -1,0 +1,421 @@
+"""Whole files scored in the background, out of temporary files into temporary files.
+
+    upload -> `Upload` -> `Job`, a thread -> for each file a `Result`: CSV, Parquet, counts, bars
+
+Nothing here knows who watches. The temporary files have no names: they are gone with the object
+that owns them, and with the process, however it ends.
+"""
+
+import io
+import logging
+import math
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from mlapp.errors import MlappError, OutputError
+from mlapp.files import SHOWN
+from mlapp.models import Model
+from mlapp.regression import RegressionModel
+from mlapp.scoring import Counts, Options, Part, make_plan, score_table
+from mlapp.streams import BLOCK
+from mlapp.tables import Chunk, Form, form_of, open_table
+from mlapp.writing import finish_parquet, write_chunk, write_head
+
+State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
+
+AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
+FIRST = 5  # rows of a file that are shown
+FINEST = 2048  # bars that are counted apart
+SHOWN_BARS = 40
+
+_CSV, _PARQUET = Form("csv"), Form("parquet")
+_turns = threading.BoundedSemaphore(AT_ONCE)
+_log = logging.getLogger(__name__)
+
+
+class Upload:
+    """A file that somebody brought, copied to the disk.
+
+    Attributes:
+        name: what it is called.
+        size: its bytes.
+    """
+
+    def __init__(self, name: str, source: BinaryIO) -> None:
+        """Copy a file, block by block.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        self.name = name
+        self.file = _scratch(self, name)
+        with _told():
+            shutil.copyfileobj(source, self.file, BLOCK)
+            self.file.flush()
+        self.size = self.file.tell()
+
+    def form(self, encoding: str | None = None) -> Form:
+        """Return how it is written down, by its name.
+
+        Raises:
+            InvalidTable: the name's suffix says nothing.
+        """
+        return replace(form_of(self.name), encoding=encoding)
+
+    def look(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
+        """Return its columns and its first rows; it is read through once, unless it is Parquet.
+
+        Raises:
+            InvalidTable: it cannot be read.
+        """
+        with open_table(self.file, self.form(encoding)) as table:
+            first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
+            return table.schema, first.to_pandas()
+
+
+class Histogram:
+    """Counts of numbers in bars that widen as needed: exact, and small for any range."""
+
+    def __init__(self) -> None:
+        self._width, self._counts = 0.0, Counter[int]()
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Count some numbers; none of them may be NaN."""
+        if not len(values):
+            return
+        if not self._width:
+            low, high = np.quantile(values, [0.25, 0.75])
+            spread = float(high - low) or float(np.abs(values).max()) or 1.0
+            self._width = 10.0 ** math.floor(math.log10(spread / 100))
+        with np.errstate(over="ignore"):
+            places = np.clip(np.floor(values / self._width), -(2.0**52), 2.0**52)
+        found, counts = np.unique(places, return_counts=True)
+        self._counts.update(dict(zip(map(int, found), counts.tolist(), strict=True)))
+        while len(self._counts) > FINEST:
+            self._width, self._counts = self._width * 2, _halved(self._counts)
+
+    def bars(self) -> tuple[pd.DataFrame, int]:
+        """Return the bars of the middle 99.8% of the numbers, at most `SHOWN_BARS`.
+
+        Returns:
+            Columns start, end, rows; and how many numbers lie outside.
+        """
+        width, counts = self._width, self._counts
+        places = sorted(counts)
+        sums = np.cumsum([counts[place] for place in places])
+        inside = [
+            place
+            for place, upto in zip(places, sums, strict=True)
+            if upto > 0.001 * sums[-1] and upto - counts[place] < 0.999 * sums[-1]
+        ]
+        outside = int(sums[-1]) - sum(counts[place] for place in inside) if places else 0
+        counts = Counter({place: counts[place] for place in inside})
+        while counts and max(counts) - min(counts) >= SHOWN_BARS:
+            width, counts = width * 2, _halved(counts)
+        rows = [(place * width, (place + 1) * width, counts[place]) for place in sorted(counts)]
+        return pd.DataFrame(rows, columns=["start", "end", "rows"]), outside
+
+
+class Shares:
+    """Counts of labels, of sure and of unsure ones."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels, self._counts = labels, Counter[tuple[str, bool]]()
+
+    def add(self, labels: Sequence[str], unsure: Sequence[bool]) -> None:
+        """Count some labels, each with whether it is unsure."""
+        self._counts.update(zip(labels, unsure, strict=True))
+
+    def bars(self) -> pd.DataFrame:
+        """Return label, answer (sure, unsure), rows and their share, for each label and answer."""
+        total = sum(self._counts.values()) or 1
+        rows = [
+            (label, answer, count := self._counts[label, answer == "unsure"], count / total)
+            for label in self._labels
+            for answer in ("sure", "unsure")
+        ]
+        return pd.DataFrame(rows, columns=["label", "answer", "rows", "share"])
+
+
+class Progress(NamedTuple):
+    """How far a job is: rows, rows per second, share of the bytes, seconds left if known."""
+
+    rows: int
+    rate: float
+    share: float
+    left: float | None
+
+
+class Result:
+    """What becomes of one file.
+
+    Attributes:
+        name, size: the upload's.
+        state: waiting, scoring, finishing (Parquet is written), done, stopped or failed.
+        counts: its rows so far: all, scored, scored with a notice, refused.
+        refused: the first refused rows, each with its number, from 1, and what is wrong.
+        seconds: how long it took.
+        share: of the file that is read.
+        error: why it failed.
+        histogram, shares: the predictions in numbers, whichever the model makes.
+    """
+
+    def __init__(self, model: Model, upload: Upload) -> None:
+        self.name, self.size = upload.name, upload.size
+        self.state: State = "waiting"
+        self.counts, self.refused = Counts(), list[tuple[int, str]]()
+        self.seconds = self.share = 0.0
+        self.error = ""
+        regression = isinstance(model, RegressionModel)
+        self.histogram = Histogram() if regression else None
+        self.shares = None if isinstance(model, RegressionModel) else Shares(model.labels)
+        self._files: dict[str, BinaryIO] = {}
+
+    def name_as(self, form: str) -> str:
+        """Return what the result is called: `a.csv.gz` becomes `a-scored.csv`."""
+        return (
+            f"{self.name.removesuffix('.gz').removesuffix('.zip').rpartition('.')[0]}-scored.{form}"
+        )
+
+    def bytes_of(self, form: str) -> int:
+        """Return how large the whole result is, as csv or as parquet."""
+        return os.fstat(self._files[form].fileno()).st_size
+
+    def read(self, form: str) -> bytes:
+        """Return the whole result, as csv or as parquet; any thread may ask."""
+        parts, place, descriptor = [], 0, self._files[form].fileno()
+        while part := os.pread(descriptor, 1 << 30, place):
+            parts.append(part)
+            place += len(part)
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    def score(
+        self, model: Model, upload: Upload, form: Form, options: Options, stop: Callable[[], bool]
+    ) -> None:
+        """Score the file; the result is whole, or there is none.
+
+        Raises:
+            MlappError: it cannot be read, or not be scored.
+        """
+        self.state, began = "scoring", time.monotonic()
+        csv, parquet = _scratch(self), _scratch(self)
+        with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
+            plan = make_plan(model, table.schema, options)
+            csv.write(write_head(_CSV, plan.schema, options.raw))
+            with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                for part in parts:
+                    spool.write(part.data)
+                    if part.counts.rows:
+                        batch = pa.ipc.read_record_batch(pa.py_buffer(part.data), plan.schema)
+                        csv.write(write_chunk(_CSV, Chunk(batch), plan.own, options.raw))
+                        self._count(part, batch, options.prefix)
+                        self.seconds = time.monotonic() - began
+                    if stop():
+                        self.state = "stopped"
+                        return
+            self.state = "finishing"
+            csv.flush()
+            spool.seek(0)
+            finish_parquet(cast(BinaryIO, spool), parquet)
+            parquet.flush()
+        self._files = {"csv": csv, "parquet": parquet}
+        self.seconds = time.monotonic() - began
+        self.share, self.state = 1.0, "done"
+
+    def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
+        room = SHOWN - len(self.refused)
+        errors = sorted(part.errors.items())[:room] if room else []
+        self.refused += [(self.counts.rows + place + 1, error) for place, error in errors]
+        if self.histogram:
+            predictions = batch.column(f"{prefix}prediction").drop_null()
+            self.histogram.add(predictions.to_numpy(zero_copy_only=False))
+        if self.shares:
+            labels, unsure = (batch.column(prefix + name) for name in ("label", "unsure"))
+            self.shares.add(labels.drop_null().to_pylist(), unsure.drop_null().to_pylist())
+        self.counts += part.counts
+        self.share = part.share or 0.0
+
+
+class Job:
+    """Files that a thread scores, one after another.
+
+    Attributes:
+        model: what scores them.
+        results: of each file, in order; they grow.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        uploads: Sequence[Upload],
+        options: Options,
+        encoding: str | None = None,
+        ended: threading.Event | None = None,
+    ) -> None:
+        """Start.
+
+        Args:
+            model: what scores the files.
+            uploads: the files; nobody else may read them while the job runs.
+            options: as for `files.score`.
+            encoding: of files that are text; see `Form`.
+            ended: set when whoever wants the results is gone; the job then stops.
+        """
+        self.model, self.results = model, [Result(model, upload) for upload in uploads]
+        self._began, self._stop, self._ended = 0.0, threading.Event(), ended or threading.Event()
+        run = [list(uploads), options, encoding]
+        self._thread = threading.Thread(target=self._run, args=run, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is at work, or waits for its turn."""
+        return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Stop after the chunks in hand; what is not whole is dropped."""
+        self._stop.set()
+
+    def join(self) -> None:
+        """Wait until it is over."""
+        self._thread.join()
+
+    def progress(self) -> Progress:
+        """Return how far all files together are."""
+        rows = sum(result.counts.rows for result in self.results)
+        size = sum(result.size for result in self.results) or 1
+        share = min(1.0, sum(result.share * result.size for result in self.results) / size)
+        seconds = time.monotonic() - self._began if self._began else 0.0
+        left = seconds * (1 - share) / share if share else None
+        return Progress(rows, rows / seconds if seconds else 0.0, share, left)
+
+    def _over(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
+
+    def _run(self, uploads: list[Upload], options: Options, encoding: str | None) -> None:
+        while not _turns.acquire(timeout=0.1):
+            if self._over():
+                break
+        else:
+            try:
+                self._began = time.monotonic()
+                for upload, result in zip(uploads, self.results, strict=True):
+                    if not self._over():
+                        self._score(upload, result, options, encoding)
+            finally:
+                _turns.release()
+        for result in self.results:
+            if result.state == "waiting":
+                result.state = "stopped"
+
+    def _score(
+        self, upload: Upload, result: Result, options: Options, encoding: str | None
+    ) -> None:
+        try:
+            result.score(self.model, upload, upload.form(encoding), options, self._over)
+        except MlappError as error:
+            result.state, result.error = "failed", str(error)
+        except Exception:
+            _log.exception("a file was not scored")
+            result.state = "failed"
+            result.error = "Something unexpected went wrong; the server's log says more"
+
+
+class Desk:
+    """What a session has on its desk for one model: its files, and the job on them.
+
+    Attributes:
+        uploads: the files.
+        job: the last one on them.
+        round: how many times files came.
+    """
+
+    def __init__(self) -> None:
+        self.uploads: list[Upload] = []
+        self.job: Job | None = None
+        self.round = 0
+        self._looks: dict[tuple[Upload, str | None], Any] = {}
+        self._ended = threading.Event()
+        weakref.finalize(self, self._ended.set)
+
+    def take(self, uploads: Sequence[Upload]) -> None:
+        """Put other files on the desk; a job on the files before is stopped."""
+        if self.job:
+            self.job.stop()
+        self.uploads, self.job = list(uploads), None
+        self.round += 1
+        self._looks.clear()
+
+    def look(self, upload: Upload, encoding: str | None) -> tuple[pa.Schema, pd.DataFrame]:
+        """Return what `Upload.look` does, which is asked once.
+
+        Raises:
+            InvalidTable: the file cannot be read.
+        """
+        key = (upload, encoding)
+        if key not in self._looks:
+            try:
+                self._looks[key] = upload.look(encoding)
+            except MlappError as error:
+                self._looks[key] = error
+        found = self._looks[key]
+        if isinstance(found, MlappError):
+            raise found
+        return cast(tuple[pa.Schema, pd.DataFrame], found)
+
+    def start(
+        self, model: Model, uploads: Sequence[Upload], options: Options, encoding: str | None
+    ) -> None:
+        """Score files of the desk, unless a job is at work on them."""
+        if not (self.job and self.job.running):
+            self.job = Job(model, uploads, options, encoding, self._ended)
+
+
+def _scratch(owner: object, name: str = "") -> BinaryIO:
+    """Return a temporary file that is closed, and so deleted, when its owner is no more."""
+    file = TemporaryFile()  # noqa: SIM115  # the finalizer closes it
+    if name:
+        cast(Any, file).raw.name = name  # what messages call it
+    weakref.finalize(owner, _close, file)
+    return cast(BinaryIO, file)
+
+
+def _close(file: io.IOBase) -> None:
+    with suppress(OSError):  # a full disk, at the last flush
+        file.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a full disk raises into words."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the temporary folder cannot be written: {error.strerror}") from error
+
+
+def _halved(counts: Counter[int]) -> Counter[int]:
+    """Return the counts in bars of twice the width."""
+    halved = Counter[int]()
+    for place, count in counts.items():
+        halved[place // 2] += count
+    return halved
