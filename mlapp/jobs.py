@@ -41,6 +41,7 @@ AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
 FIRST = 5  # rows of a file that are shown
 FINEST = 2048  # bars that are counted apart
 SHOWN_BARS = 40
+CHECK_EVERY, ABSENCES = 15.0, 10  # a session can come back for two minutes: keep it for longer
 
 _CSV, _PARQUET = Form("csv"), Form("parquet")
 _turns = threading.BoundedSemaphore(AT_ONCE)
@@ -109,22 +110,23 @@ class Histogram:
             self._width, self._counts = self._width * 2, _halved(self._counts)
 
     def bars(self) -> tuple[pd.DataFrame, int]:
-        """Return the bars of the middle 99.8% of the numbers, at most `SHOWN_BARS`.
+        """Return the bars, at most `SHOWN_BARS`; rare numbers far off are left out.
 
         Returns:
-            Columns start, end, rows; and how many numbers lie outside.
+            Columns start, end, rows; and how many numbers are left out.
         """
         width, counts = self._width, self._counts
         places = sorted(counts)
+        if not places:
+            return pd.DataFrame(columns=["start", "end", "rows"]), 0
         sums = np.cumsum([counts[place] for place in places])
-        inside = [
-            place
-            for place, upto in zip(places, sums, strict=True)
-            if upto > 0.001 * sums[-1] and upto - counts[place] < 0.999 * sums[-1]
-        ]
-        outside = int(sums[-1]) - sum(counts[place] for place in inside) if places else 0
+        total = int(sums[-1])
+        low, high = (places[np.searchsorted(sums, share * total)] for share in (0.005, 0.995))
+        reach = high - low + 1  # of the middle 99%
+        inside = [place for place in places if low - reach <= place <= high + reach]
+        outside = total - sum(counts[place] for place in inside)
         counts = Counter({place: counts[place] for place in inside})
-        while counts and max(counts) - min(counts) >= SHOWN_BARS:
+        while max(counts) - min(counts) >= SHOWN_BARS:
             width, counts = width * 2, _halved(counts)
         rows = [(place * width, (place + 1) * width, counts[place]) for place in sorted(counts)]
         return pd.DataFrame(rows, columns=["start", "end", "rows"]), outside
@@ -213,28 +215,33 @@ class Result:
         """
         self.state, began = "scoring", time.monotonic()
         csv, parquet = _scratch(self), _scratch(self)
-        with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
-            plan = make_plan(model, table.schema, options)
-            csv.write(write_head(_CSV, plan.schema, options.raw))
-            with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
-                for part in parts:
-                    spool.write(part.data)
-                    if part.counts.rows:
-                        batch = pa.ipc.read_record_batch(pa.py_buffer(part.data), plan.schema)
-                        csv.write(write_chunk(_CSV, Chunk(batch), plan.own, options.raw))
-                        self._count(part, batch, options.prefix)
-                        self.seconds = time.monotonic() - began
-                    if stop():
-                        self.state = "stopped"
-                        return
-            self.state = "finishing"
-            csv.flush()
-            spool.seek(0)
-            finish_parquet(cast(BinaryIO, spool), parquet)
-            parquet.flush()
-        self._files = {"csv": csv, "parquet": parquet}
-        self.seconds = time.monotonic() - began
-        self.share, self.state = 1.0, "done"
+        try:
+            with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
+                plan = make_plan(model, table.schema, options)
+                csv.write(write_head(_CSV, plan.schema, options.raw))
+                with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                    for part in parts:
+                        spool.write(part.data)
+                        if part.counts.rows:
+                            batch = pa.ipc.read_record_batch(pa.py_buffer(part.data), plan.schema)
+                            csv.write(write_chunk(_CSV, Chunk(batch), plan.own, options.raw))
+                            self._count(part, batch, options.prefix)
+                            self.seconds = time.monotonic() - began
+                        if stop():
+                            self.state = "stopped"
+                            return
+                self.state = "finishing"
+                csv.flush()
+                spool.seek(0)
+                finish_parquet(cast(BinaryIO, spool), parquet)
+                parquet.flush()
+            self._files = {"csv": csv, "parquet": parquet}
+            self.seconds = time.monotonic() - began
+            self.share, self.state = 1.0, "done"
+        finally:
+            if not self._files:
+                _close(csv)
+                _close(parquet)
 
     def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
         room = SHOWN - len(self.refused)
@@ -365,6 +372,19 @@ class Desk:
         self.round += 1
         self._looks.clear()
 
+    def clear_when(
+        self, left: Callable[[], bool], every: float = CHECK_EVERY, times: int = ABSENCES
+    ) -> None:
+        """Clear the desk when whoever brought the files has left, and does not come back.
+
+        Args:
+            left: whether that is so now.
+            every: seconds between two questions.
+            times: how many times in a row it must be so.
+        """
+        run = [weakref.ref(self), self.round, left, every, times]
+        threading.Thread(target=_watch, args=run, daemon=True).start()
+
     def look(self, upload: Upload, encoding: str | None) -> tuple[pa.Schema, pd.DataFrame]:
         """Return what `Upload.look` does, which is asked once.
 
@@ -388,6 +408,20 @@ class Desk:
         """Score files of the desk, unless a job is at work on them."""
         if not (self.job and self.job.running):
             self.job = Job(model, uploads, options, encoding, self._ended)
+
+
+def _watch(
+    desk: "weakref.ref[Desk]", number: int, left: Callable[[], bool], every: float, times: int
+) -> None:
+    absences = 0
+    while absences < times:
+        time.sleep(every)
+        if (seen := desk()) is None or seen.round != number:
+            return  # other files are watched by another thread
+        del seen
+        absences = absences + 1 if left() else 0
+    if seen := desk():
+        seen.take([])
 
 
 def _scratch(owner: object, name: str = "") -> BinaryIO:

@@ -4,6 +4,7 @@ Streamlit holds an upload in memory as long as its widget does. So what comes is
 disk at once and let go, under a widget key that changes with every upload.
 """
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import streamlit as st
+from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mlapp import charts, ui
@@ -48,7 +50,7 @@ def _show(model: Model, desk: Desk) -> None:
             key=key,
             on_change=_take,
             args=[desk, key],
-            help="CSV, TSV, JSON lines or Parquet; the first three also gzipped or zipped.",
+            help="CSV, TSV, JSON lines or Parquet; all but Parquet also gzipped or zipped.",
         )
         busy = desk.job is not None and desk.job.running
         with st.container(horizontal=True):
@@ -71,7 +73,7 @@ def _show(model: Model, desk: Desk) -> None:
             st.button(
                 "Score the file" if count < 2 else f"Score {count} files",
                 key="many_start",
-                type="primary",
+                type="secondary" if desk.job else "primary",
                 icon=":material/play_arrow:",
                 disabled=busy or not ready,
                 on_click=desk.start,
@@ -85,7 +87,7 @@ def _show(model: Model, desk: Desk) -> None:
 
 def template(model: Model) -> str:
     """Return a table with the model's columns and a typical row, as CSV."""
-    row: Mapping[str, Any] = {TEXT: "Put a text in each row, like this one."}
+    row: Mapping[str, Any] = {TEXT: "The text of a row goes here: all of it."}
     if isinstance(model, RegressionModel):
         row = model.schema.typical
     return pd.DataFrame([row]).to_csv(index=False)
@@ -121,6 +123,9 @@ def _take(desk: Desk, key: str) -> None:
     for each in state[key]:
         context.uploaded_file_mgr.remove_file(context.session_id, each.file_id)
         each.close()
+    if runtime.exists():
+        server, session = runtime.get_instance(), context.session_id
+        desk.clear_when(lambda: not server.is_active_session(session))
     for name in [*state]:
         if str(name).startswith(("many_column_", "many_text_column", "many_result")):
             del state[name]
@@ -163,11 +168,18 @@ def _show_files(
     if error := st.session_state.get("_many_error"):
         st.error(error, title="The upload could not be kept")
     if not desk.uploads:
-        st.caption(
-            "Bring a file, or several: every row is scored, all its columns travel through, and"
-            " the prediction's follow. A row that cannot be scored says why in the column `error`;"
-            " the others are scored. A file stays on this server for as long as this page is open."
+        st.markdown(
+            "Bring a file, or several. Every row is scored, all its columns travel through, and the"
+            " prediction's columns follow. A row that cannot be scored says why in the column"
+            " `error`; the others are scored."
         )
+        st.caption("The columns that the model reads, under these names or others:")
+        st.dataframe(
+            pd.read_csv(io.StringIO(template(model)), dtype=str),
+            hide_index=True,
+            alt="The columns that the model reads",
+        )
+        st.caption("What you bring stays on this server until you bring another file or leave.")
     ready: list[Upload] = []
     for upload in desk.uploads:
         try:
@@ -237,7 +249,8 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
         raise InvalidTable(f"got {', '.join(twice)}, expected a column of its own for each input")
     if faults:
         raise InvalidInput(faults)
-    return Options(None, columns, options.explain, options.prefix, options.raw)
+    renamed = {theirs: ours for theirs, ours in columns.items() if theirs != ours}
+    return Options(None, renamed, options.explain, options.prefix, options.raw)
 
 
 def _choose(label: str, names: list[str], guess: str | None, key: str, busy: bool) -> str | None:

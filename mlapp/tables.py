@@ -165,11 +165,12 @@ def open_table(source: Path | BinaryIO, form: Form | None = None) -> Iterator[Ta
         opened = _open_parquet if form.format == "parquet" else _open_text
         schema, chunks, position = opened(name, stream, form)
         stack.callback(chunks.close)
+        filled = filter(lambda chunk: chunk.batch.num_rows, chunks)
         with told(name):
-            first = next(chunks, None)
+            first = next(filled, None)
         if first is None:
             raise InvalidTable(f"{name} has a header but no rows")
-        yield Table(name, form, schema, size, position, chain([first], chunks))
+        yield Table(name, form, schema, size, position, chain([first], filled))
 
 
 Opened: TypeAlias = tuple[pa.Schema, Generator[Chunk], Callable[[], int]]
