@@ -259,7 +259,7 @@ def histogram(name: str, bars: pd.DataFrame) -> Drawn:
 
     Args:
         name: the output's.
-        bars: what `jobs.Histogram.bars` returned: columns start, end, rows.
+        bars: what `tallies.Histogram.bars` returned: columns start, end, rows.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)
@@ -283,13 +283,17 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
     """Draw the share of each label, with the unsure ones apart.
 
     Args:
-        bars: what `jobs.Shares.bars` returned: columns label, answer, rows, share.
+        bars: what `tallies.Shares.bars` returned: columns label, answer, rows, share.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)
         .mark_bar()
         .encode(
-            x=alt.X("sum(share):Q", title="share of the texts", axis=alt.Axis(format=".0%")),
+            x=alt.X(
+                "sum(share):Q",
+                title="share of the texts",
+                axis=alt.Axis(format=".0%", tickCount=5),
+            ),
             y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
             color=alt.Color(
                 "answer:N",

@@ -6,23 +6,18 @@ Nothing here knows who watches. The temporary files have no names: they are gone
 that owns them, and with the process, however it ends.
 """
 
-import io
 import logging
-import math
 import os
 import shutil
 import threading
 import time
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -33,14 +28,13 @@ from mlapp.regression import RegressionModel
 from mlapp.scoring import Counts, Options, Part, make_plan, score_table
 from mlapp.streams import BLOCK
 from mlapp.tables import Chunk, Form, form_of, open_table
+from mlapp.tallies import Histogram, Shares
 from mlapp.writing import finish_parquet, write_chunk, write_head
 
 State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
 
 AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
 FIRST = 5  # rows of a file that are shown
-FINEST = 2048  # bars that are counted apart
-SHOWN_BARS = 40
 CHECK_EVERY, ABSENCES = 15.0, 10  # a session can come back for two minutes: keep it for longer
 
 _CSV, _PARQUET = Form("csv"), Form("parquet")
@@ -86,71 +80,6 @@ class Upload:
         with open_table(self.file, self.form(encoding)) as table:
             first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
             return table.schema, first.to_pandas()
-
-
-class Histogram:
-    """Counts of numbers in bars that widen as needed: exact, and small for any range."""
-
-    def __init__(self) -> None:
-        self._width, self._counts = 0.0, Counter[int]()
-
-    def add(self, values: npt.NDArray[np.float64]) -> None:
-        """Count some numbers; none of them may be NaN."""
-        if not len(values):
-            return
-        if not self._width:
-            low, high = np.quantile(values, [0.25, 0.75])
-            spread = float(high - low) or float(np.abs(values).max()) or 1.0
-            self._width = 10.0 ** math.floor(math.log10(spread / 100))
-        with np.errstate(over="ignore"):
-            places = np.clip(np.floor(values / self._width), -(2.0**52), 2.0**52)
-        found, counts = np.unique(places, return_counts=True)
-        self._counts.update(dict(zip(map(int, found), counts.tolist(), strict=True)))
-        while len(self._counts) > FINEST:
-            self._width, self._counts = self._width * 2, _halved(self._counts)
-
-    def bars(self) -> tuple[pd.DataFrame, int]:
-        """Return the bars, at most `SHOWN_BARS`; rare numbers far off are left out.
-
-        Returns:
-            Columns start, end, rows; and how many numbers are left out.
-        """
-        width, counts = self._width, self._counts
-        places = sorted(counts)
-        if not places:
-            return pd.DataFrame(columns=["start", "end", "rows"]), 0
-        sums = np.cumsum([counts[place] for place in places])
-        total = int(sums[-1])
-        low, high = (places[np.searchsorted(sums, share * total)] for share in (0.005, 0.995))
-        reach = high - low + 1  # of the middle 99%
-        inside = [place for place in places if low - reach <= place <= high + reach]
-        outside = total - sum(counts[place] for place in inside)
-        counts = Counter({place: counts[place] for place in inside})
-        while max(counts) - min(counts) >= SHOWN_BARS:
-            width, counts = width * 2, _halved(counts)
-        rows = [(place * width, (place + 1) * width, counts[place]) for place in sorted(counts)]
-        return pd.DataFrame(rows, columns=["start", "end", "rows"]), outside
-
-
-class Shares:
-    """Counts of labels, of sure and of unsure ones."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels, self._counts = labels, Counter[tuple[str, bool]]()
-
-    def add(self, labels: Sequence[str], unsure: Sequence[bool]) -> None:
-        """Count some labels, each with whether it is unsure."""
-        self._counts.update(zip(labels, unsure, strict=True))
-
-    def bars(self) -> pd.DataFrame:
-        """Return label, answer (sure, unsure), rows and their share, for each label and answer."""
-        total = sum(self._counts.values()) or 1
-        rows = [
-            (label, answer, count := self._counts[label, answer == "unsure"], count / total)
-            for label in self._labels
-            for answer in ("sure", "unsure")
-        ]
-        return pd.DataFrame(rows, columns=["label", "answer", "rows", "share"])
 
 
 class Progress(NamedTuple):
@@ -433,7 +362,7 @@ def _scratch(owner: object, name: str = "") -> BinaryIO:
     return cast(BinaryIO, file)
 
 
-def _close(file: io.IOBase) -> None:
+def _close(file: BinaryIO) -> None:
     with suppress(OSError):  # a full disk, at the last flush
         file.close()
 
@@ -445,11 +374,3 @@ def _told() -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"the temporary folder cannot be written: {error.strerror}") from error
-
-
-def _halved(counts: Counter[int]) -> Counter[int]:
-    """Return the counts in bars of twice the width."""
-    halved = Counter[int]()
-    for place, count in counts.items():
-        halved[place // 2] += count
-    return halved

@@ -238,7 +238,7 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
     with entry, st.grid(3, min_column_width=140):
         for spec in model.schema.inputs:
             key = f"many_column_{spec.name}"
-            chosen = _choose(spec.name, names, guessed[spec.name], key, busy)
+            chosen = _choose(f"Column for {spec.name}", names, guessed[spec.name], key, busy)
             if chosen is None:
                 faults.append(Fault(spec.name, "no column", spec.allowed))
             elif chosen in columns:
@@ -396,12 +396,13 @@ def _show_bars(model: Model, result: Result) -> None:
             charts.histogram(name, bars), alt=f"How many rows have which predicted {name}"
         )
         if outside:
-            st.caption(f"{outside:,} rows lie far outside of this picture.")
+            lie = "row lies" if outside == 1 else "rows lie"
+            st.caption(f"{outside:,} {lie} far outside of this picture.")
     elif result.shares:
         shares = result.shares.bars()
         st.altair_chart(charts.label_shares(shares), alt="The share of each label")
         unsure = shares.loc[shares["answer"] == "unsure", "share"].sum()
-        st.caption(f"{unsure:.1%} of the texts are unsure: two labels are about as likely.")
+        st.caption(f"{unsure:.1%} of the texts are unsure: no label is much the likeliest.")
 
 
 def _sweep() -> None:

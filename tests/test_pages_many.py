@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlapp import files, jobs, many
-from mlapp.jobs import Desk, Histogram, Job, Shares, Upload
+from mlapp import files, jobs, many, tallies
+from mlapp.jobs import Desk, Job, Upload
 from mlapp.models import open_model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import Options
+from mlapp.tallies import Histogram, Shares
 from tests.conftest import wait_until
 from tests.test_pages import home, run
 
@@ -361,7 +362,7 @@ def test_a_histogram_of_parts_counts_every_number_once(
     bars, outside = histogram.bars()
     assert bars["rows"].sum() + outside == len(values)
     assert outside <= len(values) // 10
-    assert len(bars) <= jobs.SHOWN_BARS
+    assert len(bars) <= tallies.SHOWN
     for _, start, end, rows in bars.itertuples():
         assert abs(((values >= start) & (values < end)).sum() - rows) <= len(values) // 1000
 
