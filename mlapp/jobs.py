@@ -270,7 +270,10 @@ class Job:
             result.score(self.model, upload, upload.form(encoding), options, self._over)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
-        except Exception:
+        except Exception as error:
+            if "interpreter shutdown" in str(error):  # the pools take no more work
+                result.state = "stopped"
+                return
             _log.exception("a file was not scored")
             result.state = "failed"
             result.error = "Something unexpected went wrong; the server's log says more"

@@ -321,14 +321,6 @@ def test_files_of_somebody_who_left_are_deleted_and_those_of_others_kept() -> No
     assert [len(desk.uploads) for desk in desks] == [0, 1]
 
 
-@pytest.mark.usefixtures("folder")
-def test_an_upload_does_not_stay_in_memory() -> None:
-    app = bring(page(), rows__csv=ROWS)
-    assert app.file_uploader[0].value == []
-    gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, bytes) and each == ROWS]
-
-
 def test_a_full_disk_is_told_and_ends_the_job(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
