@@ -252,3 +252,61 @@ def learning_curve(curve: list[dict[str, float]]) -> Drawn:
         .properties(height=300)
     )
     return drawn
+
+
+def histogram(name: str, bars: pd.DataFrame) -> Drawn:
+    """Draw how many rows have which prediction.
+
+    Args:
+        name: the output's.
+        bars: what `tallies.Histogram.bars` returned: columns start, end, rows.
+    """
+    drawn: alt.Chart = (
+        alt.Chart(bars)
+        .mark_bar()
+        .encode(
+            x=alt.X("start:Q", bin="binned", title=f"predicted {name}", axis=alt.Axis(tickCount=8)),
+            x2="end:Q",
+            y=alt.Y("rows:Q", title="rows"),
+            tooltip=[
+                alt.Tooltip("start:Q", format=".6~g", title="from"),
+                alt.Tooltip("end:Q", format=".6~g", title="to"),
+                alt.Tooltip("rows:Q", format=","),
+            ],
+        )
+        .properties(height=300)
+    )
+    return drawn
+
+
+def label_shares(bars: pd.DataFrame) -> Drawn:
+    """Draw the share of each label, with the unsure ones apart.
+
+    Args:
+        bars: what `tallies.Shares.bars` returned: columns label, answer, rows, share.
+    """
+    drawn: alt.Chart = (
+        alt.Chart(bars)
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "sum(share):Q",
+                title="share of the texts",
+                axis=alt.Axis(format=".0%", tickCount=5),
+            ),
+            y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
+            color=alt.Color(
+                "answer:N",
+                scale=alt.Scale(domain=["sure", "unsure"]),
+                legend=alt.Legend(orient="top", title=None),
+            ),
+            tooltip=[
+                "label:N",
+                "answer:N",
+                alt.Tooltip("rows:Q", format=",", title="texts"),
+                alt.Tooltip("share:Q", format=".1%"),
+            ],
+        )
+        .properties(height=110 + 44 * bars["label"].nunique())
+    )
+    return drawn

@@ -1,6 +1,6 @@
 """Regression page: a row of values in; a prediction, its interval and its reasons out.
 
-Keys and address parameters are the inputs' names; what begins with `_` is the page's own.
+Keys and address parameters are the inputs' names; what begins with `_` or `many_` is the page's.
 """
 
 import pandas as pd
@@ -54,8 +54,8 @@ if linked := {key: link[key] for key in schema.names if key in link}:
     state.update({key: seeded.row(0)[key] for key in linked})
 state["_inputs_shown"] = schema.names
 
-predict_tab, about_tab = st.tabs(
-    ["Predict", "About this model"], key=f"_tabs_{name}", on_change="rerun"
+predict_tab, many_tab, about_tab = st.tabs(
+    ["Predict", "Many rows", "About this model"], key=f"_tabs_{name}", on_change="rerun"
 )
 
 with predict_tab:
@@ -150,6 +150,12 @@ with predict_tab:
 
     shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
     ui.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
+
+if many_tab.open:
+    from mlapp import many  # nothing of it is loaded before
+
+    with many_tab:
+        many.show(model)
 
 if about_tab.open:
     with about_tab:

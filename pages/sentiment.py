@@ -52,8 +52,8 @@ if example := state.pop("_example", None):
 if not isinstance(state.get("review"), str):
     state["review"] = ""
 
-predict_tab, about_tab = st.tabs(
-    ["Predict", "About this model"], key=f"_tabs_{name}", on_change="rerun"
+predict_tab, many_tab, about_tab = st.tabs(
+    ["Predict", "Many rows", "About this model"], key=f"_tabs_{name}", on_change="rerun"
 )
 
 with predict_tab:
@@ -145,6 +145,12 @@ with predict_tab:
     percent = st.column_config.NumberColumn(format="percent")
     shown = dict.fromkeys(("probability", "unknown", *labels), percent)
     ui.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
+
+if many_tab.open:
+    from mlapp import many  # nothing of it is loaded before
+
+    with many_tab:
+        many.show(model)
 
 if about_tab.open:
     with about_tab:

@@ -1,5 +1,7 @@
 """What only a real browser shows: Debian's Chromium, driven by Playwright."""
 
+import re
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -7,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from mlapp import files
 from mlapp.regression import open_regression
 
 ROW = {"var_1": "734", "var_2": "688", "var_3": "81", "var_4": "0.328", "var_5": "0.259"}
@@ -112,3 +115,60 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_overflows_a_phone(
         assert width <= 390
     hosts = {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
     assert hosts == {"127.0.0.1"}
+
+
+def bring(page: Page, address: str, source: Path) -> None:
+    page.goto(address)
+    page.get_by_role("tab", name="Many rows").click()
+    page.locator("input[type=file]").set_input_files(source)
+    page.get_by_role("button", name="Score the file").click()
+
+
+def test_a_file_is_brought_scored_and_taken_home(
+    page: Page, dashboard: Callable[[Path], str], shipped: Path, tmp_path: Path
+) -> None:
+    source, row = tmp_path / "rows.csv", ",".join(ROW.values())
+    bad = row.replace("688", "n/a")
+    lines = [f"id,{','.join(ROW)}", *(f"{number},{row}" for number in range(999)), f"999,{bad}"]
+    source.write_text("\n".join(lines))
+    address = dashboard(shipped)
+    bring(page, f"{address}/regression", source)
+    expect(page.get_by_test_id("stMetricValue")).to_have_text(
+        ["1,000", "999", "0", "1", re.compile(r"[\d.]+")]
+    )
+    with urllib.request.urlopen(f"{address}/_stcore/metrics") as response:
+        assert b"UploadedFileManager" not in response.read()
+    model = open_regression(shipped, "regression")
+    summary = files.score(model, source, tmp_path / "rows.parquet")
+    assert summary.refused == ((1000, "var_2: got 'n/a', expected a finite number"),)
+    files.score(model, source, tmp_path / "expected.csv")
+    for button, name, expected in (
+        ("CSV,", "rows-scored.csv", "expected.csv"),
+        ("Parquet,", "rows-scored.parquet", "rows.parquet"),
+    ):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=button).click()
+        assert download.value.suggested_filename == name
+        assert download.value.path().read_bytes() == (tmp_path / expected).read_bytes()
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= 390
+
+
+def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stopped(
+    page: Page, dashboard: Callable[[Path], str], shipped: Path, tmp_path: Path
+) -> None:
+    source, row = tmp_path / "rows.csv", ",".join(ROW.values())
+    with source.open("w") as file:
+        file.write(",".join(ROW) + "\n")
+        file.writelines(f"{row}\n" for _ in range(4_000_000))
+    bring(page, f"{dashboard(shipped)}/regression", source)
+    expect(
+        page.get_by_text(re.compile(r"[1-9][\d,]* rows · [\d,]+ rows/s · \d+:\d\d left"))
+    ).to_be_visible()
+    page.get_by_role("tab", name="Predict").click()
+    fill(page, ROW)
+    answer(page, "0.401")
+    page.get_by_role("tab", name="Many rows").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Only whole results are kept")).to_be_visible()
+    expect(page.get_by_role("button", name="Score the file")).to_be_enabled()

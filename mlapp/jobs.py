@@ -1,0 +1,379 @@
+"""Whole files scored in the background, out of temporary files into temporary files.
+
+    upload -> `Upload` -> `Job`, a thread -> for each file a `Result`: CSV, Parquet, counts, bars
+
+Nothing here knows who watches. The temporary files have no names: they are gone with the object
+that owns them, and with the process, however it ends.
+"""
+
+import logging
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
+
+import pandas as pd
+import pyarrow as pa
+
+from mlapp.errors import MlappError, OutputError
+from mlapp.files import SHOWN
+from mlapp.models import Model
+from mlapp.regression import RegressionModel
+from mlapp.scoring import Counts, Options, Part, make_plan, score_table
+from mlapp.streams import BLOCK
+from mlapp.tables import Chunk, Form, form_of, open_table
+from mlapp.tallies import Histogram, Shares
+from mlapp.writing import finish_parquet, write_chunk, write_head
+
+State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
+
+AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
+FIRST = 5  # rows of a file that are shown
+CHECK_EVERY, ABSENCES = 15.0, 10  # a session can come back for two minutes: keep it for longer
+
+_CSV, _PARQUET = Form("csv"), Form("parquet")
+_turns = threading.BoundedSemaphore(AT_ONCE)
+_log = logging.getLogger(__name__)
+
+
+class Upload:
+    """A file that somebody brought, copied to the disk.
+
+    Attributes:
+        name: what it is called.
+        size: its bytes.
+    """
+
+    def __init__(self, name: str, source: BinaryIO) -> None:
+        """Copy a file, block by block.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        self.name = name
+        self.file = _scratch(self, name)
+        with _told():
+            shutil.copyfileobj(source, self.file, BLOCK)
+            self.file.flush()
+        self.size = self.file.tell()
+
+    def form(self, encoding: str | None = None) -> Form:
+        """Return how it is written down, by its name.
+
+        Raises:
+            InvalidTable: the name's suffix says nothing.
+        """
+        return replace(form_of(self.name), encoding=encoding)
+
+    def look(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
+        """Return its columns and its first rows; it is read through once, unless it is Parquet.
+
+        Raises:
+            InvalidTable: it cannot be read.
+        """
+        with open_table(self.file, self.form(encoding)) as table:
+            first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
+            return table.schema, first.to_pandas()
+
+
+class Progress(NamedTuple):
+    """How far a job is: rows, rows per second, share of the bytes, seconds left if known."""
+
+    rows: int
+    rate: float
+    share: float
+    left: float | None
+
+
+class Result:
+    """What becomes of one file.
+
+    Attributes:
+        name, size: the upload's.
+        state: waiting, scoring, finishing (Parquet is written), done, stopped or failed.
+        counts: its rows so far: all, scored, scored with a notice, refused.
+        refused: the first refused rows, each with its number, from 1, and what is wrong.
+        seconds: how long it took.
+        share: of the file that is read.
+        error: why it failed.
+        histogram, shares: the predictions in numbers, whichever the model makes.
+    """
+
+    def __init__(self, model: Model, upload: Upload) -> None:
+        self.name, self.size = upload.name, upload.size
+        self.state: State = "waiting"
+        self.counts, self.refused = Counts(), list[tuple[int, str]]()
+        self.seconds = self.share = 0.0
+        self.error = ""
+        regression = isinstance(model, RegressionModel)
+        self.histogram = Histogram() if regression else None
+        self.shares = None if isinstance(model, RegressionModel) else Shares(model.labels)
+        self._files: dict[str, BinaryIO] = {}
+
+    def name_as(self, form: str) -> str:
+        """Return what the result is called: `a.csv.gz` becomes `a-scored.csv`."""
+        return (
+            f"{self.name.removesuffix('.gz').removesuffix('.zip').rpartition('.')[0]}-scored.{form}"
+        )
+
+    def bytes_of(self, form: str) -> int:
+        """Return how large the whole result is, as csv or as parquet."""
+        return os.fstat(self._files[form].fileno()).st_size
+
+    def read(self, form: str) -> bytes:
+        """Return the whole result, as csv or as parquet; any thread may ask."""
+        parts, place, descriptor = [], 0, self._files[form].fileno()
+        while part := os.pread(descriptor, 1 << 30, place):
+            parts.append(part)
+            place += len(part)
+        return b"".join(parts) if len(parts) != 1 else parts[0]
+
+    def score(
+        self, model: Model, upload: Upload, form: Form, options: Options, stop: Callable[[], bool]
+    ) -> None:
+        """Score the file; the result is whole, or there is none.
+
+        Raises:
+            MlappError: it cannot be read, or not be scored.
+        """
+        self.state, began = "scoring", time.monotonic()
+        csv, parquet = _scratch(self), _scratch(self)
+        try:
+            with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
+                plan = make_plan(model, table.schema, options)
+                csv.write(write_head(_CSV, plan.schema, options.raw))
+                with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                    for part in parts:
+                        spool.write(part.data)
+                        if part.counts.rows:
+                            batch = pa.ipc.read_record_batch(pa.py_buffer(part.data), plan.schema)
+                            csv.write(write_chunk(_CSV, Chunk(batch), plan.own, options.raw))
+                            self._count(part, batch, options.prefix)
+                            self.seconds = time.monotonic() - began
+                        if stop():
+                            self.state = "stopped"
+                            return
+                self.state = "finishing"
+                csv.flush()
+                spool.seek(0)
+                finish_parquet(cast(BinaryIO, spool), parquet)
+                parquet.flush()
+            self._files = {"csv": csv, "parquet": parquet}
+            self.seconds = time.monotonic() - began
+            self.share, self.state = 1.0, "done"
+        finally:
+            if not self._files:
+                _close(csv)
+                _close(parquet)
+
+    def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
+        room = SHOWN - len(self.refused)
+        errors = sorted(part.errors.items())[:room] if room else []
+        self.refused += [(self.counts.rows + place + 1, error) for place, error in errors]
+        if self.histogram:
+            predictions = batch.column(f"{prefix}prediction").drop_null()
+            self.histogram.add(predictions.to_numpy(zero_copy_only=False))
+        if self.shares:
+            labels, unsure = (batch.column(prefix + name) for name in ("label", "unsure"))
+            self.shares.add(labels.drop_null().to_pylist(), unsure.drop_null().to_pylist())
+        self.counts += part.counts
+        self.share = part.share or 0.0
+
+
+class Job:
+    """Files that a thread scores, one after another.
+
+    Attributes:
+        model: what scores them.
+        results: of each file, in order; they grow.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        uploads: Sequence[Upload],
+        options: Options,
+        encoding: str | None = None,
+        ended: threading.Event | None = None,
+    ) -> None:
+        """Start.
+
+        Args:
+            model: what scores the files.
+            uploads: the files; nobody else may read them while the job runs.
+            options: as for `files.score`.
+            encoding: of files that are text; see `Form`.
+            ended: set when whoever wants the results is gone; the job then stops.
+        """
+        self.model, self.results = model, [Result(model, upload) for upload in uploads]
+        self._began, self._stop, self._ended = 0.0, threading.Event(), ended or threading.Event()
+        run = [list(uploads), options, encoding]
+        self._thread = threading.Thread(target=self._run, args=run, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the thread is at work, or waits for its turn."""
+        return self._thread.is_alive()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """Stop after the chunks in hand; what is not whole is dropped."""
+        self._stop.set()
+
+    def join(self) -> None:
+        """Wait until it is over."""
+        self._thread.join()
+
+    def progress(self) -> Progress:
+        """Return how far all files together are."""
+        rows = sum(result.counts.rows for result in self.results)
+        size = sum(result.size for result in self.results) or 1
+        share = min(1.0, sum(result.share * result.size for result in self.results) / size)
+        seconds = time.monotonic() - self._began if self._began else 0.0
+        left = seconds * (1 - share) / share if share else None
+        return Progress(rows, rows / seconds if seconds else 0.0, share, left)
+
+    def _over(self) -> bool:
+        return self._stop.is_set() or self._ended.is_set()
+
+    def _run(self, uploads: list[Upload], options: Options, encoding: str | None) -> None:
+        while not _turns.acquire(timeout=0.1):
+            if self._over():
+                break
+        else:
+            try:
+                self._began = time.monotonic()
+                for upload, result in zip(uploads, self.results, strict=True):
+                    if not self._over():
+                        self._score(upload, result, options, encoding)
+            finally:
+                _turns.release()
+        for result in self.results:
+            if result.state == "waiting":
+                result.state = "stopped"
+
+    def _score(
+        self, upload: Upload, result: Result, options: Options, encoding: str | None
+    ) -> None:
+        try:
+            result.score(self.model, upload, upload.form(encoding), options, self._over)
+        except MlappError as error:
+            result.state, result.error = "failed", str(error)
+        except Exception as error:
+            if "interpreter shutdown" in str(error):  # the pools take no more work
+                result.state = "stopped"
+                return
+            _log.exception("a file was not scored")
+            result.state = "failed"
+            result.error = "Something unexpected went wrong; the server's log says more"
+
+
+class Desk:
+    """What a session has on its desk for one model: its files, and the job on them.
+
+    Attributes:
+        uploads: the files.
+        job: the last one on them.
+        round: how many times files came.
+    """
+
+    def __init__(self) -> None:
+        self.uploads: list[Upload] = []
+        self.job: Job | None = None
+        self.round = 0
+        self._looks: dict[tuple[Upload, str | None], Any] = {}
+        self._ended = threading.Event()
+        weakref.finalize(self, self._ended.set)
+
+    def take(self, uploads: Sequence[Upload]) -> None:
+        """Put other files on the desk; a job on the files before is stopped."""
+        if self.job:
+            self.job.stop()
+        self.uploads, self.job = list(uploads), None
+        self.round += 1
+        self._looks.clear()
+
+    def clear_when(
+        self, left: Callable[[], bool], every: float = CHECK_EVERY, times: int = ABSENCES
+    ) -> None:
+        """Clear the desk when whoever brought the files has left, and does not come back.
+
+        Args:
+            left: whether that is so now.
+            every: seconds between two questions.
+            times: how many times in a row it must be so.
+        """
+        run = [weakref.ref(self), self.round, left, every, times]
+        threading.Thread(target=_watch, args=run, daemon=True).start()
+
+    def look(self, upload: Upload, encoding: str | None) -> tuple[pa.Schema, pd.DataFrame]:
+        """Return what `Upload.look` does, which is asked once.
+
+        Raises:
+            InvalidTable: the file cannot be read.
+        """
+        key = (upload, encoding)
+        if key not in self._looks:
+            try:
+                self._looks[key] = upload.look(encoding)
+            except MlappError as error:
+                self._looks[key] = error
+        found = self._looks[key]
+        if isinstance(found, MlappError):
+            raise found
+        return cast(tuple[pa.Schema, pd.DataFrame], found)
+
+    def start(
+        self, model: Model, uploads: Sequence[Upload], options: Options, encoding: str | None
+    ) -> None:
+        """Score files of the desk, unless a job is at work on them."""
+        if not (self.job and self.job.running):
+            self.job = Job(model, uploads, options, encoding, self._ended)
+
+
+def _watch(
+    desk: "weakref.ref[Desk]", number: int, left: Callable[[], bool], every: float, times: int
+) -> None:
+    absences = 0
+    while absences < times:
+        time.sleep(every)
+        if (seen := desk()) is None or seen.round != number:
+            return  # other files are watched by another thread
+        del seen
+        absences = absences + 1 if left() else 0
+    if seen := desk():
+        seen.take([])
+
+
+def _scratch(owner: object, name: str = "") -> BinaryIO:
+    """Return a temporary file that is closed, and so deleted, when its owner is no more."""
+    file = TemporaryFile()  # noqa: SIM115  # the finalizer closes it
+    if name:
+        cast(Any, file).raw.name = name  # what messages call it
+    weakref.finalize(owner, _close, file)
+    return cast(BinaryIO, file)
+
+
+def _close(file: BinaryIO) -> None:
+    with suppress(OSError):  # a full disk, at the last flush
+        file.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what a full disk raises into words."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"the temporary folder cannot be written: {error.strerror}") from error
