@@ -203,8 +203,7 @@ def _open_parquet(name: str, stream: BinaryIO, _form: Form) -> Opened:
 
     def read() -> Generator[Chunk]:
         for batch in file.iter_batches(rows, use_threads=False):
-            columns = [column.cast(kind) for column, kind in zip(batch, schema.types, strict=True)]
-            yield Chunk(pa.RecordBatch.from_arrays(columns, schema=schema))
+            yield Chunk(pa.RecordBatch.from_arrays(batch.columns, schema=schema))  # casts, too
 
     return schema, read(), stream.tell
 

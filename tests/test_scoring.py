@@ -150,7 +150,7 @@ def same(found: float, expected: float) -> bool:
     return found.hex() == expected.hex() or (math.isnan(found) and math.isnan(expected))
 
 
-@settings(max_examples=500)
+@settings(deadline=None, max_examples=500)
 @given(cells=st.lists(CELLS, min_size=1, max_size=20), missing=st.booleans())
 @example(cells=["1e309", "-0", ".5", "5.", "1e-400", "٣"], missing=True)
 def test_numbers_in_texts_are_parsed_as_one_by_one(cells: list[str | None], missing: bool) -> None:

@@ -115,6 +115,14 @@ def test_every_kind_of_line_end_is_read_and_blank_lines_are_not_rows(ends: str, 
     assert read_csv(text) == ([["1", "2"], ["3", "4"]], {})
 
 
+def test_a_long_table_with_the_line_ends_of_old_macs_is_read_block_by_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "BLOCK", 100)
+    monkeypatch.setattr(tables, "LONGEST_ROW", 1000)
+    assert read_csv("a,b\r" + "1,2\r" * 1000) == ([["1", "2"]] * 1000, {})
+
+
 def test_a_ragged_row_is_a_fault_at_its_place_and_keeps_its_cells() -> None:
     text = 'a,b,c\n1,2,3\n4,5\n6,7,8\n"9\n9",10,11,"x, y",z\n12,13,14\n'
     rows, faults = read_csv(text)
@@ -183,8 +191,9 @@ def test_where_blocks_are_cut_changes_nothing(text: str, block: int) -> None:
 
 @settings(deadline=None)
 @given(text=PIECES.map(lambda text: text.replace('"', "\r")), block=st.integers(5, 40))
-@example(text="1,2\r3,4\n\n5,6\n", block=40)
-@example(text="=1,2\n3,-4\n", block=40)
+@example(text="1,2\r3,4\n\n5,6\n", block=8)
+@example(text="1,2\n\n5,6\n", block=8)
+@example(text="=1,2\n3,-4\n", block=8)
 def test_rows_are_written_the_same_with_or_without_their_lines(text: str, block: int) -> None:
     data = b"x,y\n1,2\n" + text.encode()
     with pytest.MonkeyPatch.context() as patch:
@@ -208,6 +217,7 @@ def test_plain_rows_have_their_lines() -> None:
     assert set(chunks[1].lines.to_pylist()) == {"3,4"}
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.lists(
@@ -323,6 +333,13 @@ def test_a_text_cut_within_a_character_is_told() -> None:
     assert "not UTF-8" in refusal(io.BytesIO(b"a,b\n1,\xc3"), Form("csv"))
 
 
+def test_a_read_that_ends_within_a_character_is_not_the_end() -> None:
+    text = streams.Text("x", io.BytesIO("éa".encode("utf-16-le")), encoding="utf-16-le")
+    assert text.read(1) == "é".encode()
+    assert text.read(1) == b"a"
+    assert text.read(1) == b""
+
+
 # --- archives ---------------------------------------------------------------------------------
 
 
@@ -346,22 +363,21 @@ def test_gzip_and_zip_are_unpacked_whatever_they_are_called(tmp_path: Path) -> N
 def test_an_archive_of_several_files_is_told_with_their_names() -> None:
     message = refusal(io.BytesIO(zipped(a="a,b\n1,2\n", b="x")), Form("csv", packed=True))
     assert "got 2 files (a, b), expected one" in message
-    assert "got 0 files" in refusal(io.BytesIO(zipped()), Form("csv", packed=True)) or True
 
 
 def test_a_broken_archive_is_told_at_once() -> None:
     rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
-    for whole in (gzip.compress(rows.encode()), zipped(a=rows)):
-        damaged = bytearray(whole)
-        damaged[-40] ^= 0xFF
-        for data in (whole[: len(whole) // 2], bytes(damaged), b"no archive"):
-            if data == bytes(damaged) and whole[:2] == b"PK":
-                continue  # the damage hit the list of contents only
-            with (
-                pytest.raises(InvalidTable),
-                open_table(io.BytesIO(data), Form("csv", packed=True)),
-            ):
-                pytest.fail("the archive was opened")
+    packed = gzip.compress(rows.encode())
+    damaged = packed[:-6] + b"\x00" + packed[-5:]  # the checksum
+    mangled = packed[:12] + b"\xff" * 20 + packed[32:]
+    archives = [packed[:9999], damaged, mangled, zipped(a=rows)[:-30], b"no archive"]
+    told = ["ended before", "CRC check failed", "invalid", "not a zip file", "is no gzip or zip"]
+    for data, message in zip(archives, told, strict=True):
+        with (
+            pytest.raises(InvalidTable, match=message),
+            open_table(io.BytesIO(data), Form("csv", packed=True)),
+        ):
+            pytest.fail("the archive was opened")
 
 
 def test_a_damaged_byte_in_a_zip_is_told_at_once() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlapp import writing
@@ -36,6 +36,7 @@ def test_cells_have_quotes_only_where_they_need_them() -> None:
     assert write(TSV, rows).splitlines()[2] == "1,5\t2"
 
 
+@settings(deadline=None)
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
 def test_a_csv_reader_reads_back_every_text(rows: list[tuple[str, str]]) -> None:
     columns = list(map(list, zip(*rows, strict=True)))
@@ -43,6 +44,7 @@ def test_a_csv_reader_reads_back_every_text(rows: list[tuple[str, str]]) -> None
     assert list(csv.reader(io.StringIO(written, newline="")))[1:] == list(map(list, rows))
 
 
+@settings(deadline=None)
 @given(numbers=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
 def test_numbers_read_back_exactly(numbers: list[float]) -> None:
     read = [float(line) for line in write(CSV, batch(a=numbers)).splitlines()[1:]]
@@ -120,6 +122,7 @@ def test_every_kind_of_column_has_a_text_and_a_json_value() -> None:
     assert [second[name] for name in "abdefghi"] == [None] * 8
 
 
+@settings(deadline=None)
 @given(texts=st.lists(st.none() | TEXTS, min_size=1))
 def test_json_lines_read_back_every_text(texts: list[str | None]) -> None:
     rows = pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], names=['a "quoted" name'])
