@@ -10,9 +10,9 @@ from mlapp.sentiment import SentimentModel, open_sentiment
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
-# Floors under what the shipped model reaches; aimed at are 0.92 and 90.
-ACCURACY = 0.90
-ONE_LINERS = 70
+# Floors under what the shipped model reaches; of the one-liners, 180 are aimed at.
+ACCURACY = 0.92
+ONE_LINERS = 150
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +71,7 @@ def test_plainly_good_and_plainly_bad_reviews_are_told_apart(
         ("The acting is convincing.", "The acting is not convincing."),
         ("I enjoyed this movie.", "I did not enjoy this movie."),
         ("It is worth watching.", "It isn't worth watching."),
-        pytest.param(
-            "I would recommend it.",
-            "I would never recommend it.",
-            marks=pytest.mark.xfail(reason="the shipped model misses it", strict=True),
-        ),
+        ("I would recommend it.", "I would never recommend it."),
     ],
 )
 def test_negation_turns_the_label(model: SentimentModel, plain: str, negated: str) -> None:
@@ -121,8 +117,8 @@ def test_one_liners_that_nothing_was_tuned_to_are_right_as_often_as_before(
     lines = pd.read_csv(ROOT / "tests" / "one_liners.tsv", sep="\t")
     found = model.predict(lines["text"])
     wrong = lines[found["label"] != lines["label"]]
-    assert len(lines) == 100
-    assert len(wrong) <= 100 - ONE_LINERS, wrong.to_string()
+    assert len(lines) == 200
+    assert len(wrong) <= 200 - ONE_LINERS, wrong.to_string()
 
 
 def test_a_sentence_among_neutral_ones_is_credited_with_its_label(model: SentimentModel) -> None:

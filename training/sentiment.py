@@ -484,7 +484,7 @@ def train(
             "calibration": CALIBRATION,
             "texts_used": len(texts),
             "texts_unlabelled": len(reviews.unlabelled),
-            "recipe": asdict(recipe),
+            "recipe": asdict(recipe) | {"rounds": list(recipe.rounds)},
         },
     }
 
