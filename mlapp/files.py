@@ -233,8 +233,10 @@ class _File:
             descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self._part.exists() and self._part.samefile(f"/dev/fd/{descriptor}"):
+                if os.path.samestat(self._part.stat(), os.fstat(descriptor)):
                     return descriptor
+            except FileNotFoundError:
+                pass
             except BlockingIOError:
                 os.close(descriptor)
                 raise OutputError(f"another run is writing {self._target}") from None
@@ -259,7 +261,7 @@ class _File:
         return _Done(done["parts"], done["size"], Counts(*done["counts"]), refused)
 
     def _save(self, done: _Done) -> None:
-        os.fdatasync(self._descriptor)
+        os.fsync(self._descriptor)
         written = self._journal.with_name(f"{self._journal.name}.new")
         written.write_text(json.dumps({"origin": self._origin, "done": asdict(done)}))
         written.replace(self._journal)

@@ -57,7 +57,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     add("--explain", action="store_true", help="add what each input, or the words, add")
     add("--strict", action="store_true", help="stop at the first refused row; write nothing")
     add("--resume", action="store_true", help="go on where a run into OUT was cut off")
-    add("--workers", type=int, metavar="N", help="threads (default: one for each core)")
+    add("--workers", type=parse_count, metavar="N", help="threads (default: one for each core)")
     add("--prefix", default="", help="what the names of the prediction's columns begin with")
     add(
         "--raw",
@@ -127,6 +127,17 @@ def choose_form(
     packed = said != "parquet" and file.suffix.lower() == ".gz"
     form = Form(said, packed) if said else form_of(str(file), write)
     return replace(form, encoding=encoding)
+
+
+def parse_count(text: str) -> int:
+    """Read a whole number from 1.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
+    return int(text)
 
 
 def parse_columns(text: str) -> dict[str, str]:

@@ -286,7 +286,6 @@ def _score_rows(
     if errors:
         refused = np.zeros(len(matrix), dtype=bool)
         refused[list(errors)] = True
-        matrix[refused] = 0.0
     checked = Checked(model.schema, matrix)
     columns = list(model.predict_array(checked).T)
     if plan.explain:

@@ -201,11 +201,15 @@ def _open_parquet(name: str, stream: BinaryIO, _form: Form) -> Opened:
     widest = max((group.total_byte_size // (group.num_rows or 1) for group in groups), default=0)
     rows = max(1, min(PARQUET_ROWS, PARQUET_BYTES // (widest + 1)))
 
+    size, done = stream.seek(0, io.SEEK_END), 0
+
     def read() -> Generator[Chunk]:
+        nonlocal done
         for batch in file.iter_batches(rows, use_threads=False):
+            done += batch.num_rows
             yield Chunk(pa.RecordBatch.from_arrays(batch.columns, schema=schema))  # casts, too
 
-    return schema, read(), stream.tell
+    return schema, read(), lambda: size * done // file.metadata.num_rows
 
 
 def _open_text(name: str, stream: BinaryIO, form: Form) -> Opened:

@@ -367,13 +367,22 @@ def test_a_disk_that_is_full_on_the_way_keeps_what_is_done(
     assert target.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_progress_tells_rows_and_the_share_of_the_input(
-    model: RegressionModel, tmp_path: Path
+    suffix: str, model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mlapp.streams.BLOCK", 1000)
+    monkeypatch.setattr("mlapp.tables._HEAD", 1000)
+    source = tmp_path / f"in.{suffix}"
+    files.score(model, DATA, source, Options(prefix="old_"))
     told: list[tuple[int, float | None]] = []
-    files.score(model, DATA, tmp_path / "out.csv", progress=lambda *each: told.append(each))
+    files.score(model, source, tmp_path / "out.csv", progress=lambda *each: told.append(each))
     rows = [row for row, _ in told]
     assert rows == sorted(rows)
     assert rows[-1] == 1232
-    assert told[-1][1] == 1.0
+    shares = [share for _, share in told[1:] if share is not None]
+    assert len(shares) == len(told) - 1
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5
+    assert shares[-1] == 1.0
     assert len(told) > 20

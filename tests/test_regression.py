@@ -18,7 +18,7 @@ from sklearn.linear_model import LinearRegression
 
 from mlapp import artifacts, regression
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.regression import RegressionModel, open_regression
+from mlapp.regression import Interval, RegressionModel, open_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -117,6 +117,15 @@ def test_the_interval_is_that_of_least_squares_with_another_quantile(
     answer = model.predict([CHAPTER_ROW]).iloc[0]
     expected = model.interval.quantile * np.sqrt(1 + leverage)
     assert answer["upper"] - answer["prediction"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_width_of_an_interval_is_the_same_to_the_bit_whatever_rows_come_with_it() -> None:
+    rng = np.random.default_rng(0)
+    standardised = rng.normal(size=(500, 30))
+    interval = Interval(0.9, 1.6, 500, np.linalg.inv(standardised.T @ standardised))
+    together = interval.half_width(standardised)
+    alone = [interval.half_width(row[None])[0] for row in standardised]
+    assert together.tolist() == alone
 
 
 # --- explain ----------------------------------------------------------------------------------

@@ -98,7 +98,13 @@ def test_what_cannot_be_done_gives_status_1_and_nothing_is_written(
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [([], 2), (["in.csv"], 2), (["in.csv", "-o", "x.csv", "--from", "excel"], 2), (["--help"], 0)],
+    [
+        ([], 2),
+        (["in.csv"], 2),
+        (["in.csv", "-o", "x.csv", "--from", "excel"], 2),
+        (["in.csv", "-o", "x.csv", "--workers", "0"], 2),
+        (["--help"], 0),
+    ],
 )
 def test_a_wrong_command_line_gives_status_2(arguments: list[str], status: int) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -146,7 +146,7 @@ def test_gzipped_chunks_make_one_file_without_a_time() -> None:
     rows = batch(a=["x"])
     data = bytes(write_head(form, rows.schema)) + bytes(write_chunk(form, Chunk(rows), 0))
     assert gzip.decompress(data) == b"a\nx\n"
-    assert data == bytes(write_head(form, rows.schema)) + bytes(write_chunk(form, Chunk(rows), 0))
+    assert data[4:8] == bytes(4)
 
 
 def test_parquet_does_not_depend_on_how_the_chunks_were_cut(
