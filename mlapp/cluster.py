@@ -14,10 +14,11 @@ import logging
 import os
 import posixpath
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,6 +32,7 @@ from mlapp import models
 from mlapp.artifacts import Artifact
 from mlapp.errors import ClusterError, Fault, InvalidInput, InvalidTable, MlappError, OutputError
 from mlapp.files import SHOWN, Progress
+from mlapp.models import Model
 from mlapp.scoring import TEXT_ROWS, Counts, Options, make_plan, score_batch
 from mlapp.streams import told
 from mlapp.tables import Chunk, Form, form_of, open_table
@@ -40,6 +42,7 @@ SUMMARY = "_summary.json"  # written last: a folder that has it is whole
 UNFINISHED = "_unfinished"  # where parts are written before they are renamed
 SHARES = 16  # pieces for each worker, so that none waits long for another at the end
 SMALLEST, LARGEST = 1 << 20, 1 << 25  # bytes of a piece
+STORE = 1 << 28  # bytes of shared memory for each worker, where Ray is started here
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,14 @@ class Summary:
         refused: the first refused rows: file, row from 1, and what is wrong.
         parts: how many files were written.
         seconds: how long it took, from the moment on that Ray was there.
+        starting: seconds until then.
     """
 
     counts: Counts
     refused: tuple[tuple[str, int, str], ...]
     parts: int
     seconds: float
+    starting: float
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,17 @@ class _Source:
 
 
 @contextmanager
-def connect(address: str | None = None, workers: int | None = None) -> Iterator[int]:
+def connect(
+    address: str | None = None, workers: int | None = None, show: bool = False
+) -> Iterator[int]:
     """Connect to a running Ray cluster, or start Ray on this machine; leave or stop it at the end.
+
+    Where the process is connected already, it stays so, and `address` is not looked at.
 
     Args:
         address: of a cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts one here.
-        workers: how many processes score; by default one for each core.
+        workers: how many processes work; by default one for each core.
+        show: whether what they print is shown.
 
     Yields:
         The number of workers.
@@ -85,24 +95,37 @@ def connect(address: str | None = None, workers: int | None = None) -> Iterator[
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
-        import ray.data
     except ImportError as error:
         raise ClusterError(
             "Ray is not installed; it comes with the extra scale: pip install 'mlapp[scale]'"
         ) from error
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    found = ray.is_initialized()
+    if not found:
+        quiet: dict[str, Any] = {"log_to_driver": show, "logging_level": logging.ERROR}
+        try:
+            if address is None:
+                count = workers or os.cpu_count() or 1
+                ray.init(
+                    "local",
+                    num_cpus=count,
+                    object_store_memory=count * STORE,
+                    include_dashboard=False,
+                    **quiet,
+                )
+            else:
+                # Ray itself would wait for minutes.
+                if match := re.fullmatch(r"(?:ray://)?(.+):([0-9]+)", address):
+                    socket.create_connection((match[1].strip("[]"), int(match[2])), 10).close()
+                ray.init(address, **quiet)
+        except Exception as error:  # Ray's exceptions share no base
+            message = f"No Ray cluster answers at {address}" if address else "Ray cannot be started"
+            raise ClusterError(f"{message}: {error}") from error
     try:
-        if address is None:
-            ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except Exception as error:  # what is raised depends on how the address is wrong
-        message = f"No Ray cluster answers at {address}" if address else "Ray cannot be started"
-        raise ClusterError(f"{message}: {error}") from error
-    try:
-        yield workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield workers or max(1, int(resources.get("CPU", 1)))
     finally:
-        ray.shutdown()
+        if not found:
+            ray.shutdown()
 
 
 def score(
@@ -111,50 +134,100 @@ def score(
     target: str,
     options: Options = Options(),  # noqa: B008  # frozen
     *,
-    workers: int,
+    address: str | None = None,
+    workers: int | None = None,
     form: Callable[[str], Form] = form_of,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
-    """Score tables into a folder of Parquet, within `connect`.
+    """Score tables into a folder of Parquet.
 
     The parts sort as the files and their rows do: `part-00002-000000065536.parquet` begins with
     row 65,536, from 0, of the third file by name. `_summary.json` is written last.
 
     Args:
         artifact: the opened model; it is sent to the workers.
-        source: a file, a folder, a pattern with *, ? or [], here or as in s3://bucket/folder.
+        source: a file, a folder, or a pattern with *, ? or [], here or as in s3://bucket/folder.
         target: a folder, empty or not there, here or as in s3://bucket/folder. A path without
             `://`, of either, must lead to the same place on every machine of the cluster.
         options: see `Options`.
-        workers: processes that score, a core and a copy of the model each.
+        address: as for `connect`.
+        workers: processes that score, a core and a copy of the model each; by default all cores.
         form: says how a file is written down, by its name.
         strict: whether a refused row ends the run.
         progress: is told after each part how far the run is.
 
     Raises:
         InvalidTable: no file is there, or one cannot be read or has no column for an input, or
-            `strict` met a refused row. Nothing is written, as after any error.
-        OutputError: the folder is not empty, or cannot be written.
-        ClusterError: Ray gave up.
+            `strict` met a refused row. After any error the target is as it was.
+        OutputError: the target is not empty, or cannot be written.
+        ClusterError: Ray is not there, or gave up.
+    """
+    began = time.monotonic()
+    model = models.from_artifact(artifact)
+    with _told(target):
+        where, folder = _place(target)
+        _refuse_full(where, folder, target)
+    disk, sources = _find(source, form)
+    with connect(address, workers) as count:
+        ready = time.monotonic()
+        _check(model, disk, sources, options)
+        parts = _score_parts(artifact, disk, sources, where, folder, options, count)
+        total = sum(each.size for each in sources)
+        done = _Done()
+        try:
+            with _told(target), _translated():
+                where.create_dir(posixpath.join(folder, UNFINISHED), recursive=True)
+                for part in parts:
+                    done.add(part)
+                    if strict:
+                        _refuse_any(done.first(sources))
+                    if progress:
+                        progress(done.counts.rows, min(done.size / total, 1.0))
+                _refuse_scattered(where, folder, done.names, target)
+                seconds, starting = time.monotonic() - ready, ready - began
+                refused = done.first(sources)
+                summary = Summary(done.counts, refused, len(done.names), seconds, starting)
+                where.delete_dir(posixpath.join(folder, UNFINISHED))
+                _write_summary(where, folder, artifact, sources, summary)
+        except BaseException:
+            with suppress(OSError):
+                where.delete_dir_contents(folder)
+            raise
+    return summary
+
+
+def _check(model: Model, disk: fs.FileSystem, sources: list[_Source], options: Options) -> None:
+    """Read every file on the cluster once, so that a bad one is told before a long run.
+
+    Raises:
+        InvalidTable: one is damaged, or has no column for an input.
     """
     import ray
 
-    began = time.monotonic()
-    where, folder = _place(target)
-    _refuse_full(where, folder, target)
-    disk, sources = _find(source, form)
     with _translated():
         check = ray.remote(_read_schema).options(name="check")
         schemas = ray.get([check.remote(disk, each) for each in sources])
-    model, checked = models.from_artifact(artifact), set[pa.Schema]()
-    for each, schema in zip(sources, schemas, strict=True):
-        if schema not in checked:
-            try:
-                make_plan(model, schema, options)
-            except (InvalidInput, InvalidTable) as error:
-                raise InvalidTable(f"{each.path}: {error}") from error
-            checked.add(schema)
+    kinds = dict(zip(schemas, sources, strict=True))  # one file of each
+    for schema, each in kinds.items():
+        try:
+            make_plan(model, schema, options)
+        except (InvalidInput, InvalidTable) as error:
+            raise InvalidTable(f"{each.path}: {error}") from error
+
+
+def _score_parts(
+    artifact: Artifact,
+    disk: fs.FileSystem,
+    sources: list[_Source],
+    where: fs.FileSystem,
+    folder: str,
+    options: Options,
+    workers: int,
+) -> Iterator[dict[str, Any]]:
+    """Return what each part is, as the parts come to lie in the folder."""
+    import ray.data
+
     total = sum(each.size for each in sources)
     piece = max(SMALLEST, min(LARGEST, total // (workers * SHARES)))
     rows = TEXT_ROWS if artifact.manifest.labels else None
@@ -163,48 +236,45 @@ def score(
         for number in batch["item"].to_pylist():
             yield from _read_pieces(disk, sources[number], number, piece, rows)
 
-    numbers = range(len(sources))
-    pieces = ray.data.from_items(list(numbers), override_num_blocks=len(numbers))
-    context = pieces.context
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    numbers = list(range(len(sources)))
+    files = ray.data.from_items(numbers, override_num_blocks=len(numbers))
+    context = files.context
     context.enable_progress_bars = context.print_on_execution_start = False
     context.target_max_block_size = 1  # a block for each piece
     context.raise_original_map_exception = True
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     # Readers wait for the disk and for those who score, so they hold no core.
-    pieces = pieces.map_batches(read, batch_format="pyarrow", num_cpus=0, concurrency=workers)
-    done = pieces.map_batches(
+    pieces = files.map_batches(read, batch_format="pyarrow", num_cpus=0, concurrency=workers)
+    parts = pieces.map_batches(
         _Scorer,
         fn_constructor_args=[artifact, options, where, folder],
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
         num_cpus=1,
     )
-    counts, refused, names, size = Counts(), list[tuple[int, int, str]](), set[str](), 0
-    try:
-        with _told(target), _translated():
-            where.create_dir(posixpath.join(folder, UNFINISHED), recursive=True)
-            for part in done.iter_rows():
-                names.add(part["name"])
-                counts += Counts(*part["counts"])
-                number, start = part["number"], part["row"]
-                refused += [(number, start + row, error) for row, error in part["refused"]]
-                refused = heapq.nsmallest(SHOWN, refused)
-                size += part["size"]
-                if strict and refused:
-                    number, row, error = refused[0]
-                    raise InvalidTable(f"{sources[number].path}: row {row + 1:,}, {error}")
-                if progress:
-                    progress(counts.rows, min(size / total, 1.0) if total else None)
-            _refuse_scattered(where, folder, names, target)
-            listed = tuple((sources[number].path, row + 1, error) for number, row, error in refused)
-            summary = Summary(counts, listed, len(names), time.monotonic() - began)
-            where.delete_dir(posixpath.join(folder, UNFINISHED))
-            _write_summary(where, folder, artifact, sources, summary)
-    except BaseException:
-        with suppress(OSError):
-            where.delete_dir_contents(folder)
-        raise
-    return summary
+    return iter(parts.iter_rows())
+
+
+@dataclass
+class _Done:
+    """What the parts that are done add up to."""
+
+    counts: Counts = field(default_factory=Counts)
+    refused: list[tuple[int, int, str]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    size: int = 0
+
+    def add(self, part: dict[str, Any]) -> None:
+        number, start = part["number"], part["row"]
+        refused = [(number, start + row + 1, error) for row, error in part["refused"]]
+        self.refused = heapq.nsmallest(SHOWN, [*self.refused, *refused])
+        self.counts += Counts(*part["counts"])
+        self.names.add(part["name"])
+        self.size += part["size"]
+
+    def first(self, sources: list[_Source]) -> tuple[tuple[str, int, str], ...]:
+        """Return the first refused rows, each with its file."""
+        return tuple((sources[number].path, row, error) for number, row, error in self.refused)
 
 
 class _Scorer:
@@ -300,20 +370,21 @@ def _find(source: str, form: Callable[[str], Form]) -> tuple[fs.FileSystem, list
         InvalidTable: there is none, or the form of one is not known.
     """
     wild = re.search(r"[*?\[]", source)
-    base = source[: wild.start()].rpartition("/")[0] + "/" if wild else source
-    base = base if "/" in source or not wild else "."
+    if "://" not in source and Path(source).exists():
+        wild = None
+    start = source.rfind("/", 0, wild.start()) + 1 if wild else len(source)
     with told(source):
-        disk, folder = _place(base)
+        disk, folder = _place(source[:start] or ".")
         if wild:
-            pattern = posixpath.join(folder, source[len(base) if base != "." else 0 :])
-            paths = ArrowFSWrapper(disk).glob(pattern)
-            infos = disk.get_file_info(paths)
+            infos = disk.get_file_info(
+                ArrowFSWrapper(disk).glob(posixpath.join(folder, source[start:]))
+            )
+        elif disk.get_file_info(folder).type == fs.FileType.Directory:
+            infos = disk.get_file_info(fs.FileSelector(folder, recursive=True))
+            hidden = re.compile(r"(^|/)[_.]")
+            infos = [info for info in infos if not hidden.search(info.path[len(folder) :])]
         else:
-            infos = [disk.get_file_info(folder)]
-            if infos[0].type == fs.FileType.Directory:
-                infos = disk.get_file_info(fs.FileSelector(folder, recursive=True))
-                hidden = re.compile(r"(^|/)[_.]")
-                infos = [info for info in infos if not hidden.search(info.path[len(folder) :])]
+            infos = disk.get_file_info([folder])
     files = sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
     if not files:
         raise InvalidTable(f"{source}: no file is there")
@@ -329,12 +400,16 @@ def _place(address: str) -> tuple[fs.FileSystem, str]:
 
 
 def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> None:
-    with _told(target):
-        [info] = where.get_file_info([folder])
-        if info.type == fs.FileType.File:
-            raise OutputError(f"{target} is a file, expected a folder")
-        if info.type == fs.FileType.Directory and where.get_file_info(fs.FileSelector(folder)):
-            raise OutputError(f"{target} is not empty, expected a new or an empty folder")
+    kind = where.get_file_info(folder).type
+    if kind == fs.FileType.File:
+        raise OutputError(f"{target} is a file, expected a folder")
+    if kind == fs.FileType.Directory and where.get_file_info(fs.FileSelector(folder)):
+        raise OutputError(f"{target} is not empty, expected a new or an empty folder")
+
+
+def _refuse_any(refused: tuple[tuple[str, int, str], ...]) -> None:
+    for file, row, error in refused[:1]:
+        raise InvalidTable(f"{file}: row {row:,}, {error}")
 
 
 def _refuse_scattered(where: fs.FileSystem, folder: str, names: set[str], target: str) -> None:
@@ -378,8 +453,9 @@ def _opened(disk: fs.FileSystem, source: _Source) -> Iterator[Any]:
 def _told(target: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+    except (OSError, pa.ArrowException) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"{target} cannot be written: {why}") from error
 
 
 @contextmanager
@@ -395,4 +471,9 @@ def _translated() -> Iterator[None]:
             if isinstance(cause, MlappError):
                 raise type(cause)(*cause.args) from error
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise ClusterError(f"Ray gave up: {error}") from error
+        raise ClusterError(f"Ray gave up: {last_line(error)}") from error
+
+
+def last_line(error: BaseException) -> str:
+    """Return what an error says, without what was where on a worker."""
+    return str(error).strip().rpartition("\n")[2]

@@ -8,6 +8,7 @@ v2       the Open Inference Protocol, with the binary tensor extension
 forms    pages for people: /form, /predict, /sentiment
 openapi  /openapi.json and /docs, from the models' schemas
 run      `mlapp serve`
+replicas `mlapp serve --engine ray`
 """
 
 from mlapp.service.app import create_app
