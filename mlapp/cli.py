@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "predict":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if options.command == "serve" and options.workers and not options.api_only:
-        parser.error("--workers goes with --api-only: the dashboard lives in one process")
     if options.command == "serve":
         on_ray = (options.address, options.replicas, options.max_replicas)
         if options.engine == "ray" and options.workers:
             parser.error("--workers goes with the local engine: on Ray say --replicas")
         if options.engine == "local" and any(value is not None for value in on_ray):
             parser.error("--address, --replicas and --max-replicas go with --engine ray")
+    if options.command == "serve" and options.workers and not options.api_only:
+        parser.error("--workers goes with --api-only: the dashboard lives in one process")
     try:
         if options.command == "models":
             return list_models()

@@ -244,7 +244,8 @@ def _score_parts(
     context.target_max_block_size = 1  # a block for each piece
     context.raise_original_map_exception = True
     # Readers wait for the disk and for those who score, so they hold no core.
-    pieces = files.map_batches(read, batch_format="pyarrow", num_cpus=0, concurrency=workers)
+    readers = min(workers, len(numbers))
+    pieces = files.map_batches(read, batch_format="pyarrow", num_cpus=0, concurrency=readers)
     parts = pieces.map_batches(
         _Scorer,
         fn_constructor_args=[artifact, options, where, folder],
