@@ -250,7 +250,9 @@ def _score_parts(
         _Scorer,
         fn_constructor_args=[artifact, options, where, folder],
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=2
+        ),
         num_cpus=1,
     )
     return iter(parts.iter_rows())
