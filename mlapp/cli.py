@@ -42,9 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--api-only", action="store_true", help="serve without the dashboard")
     serve.add_argument("--workers", type=int, help="processes, with --api-only (default: 1)")
     serve.add_argument("--open", action="store_true", help="serve other machines without a key")
+    serve.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: the service alone, on Ray Serve",
+    )
+    serve.add_argument("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
+    serve.add_argument("--replicas", type=int, metavar="N", help="on Ray (default: 1)")
+    serve.add_argument("--max-replicas", type=int, metavar="N", help="on Ray, when many wait")
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "predict":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "serve":
+        on_ray = (options.address, options.replicas, options.max_replicas)
+        if options.engine == "ray" and options.workers:
+            parser.error("--workers goes with the local engine: on Ray say --replicas")
+        if options.engine == "local" and any(value is not None for value in on_ray):
+            parser.error("--address, --replicas and --max-replicas go with --engine ray")
     if options.command == "serve" and options.workers and not options.api_only:
         parser.error("--workers goes with --api-only: the dashboard lives in one process")
     try:
@@ -172,13 +187,18 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
 def serve_models(options: argparse.Namespace) -> int:
     """Serve until told to stop."""
     with tempfile.TemporaryDirectory(prefix="mlapp-metrics-") as folder:
-        if options.api_only:
+        if options.api_only or options.engine == "ray":
             # Each worker counts in files of its own; the library asks for this when it is imported.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         from mlapp.service import run
 
         run.check_exposure(options.host, read_settings(), options.open)
-        if options.api_only:
+        if options.engine == "ray":
+            from mlapp.service.replicas import serve_replicas
+
+            replicas, most = options.replicas or 1, options.max_replicas
+            serve_replicas(options.host, options.port, options.address, replicas, most)
+        elif options.api_only:
             run.serve_workers(options.host, options.port, options.workers or 1)
         else:
             run.serve_together(options.host, options.port)

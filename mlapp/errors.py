@@ -58,6 +58,10 @@ class OutputError(MlappError):
     """A file that cannot be written."""
 
 
+class ClusterError(MlappError):
+    """A Ray cluster that is not there, or that cannot do what it was asked."""
+
+
 class InvalidSettings(MlappError):
     """An environment variable that cannot be used."""
 

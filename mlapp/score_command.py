@@ -14,10 +14,11 @@ from typing import BinaryIO, get_args
 
 import pyarrow as pa
 
-from mlapp import files, models
-from mlapp.errors import InvalidTable
+from mlapp import artifacts, files, models
+from mlapp.artifacts import Artifact
+from mlapp.errors import InvalidSettings, InvalidTable
 from mlapp.files import Summary
-from mlapp.scoring import Options
+from mlapp.scoring import Counts, Options
 from mlapp.settings import read_settings
 from mlapp.tables import Form, Format, form_of
 
@@ -64,6 +65,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="store_true",
         help="write texts to CSV as they are, though a spreadsheet may run them as formulas",
     )
+    add(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: FILE may be a folder, a pattern or s3://..., and OUT is a folder of Parquet",
+    )
+    add("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
     add("--encoding", help="of FILE (default: UTF-8, or what its byte-order mark says)")
     formats = get_args(Format)
     add("--from", dest="source_format", choices=formats, help="what FILE is (default: by suffix)")
@@ -79,7 +87,12 @@ def score_file(options: argparse.Namespace) -> int:
     # Arrow's own allocator keeps what was freed, four times as much as is in use here.
     pa.set_memory_pool(pa.system_memory_pool())
     name = options.model or ("sentiment" if options.text_column else "regression")
-    model = models.open_model(read_settings().artifacts, name)
+    artifact = artifacts.open(read_settings().artifacts, name)
+    if options.engine == "ray":
+        return _score_on_ray(artifact, options)
+    if options.address:
+        raise InvalidSettings("--address goes with --engine ray")
+    model = models.from_artifact(artifact)
     source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
     target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
     meter = Meter()
@@ -88,13 +101,7 @@ def score_file(options: argparse.Namespace) -> int:
             model,
             source,
             target,
-            Options(
-                options.text_column,
-                parse_columns(options.columns),
-                options.explain,
-                options.prefix,
-                options.raw,
-            ),
+            _choose(options),
             source_form=choose_form(source, options.source_format, options.encoding),
             target_form=choose_form(target, options.target_format, write=True),
             workers=options.workers,
@@ -112,6 +119,45 @@ def score_file(options: argparse.Namespace) -> int:
         meter.clear()
     tell(summary, options.output)
     return REFUSED if summary.counts.refused else 0
+
+
+def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
+    from mlapp import cluster
+
+    if options.resume or options.target_format not in (None, "parquet"):
+        raise InvalidSettings("--engine ray writes a folder of Parquet, and starts anew each time")
+    meter = Meter()
+    try:
+        summary = cluster.score(
+            artifact,
+            options.file,
+            options.output,
+            _choose(options),
+            address=options.address,
+            workers=options.workers,
+            form=lambda path: choose_form(Path(path), options.source_format, options.encoding),
+            strict=options.strict,
+            progress=meter.show,
+        )
+    except KeyboardInterrupt:
+        meter.clear()
+        print(f"interrupted after {meter.rows:,} rows; nothing is written", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        meter.clear()
+    refused = [f"{file}: row {row:,}, {error}" for file, row, error in summary.refused]
+    _tell(options.output, summary.counts, summary.counts.rows, summary.seconds, refused)
+    return REFUSED if summary.counts.refused else 0
+
+
+def _choose(options: argparse.Namespace) -> Options:
+    return Options(
+        options.text_column,
+        parse_columns(options.columns),
+        options.explain,
+        options.prefix,
+        options.raw,
+    )
 
 
 def choose_form(
@@ -157,15 +203,19 @@ def parse_columns(text: str) -> dict[str, str]:
 
 def tell(summary: Summary, output: str) -> None:
     """Say on standard error what became of the rows."""
-    counts = summary.counts
-    rate = (counts.rows - summary.earlier) / max(summary.seconds, 1e-9)
+    refused = [f"row {row:,}, {error}" for row, error in summary.refused]
+    rows = summary.counts.rows - summary.earlier
+    _tell(output, summary.counts, rows, summary.seconds, refused)
+
+
+def _tell(output: str, counts: Counts, rows: int, seconds: float, refused: list[str]) -> None:
     print(
         f"{output}: {counts.rows:,} rows, {counts.scored:,} scored ({counts.noticed:,} of them with"
-        f" a notice), {counts.refused:,} refused; {summary.seconds:.1f} s, {rate:,.0f} rows/s",
+        f" a notice), {counts.refused:,} refused; {seconds:.1f} s,"
+        f" {rows / max(seconds, 1e-9):,.0f} rows/s",
         file=sys.stderr,
     )
-    for row, error in summary.refused[:LISTED]:
-        print(f"row {row:,}, {error}", file=sys.stderr)
+    print(*refused[:LISTED], sep="\n", end="\n" if refused else "", file=sys.stderr)
     if counts.refused > LISTED:
         print(f"... and {counts.refused - LISTED:,} more", file=sys.stderr)
 

@@ -147,7 +147,9 @@ class Table:
 
 
 @contextmanager
-def open_table(source: Path | BinaryIO, form: Form | None = None) -> Iterator[Table]:
+def open_table(
+    source: Path | BinaryIO, form: Form | None = None, name: str | None = None
+) -> Iterator[Table]:
     """Open a table with named columns and at least one row.
 
     A separator (comma, semicolon, tab or bar), a byte-order mark, gzip and zip are recognised. A
@@ -157,11 +159,13 @@ def open_table(source: Path | BinaryIO, form: Form | None = None) -> Iterator[Ta
     Args:
         source: a file, or an open stream of bytes, which stays open.
         form: how it is written down; by default what the file's name says.
+        name: what it is called in messages; by default the file's name.
 
     Raises:
         InvalidTable: it cannot be read; the message says why, and what is allowed.
     """
-    name = str(getattr(source, "name", source)) if not isinstance(source, Path) else str(source)
+    if name is None:
+        name = str(source if isinstance(source, Path) else getattr(source, "name", source))
     form = form or form_of(name)
     with ExitStack() as stack:
         if isinstance(source, Path):

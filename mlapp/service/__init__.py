@@ -10,6 +10,7 @@ forms    pages for people: /form, /predict, /sentiment
 openapi  /openapi.json and /docs, from the models' schemas
 gateway  the service within the dashboard's server
 run      `mlapp serve`
+replicas `mlapp serve --engine ray`
 """
 
 from mlapp.service.app import create_app
