@@ -1,21 +1,25 @@
 """Ray with two workers beside the local engine, on the same file, to the same Parquet.
 
-    python benchmarks/cluster.py                     # a table of rows, then one of texts
-    python benchmarks/cluster.py --rows 0            # texts only
-    python benchmarks/cluster.py --replicas          # and requests per second on Ray Serve (wrk)
+    python benchmarks/cluster.py                        # rows, texts, requests
+    python benchmarks/cluster.py --rows 0 --seconds 0   # texts only
 
 Each engine runs in a process of its own, in turns, and its best time counts. Ray's start-up is
 counted apart: until Ray is there, and what a table of one row then takes, which is the start of
 the workers. Both engines should have the machine to themselves; sizes are such that the local one
 takes a minute or more on two cores.
+
+Then the service, on one worker of gunicorn and on one replica of Ray Serve, is asked by wrk over 16
+kept connections for one row or one review a request.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,16 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = 1.5  # times the local engine's seconds, start-up apart
+REVIEW = (
+    "The story begins slowly, and for a while I was not sure that it would lead anywhere. Then the"
+    " second half brings everything together, and I did not look at the clock once. "
+)
+BODIES = {
+    "/v1/models/regression:predict": {
+        "instances": [{"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}]
+    },
+    "/v1/models/sentiment:predict": {"instances": [REVIEW * 5]},
+}
 RUN = """
 import json, sys
 from pathlib import Path
@@ -51,10 +65,11 @@ def write_rows(path: Path, count: int) -> None:
 
 
 def write_texts(path: Path, count: int) -> None:
-    """Write reviews of the shipped sample again and again, as CSV."""
-    sample = pd.read_csv(ROOT / "data" / "reviews_sample.tsv", sep="\t")
-    rng = np.random.default_rng(1)
-    sample[["review"]].iloc[rng.integers(0, len(sample), count)].to_csv(path, index=False)
+    """Write texts as long as film reviews, 1.3 kB, each of 12 of the shipped sample, as CSV."""
+    sample = pd.read_csv(ROOT / "data" / "reviews_sample.tsv", sep="\t")["review"].to_numpy()
+    places = np.random.default_rng(1).integers(0, len(sample), (count, 12))
+    texts = [" ".join(sample[each]) for each in places]
+    pd.DataFrame({"review": texts}).to_csv(path, index=False)
 
 
 def run(engine: str, name: str, source: Path, workers: int) -> tuple[int, float, float]:
@@ -94,11 +109,44 @@ def compare(name: str, source: Path, one: Path, workers: int, rounds: int) -> No
     print(f"{(ray + start + first) / local:.2f} with the start-up)", flush=True)
 
 
+def ask(seconds: int) -> None:
+    """Print how many requests per second one process answers, by either engine."""
+    address = "http://127.0.0.1:8599"
+    options = {"gunicorn": ["--api-only"], "Ray Serve": ["--engine", "ray"]}
+    for engine, chosen in options.items():
+        command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", "8599", *chosen]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
+        quiet = subprocess.DEVNULL
+        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+        try:
+            while subprocess.run(["curl", "-sfo", os.devnull, f"{address}/readyz"]).returncode:
+                time.sleep(0.1)
+            rates = [load(f"{address}{path}", body, seconds) for path, body in BODIES.items()]
+        finally:
+            server.terminate()
+            server.wait()
+        print(f"{engine:9}  {rates[0]:8,.0f} rows/s  {rates[1]:8,.0f} reviews/s", flush=True)
+
+
+def load(address: str, body: object, seconds: int) -> float:
+    """Return requests per second; fail if any answer is an error."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write('wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n')
+        script.write(f"wrk.body = [==[{json.dumps(body)}]==]\n")
+        script.flush()
+        command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", script.name, address]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    if "Non-2xx" in ran.stdout or "Socket errors" in ran.stdout:
+        raise RuntimeError(ran.stdout)
+    return float(re.findall(r"Requests/sec:\s+([0-9.]+)", ran.stdout)[0])
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure Ray beside the local engine.")
     parser.add_argument("--rows", type=int, default=100_000_000, help="of numbers")
     parser.add_argument("--texts", type=int, default=60_000)
+    parser.add_argument("--seconds", type=int, default=10, help="of requests")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1, choices=range(1, 10))
     options = parser.parse_args()
@@ -113,6 +161,8 @@ def main() -> None:
                 write(source, count)
                 write(one, 1)
                 compare(name, source, one, options.workers, options.rounds)
+    if options.seconds:
+        ask(options.seconds)
 
 
 if __name__ == "__main__":

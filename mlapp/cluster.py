@@ -155,7 +155,7 @@ def score(
         workers: processes that score, a core and a copy of the model each; by default all cores.
         form: says how a file is written down, by its name.
         strict: whether a refused row ends the run.
-        progress: is told after each part how far the run is.
+        progress: is told after each part how far the run is, except through `ray://`.
 
     Raises:
         InvalidTable: no file is there, or one cannot be read or has no column for an input, or
@@ -164,6 +164,15 @@ def score(
         ClusterError: Ray is not there, or gave up.
     """
     began = time.monotonic()
+    if address and address.startswith("ray://"):
+        # Ray Data does not run through Ray's client: the whole is done on the cluster.
+        with connect(address), _translated():
+            import ray
+
+            there = ray.remote(num_cpus=0)(score)
+            asked = {"workers": workers, "form": form, "strict": strict}
+            found: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
+            return found
     model = models.from_artifact(artifact)
     with _told(target):
         where, folder = _place(target)
@@ -471,7 +480,7 @@ def _translated() -> Iterator[None]:
     except ray.exceptions.RayError as error:
         cause: BaseException | None = error
         while cause is not None:
-            if isinstance(cause, MlappError):
+            if isinstance(cause, MlappError) and not isinstance(cause, ray.exceptions.RayError):
                 raise type(cause)(*cause.args) from error
             cause = getattr(cause, "cause", None) or cause.__cause__
         raise ClusterError(f"Ray gave up: {last_line(error)}") from error

@@ -3,8 +3,10 @@
 import gzip
 import json
 import os
+import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,13 +25,44 @@ from mlapp.cli import main
 from mlapp.errors import InvalidTable, OutputError
 from mlapp.scoring import Options
 from mlapp.service import create_app
-from tests.conftest import ROOT, SHIPPED, Server, make_houses, use_artifacts
+from tests.conftest import ROOT, SHIPPED, Server, make_houses, use_artifacts, wait_until
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
 # Ray's own, when it fills in its settings
 pytestmark = pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning")
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a running cluster of one machine with two cores."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        token = tmp_path_factory.mktemp("ray") / "token"
+        token.write_text(secrets.token_hex(32))
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        log = token.with_name("head.log").open("w+")
+        options = ["--num-cpus=2", "--include-dashboard=false"]
+        options += [f"--port={port}", "--object-store-memory=200000000"]
+        started = subprocess.Popen(
+            [Path(sys.executable).parent / "ray", "start", "--head", "--block", *options],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_until(lambda: "Ray runtime started" in Path(log.name).read_text(), "Ray to start")
+            yield port
+        finally:
+            os.killpg(started.pid, signal.SIGKILL)  # asked to stop, it would drain for 30 s
+            started.wait()
+            log.close()
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +307,21 @@ def test_the_command_starts_a_ray_of_its_own_and_stops_it(
     assert "30,150 rows, 30,142 scored (200 of them with a notice), 8 refused" in ran.stderr
     assert f"{houses}/a.tsv.gz: row 4, area: got 'large'" in ran.stderr
     assert (tmp_path / "out" / "_summary.json").exists()
+
+
+def test_the_command_works_on_a_running_cluster(
+    every: Path, houses: Path, tmp_path: Path, head: int
+) -> None:
+    options = ["--engine", "ray", "--address", f"127.0.0.1:{head}", "--model", "houses"]
+    source, target = str(houses / "a.tsv.gz"), str(tmp_path / "out")
+    ran = mlapp("score", *options, source, "-o", target, MLAPP_ARTIFACTS=str(every))
+    assert ran.returncode == 3, ran.stderr
+    assert "50 rows, 47 scored" in ran.stderr
+    assert read_parts(tmp_path / "out", 0).num_rows == 50
+    ran = mlapp("score", *options, source, "-o", target, MLAPP_ARTIFACTS=str(every))
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith(f"error: {target} is not empty")
+    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(
