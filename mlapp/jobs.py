@@ -63,6 +63,10 @@ class Upload:
             self.file.flush()
         self.size = self.file.tell()
 
+    def close(self) -> None:
+        """Delete the copy."""
+        _close(self.file)
+
     def form(self, encoding: str | None = None) -> Form:
         """Return how it is written down, by its name.
 
@@ -125,6 +129,11 @@ class Result:
     def bytes_of(self, form: str) -> int:
         """Return how large the whole result is, as csv or as parquet."""
         return os.fstat(self._files[form].fileno()).st_size
+
+    def close(self) -> None:
+        """Delete the result."""
+        for file in self._files.values():
+            _close(file)
 
     def read(self, form: str) -> bytes:
         """Return the whole result, as csv or as parquet; any thread may ask."""
@@ -297,9 +306,12 @@ class Desk:
         weakref.finalize(self, self._ended.set)
 
     def take(self, uploads: Sequence[Upload]) -> None:
-        """Put other files on the desk; a job on the files before is stopped."""
+        """Put other files on the desk; those before are deleted, and a job on them is stopped."""
         if self.job:
             self.job.stop()
+        if self.uploads:
+            old = [self.uploads, self.job]
+            threading.Thread(target=_discard, args=old, daemon=True).start()
         self.uploads, self.job = list(uploads), None
         self.round += 1
         self._looks.clear()
@@ -340,6 +352,16 @@ class Desk:
         """Score files of the desk, unless a job is at work on them."""
         if not (self.job and self.job.running):
             self.job = Job(model, uploads, options, encoding, self._ended)
+
+
+def _discard(uploads: list[Upload], job: Job | None) -> None:
+    """Delete files and results, whoever still holds them, once no thread reads them."""
+    if job:
+        job.join()
+        for result in job.results:
+            result.close()
+    for upload in uploads:
+        upload.close()
 
 
 def _watch(

@@ -289,8 +289,7 @@ def test_another_file_stops_the_job_and_deletes_what_was_there(gate: threading.E
     first.join()
     assert first.results[0].state == "stopped"
     assert job(app) is None
-    del first
-    assert scratch_files() == before + 1
+    wait_until(lambda: scratch_files() == before + 1, "the files to be deleted")
 
 
 def test_the_end_of_a_session_stops_its_job_and_deletes_its_files(
@@ -310,15 +309,22 @@ def test_the_end_of_a_session_stops_its_job_and_deletes_its_files(
     assert scratch_files() == before
 
 
-def test_files_of_somebody_who_left_are_deleted_and_those_of_others_kept() -> None:
+def test_files_of_somebody_who_left_are_deleted_and_those_of_others_kept(folder: Path) -> None:
     before, desks, present = scratch_files(), [Desk(), Desk()], threading.Event()
     for desk in desks:
         desk.take([Upload("rows.csv", io.BytesIO(ROWS))])
+    held = [desks[0].uploads]  # as Streamlit holds what a button was given
+    desks[0].start(open_model(folder, "regression"), desks[0].uploads, Options(), None)
+    job = desks[0].job
+    assert job is not None
+    job.join()
+    assert scratch_files() == before + 4
     desks[0].clear_when(lambda: True, every=0.01, times=3)
     desks[1].clear_when(lambda: present.set() or False, every=0.01, times=3)
     wait_until(lambda: scratch_files() == before + 1, "the files to be deleted")
     assert present.wait(60)
     assert [len(desk.uploads) for desk in desks] == [0, 1]
+    assert held[0][0].file.closed
 
 
 def test_a_full_disk_is_told_and_ends_the_job(
