@@ -169,7 +169,7 @@ def score(
         with connect(address), _translated():
             import ray
 
-            there = ray.remote(num_cpus=0)(score)
+            there: Any = ray.remote(num_cpus=0)(score)
             asked = {"workers": workers, "form": form, "strict": strict}
             found: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
             return found
