@@ -67,8 +67,7 @@ class Text:
         )
         try:
             codec = codecs.lookup(self.encoding)
-            io.TextIOWrapper(io.BytesIO(), self.encoding)  # refuses codecs that make no text
-        except (LookupError, ValueError):
+        except LookupError:
             raise InvalidTable(
                 f"encoding: got {self.encoding!r}, expected one that Python knows, as windows-1252"
             ) from None
