@@ -230,6 +230,8 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (f"{SCORE}?text_column=id", ROWS, CSV, 422, "expected one of the inputs"),
         (f"{SCORE}?encoding=zip", ROWS, CSV, 422, "encoding: got 'zip'"),
         (f"{SCORE}?encoding=%00", ROWS, CSV, 422, "encoding: got"),
+        (f"{SCORE}?encoding=idna", ROWS, CSV, 422, "encoding: got 'idna'"),
+        (SCORE, ROWS, {"Content-Type": "text/csv; charset=x"}, 422, "encoding: got 'x', expected"),
         (SCORE, ROWS.replace("id", "lower"), CSV, 422, "has columns 'lower' already"),
         (TEXTS, b"a,b\nx,y\n", CSV, 422, "text: got none of the columns 'a', 'b'"),
     ],

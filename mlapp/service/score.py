@@ -14,6 +14,7 @@ a `strict` answer must wait for its last row, and HTTP/1.0 cannot show that an a
 these are made whole on the disk, and carry their counts of rows in headers.
 """
 
+import codecs
 import errno
 import logging
 from collections.abc import Callable, Iterator
@@ -195,6 +196,7 @@ def _source_form() -> Form:
 
     Raises:
         UnsupportedMediaType: they say nothing, or what cannot be read.
+        InvalidInput: they name no encoding of texts.
     """
     kind = request.mimetype
     if kind not in TYPES:
@@ -204,8 +206,27 @@ def _source_form() -> Form:
     allowed = "none" if TYPES[kind] == "parquet" else "gzip or none"
     if coding not in ("", "identity") and (coding != "gzip" or TYPES[kind] == "parquet"):
         raise UnsupportedMediaType(f"Content-Encoding: got {coding!r}, expected {allowed}")
+    return Form(TYPES[kind], coding == "gzip", _read_encoding())
+
+
+def _read_encoding() -> str | None:
+    """Return the encoding that is named, if one is.
+
+    Raises:
+        InvalidInput: it is no encoding of texts.
+    """
     encoding = request.args.get("encoding") or request.mimetype_params.get("charset")
-    return Form(TYPES[kind], coding == "gzip", encoding)
+    if encoding is None:
+        return None
+    try:
+        "".encode(encoding)
+        known = codecs.lookup(encoding).name not in ("idna", "punycode")  # of single names
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        allowed = "one that Python knows, as windows-1252"
+        raise InvalidInput([Fault("encoding", describe(encoding), allowed)])
+    return encoding
 
 
 def _target_type() -> str:
