@@ -367,6 +367,24 @@ def test_a_disk_that_is_full_on_the_way_keeps_what_is_done(
     assert target.read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
 
 
+def test_a_disk_that_is_full_at_the_end_of_parquet_leaves_what_can_be_resumed(
+    model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out.parquet"
+
+    def fill(_: object, file: Any) -> None:
+        file.write(b"PAR1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "finish_parquet", fill)
+        with pytest.raises(OutputError, match="No space left"):
+            run(model, DATA, target)
+    assert left(tmp_path) == [".out.parquet.journal", ".out.parquet.part"]
+    assert run(model, DATA, target, resume=True).earlier == 1232
+    assert len(pd.read_parquet(target)) == 1232
+
+
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_progress_tells_rows_and_the_share_of_the_input(
     suffix: str, model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
