@@ -171,12 +171,12 @@ def score(
 
             there: Any = ray.remote(num_cpus=0)(score)
             asked = {"workers": workers, "form": form, "strict": strict}
-            found: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
-            return found
+            summary: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
+            return summary
     model = models.from_artifact(artifact)
     with _told(target):
         where, folder = _place(target)
-        _refuse_full(where, folder, target)
+        found = _refuse_full(where, folder, target)
     disk, sources = _find(source, form)
     with connect(address, workers) as count:
         ready = time.monotonic()
@@ -201,7 +201,7 @@ def score(
                 _write_summary(where, folder, artifact, sources, summary)
         except BaseException:
             with suppress(OSError):
-                where.delete_dir_contents(folder)
+                (where.delete_dir_contents if found else where.delete_dir)(folder)
             raise
     return summary
 
@@ -411,12 +411,14 @@ def _place(address: str) -> tuple[fs.FileSystem, str]:
     return found
 
 
-def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> None:
+def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> bool:
+    """Return whether the folder is there, empty."""
     kind = where.get_file_info(folder).type
     if kind == fs.FileType.File:
         raise OutputError(f"{target} is a file, expected a folder")
     if kind == fs.FileType.Directory and where.get_file_info(fs.FileSelector(folder)):
         raise OutputError(f"{target} is not empty, expected a new or an empty folder")
+    return bool(kind == fs.FileType.Directory)
 
 
 def _refuse_any(refused: tuple[tuple[str, int, str], ...]) -> None:
@@ -481,7 +483,9 @@ def _translated() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MlappError) and not isinstance(cause, ray.exceptions.RayError):
-                raise type(cause)(*cause.args) from error
+                known = isinstance(cause, InvalidTable | OutputError)
+                # Behind the first line Ray adds words of its own.
+                raise (type(cause) if known else ClusterError)(str(cause).split("\n")[0]) from error
             cause = getattr(cause, "cause", None) or cause.__cause__
         raise ClusterError(f"Ray gave up: {last_line(error)}") from error
 

@@ -102,6 +102,18 @@ def houses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def reviews(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Reviews that keep two workers busy for a while, in many parts."""
+    monkeypatch.setattr(cluster, "SMALLEST", 1)
+    rng = np.random.default_rng(5)
+    words = ["the", "a", "film", "plot", "was", "good", "dull", "not", "very", "actor", "it"]
+    texts = [" ".join(rng.choice(words, 250)) for _ in range(1_500)]
+    path = tmp_path / "reviews.jsonl"
+    pd.DataFrame({"review": texts}).to_json(path, orient="records", lines=True)
+    return path
+
+
 def run(root: Path, name: str, source: object, target: object, **options: Any) -> cluster.Summary:
     options = {"workers": 2} | options
     return cluster.score(artifacts.open(root, name), str(source), str(target), **options)
@@ -163,13 +175,7 @@ def test_texts_get_the_local_answers_to_the_bit(every: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("ray")
-def test_a_killed_worker_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(5)
-    words = ["the", "a", "film", "plot", "was", "good", "dull", "not", "very", "actor", "it"]
-    texts = [" ".join(rng.choice(words, 250)) for _ in range(1_500)]
-    source = tmp_path / "reviews.jsonl"
-    pd.DataFrame({"review": texts}).to_json(source, orient="records", lines=True)
-    monkeypatch.setattr(cluster, "SMALLEST", 1)
+def test_a_killed_worker_loses_nothing(reviews: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill(rows: int, share: float | None) -> None:
@@ -178,10 +184,10 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, monkeypatch: pytest.Monke
             victim = scorers()[0]
             os.kill(victim, signal.SIGKILL)
 
-    summary = run(SHIPPED, "sentiment", source, tmp_path / "out", progress=kill)
+    summary = run(SHIPPED, "sentiment", reviews, tmp_path / "out", progress=kill)
     assert 0 < killed[0] < 1_000
     assert summary.counts.scored == 1_500
-    local = score_locally(SHIPPED, "sentiment", source, tmp_path / "local.parquet", Options())
+    local = score_locally(SHIPPED, "sentiment", reviews, tmp_path / "local.parquet", Options())
     assert read_parts(tmp_path / "out", 0).equals(local)
 
 
@@ -238,6 +244,9 @@ def test_strict_ends_with_a_refused_row_and_writes_nothing(
     with pytest.raises(InvalidTable, match=r"b.csv: row .*, (area|district): got"):
         run(every, "houses", houses / "b.csv", tmp_path / "out", strict=True)
     assert not list((tmp_path / "out").iterdir())
+    with pytest.raises(InvalidTable):
+        run(every, "houses", houses / "b.csv", tmp_path / "absent", strict=True)
+    assert not (tmp_path / "absent").exists()
 
 
 @pytest.mark.usefixtures("ray")
@@ -259,7 +268,7 @@ def test_a_bad_file_is_told_before_anything_is_written(
     shutil.copy(houses / "d.parquet", folder / "a.parquet")
     (folder / name).write_bytes(content)
     with pytest.raises(InvalidTable, match=told):
-        run(every, "houses", folder, tmp_path / "out")
+        run(every, "houses", folder, tmp_path / "out", progress=lambda *_: pytest.fail("written"))
     assert not (tmp_path / "out").exists()
 
 
@@ -285,6 +294,20 @@ def test_a_target_that_is_not_an_empty_folder_is_refused(
 def test_a_target_that_cannot_be_written_is_told(every: Path, houses: Path) -> None:
     with pytest.raises(OutputError, match="/proc/none/out cannot be written"):
         run(every, "houses", houses / "d.parquet", "/proc/none/out")
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_target_that_goes_away_is_told(reviews: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputError, match=r"out cannot be written: [^\n]*$"):
+        run(
+            SHIPPED,
+            "sentiment",
+            reviews,
+            target,
+            progress=lambda *_: shutil.rmtree(target, ignore_errors=True),
+        )
+    assert not target.exists()
 
 
 def test_parts_on_the_disks_of_other_machines_are_missed(tmp_path: Path) -> None:
