@@ -16,8 +16,10 @@
     writing     chunks of rows as CSV, JSON lines and Parquet
     scoring     a table through a model; `score_batch` is what every engine calls
     files       a file scored into a file: whole or not there, and resumable
+    cluster     folders of tables on Ray
     loaders     what the pages call to get a model
     ui          what the pages share; with the pages, all that knows Streamlit
+    many        the pages' part for whole files; jobs does the work, tallies counts for charts
     charts      the pages' charts
     markup      a text with its decisive words marked
     service     the web service: forms, REST, metrics
