@@ -8,8 +8,8 @@ counted apart: until Ray is there, and what a table of one row then takes, which
 the workers. Both engines should have the machine to themselves; sizes are such that the local one
 takes a minute or more on two cores.
 
-Then the service, on one worker of gunicorn and on one replica of Ray Serve, is asked by wrk over 16
-kept connections for one row or one review a request.
+Then the service, on one worker of gunicorn and on one replica of Ray Serve (behind its own proxy,
+and behind HAProxy), is asked by wrk over 16 kept connections for one row or one review a request.
 """
 
 import argparse
@@ -112,12 +112,19 @@ def compare(name: str, source: Path, one: Path, workers: int, rounds: int) -> No
 def ask(seconds: int) -> None:
     """Print how many requests per second one process answers, by either engine."""
     address = "http://127.0.0.1:8599"
-    options = {"gunicorn": ["--api-only"], "Ray Serve": ["--engine", "ray"]}
-    for engine, chosen in options.items():
+    on_ray = ["--engine", "ray"]
+    engines: list[tuple[str, list[str], dict[str, str]]] = [
+        ("gunicorn", ["--api-only"], {}),
+        ("Ray Serve", on_ray, {}),
+        ("  with HAProxy", on_ray, {"RAY_SERVE_ENABLE_HA_PROXY": "1"}),
+    ]
+    for engine, chosen, variables in engines:
         command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", "8599", *chosen]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
         quiet = subprocess.DEVNULL
-        server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=quiet, stderr=quiet)
+        server = subprocess.Popen(
+            command, cwd=ROOT, env=environment | variables, stdout=quiet, stderr=quiet
+        )
         try:
             while subprocess.run(["curl", "-sfo", os.devnull, f"{address}/readyz"]).returncode:
                 time.sleep(0.1)
@@ -125,7 +132,7 @@ def ask(seconds: int) -> None:
         finally:
             server.terminate()
             server.wait()
-        print(f"{engine:9}  {rates[0]:8,.0f} rows/s  {rates[1]:8,.0f} reviews/s", flush=True)
+        print(f"{engine:14}  {rates[0]:8,.0f} rows/s  {rates[1]:8,.0f} reviews/s", flush=True)
 
 
 def load(address: str, body: object, seconds: int) -> float:
