@@ -179,7 +179,7 @@ class _File:
         try:
             self._saver.shutdown()
             if kind and issubclass(kind, InvalidTable):
-                self._part.unlink()
+                self._part.unlink(missing_ok=True)
                 self._journal.unlink(missing_ok=True)
             elif not self._finished:
                 with suppress(OSError):

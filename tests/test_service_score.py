@@ -525,7 +525,7 @@ def test_memory_does_not_grow_with_the_file(alone: Server, tmp_path: Path) -> No
     def peak(rows: int) -> int:
         path = write_rows(tmp_path / f"{rows}.csv", rows)
         Path(f"/proc/{process}/clear_refs").write_text("5")
-        ran = curl("-o", "/dev/null", "--data-binary", f"@{path}", alone.address + SCORE)
+        ran = curl("--fail", "-o", "/dev/null", "--data-binary", f"@{path}", alone.address + SCORE)
         assert ran.returncode == 0, ran.stderr
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
         assert found is not None
