@@ -391,14 +391,18 @@ def parse_text(value: object) -> str | None:
 
 def is_frame(given: object) -> "TypeIs[pd.DataFrame]":
     """Tell whether something is a data frame of pandas."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(given, pandas.DataFrame)
+    return _is_of_pandas(given, "DataFrame")
 
 
 def is_series(given: object) -> "TypeIs[pd.Series]":
     """Tell whether something is a series of pandas."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(given, pandas.Series)
+    return _is_of_pandas(given, "Series")
+
+
+def _is_of_pandas(given: object, name: str) -> bool:
+    # While another thread imports pandas, it is there but has no classes yet: this is none of them.
+    kind = getattr(sys.modules.get("pandas"), name, None)
+    return kind is not None and isinstance(given, kind)
 
 
 def describe(value: object) -> str:

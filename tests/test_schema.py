@@ -1,4 +1,6 @@
 import math
+import sys
+import types
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlapp.errors import InvalidInput
-from mlapp.schema import LARGEST, Category, Number, Output, Schema, parse_number, parse_text
+from mlapp.schema import (
+    LARGEST,
+    Category,
+    Number,
+    Output,
+    Schema,
+    is_frame,
+    is_series,
+    parse_number,
+    parse_text,
+)
 
 SCHEMA = Schema(
     inputs=(
@@ -207,3 +219,11 @@ def test_parsing_text_strips_it_or_finds_it_missing(text: str) -> None:
 
 def test_a_schema_reads_back_from_json() -> None:
     assert Schema.model_validate_json(SCHEMA.model_dump_json()) == SCHEMA
+
+
+def test_rows_are_checked_while_another_thread_imports_pandas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))  # without its classes
+    assert not is_series(["a text"])
+    assert not is_frame([{"var_1": 1}])

@@ -94,17 +94,24 @@ def score(name: str, version: int | None = None) -> Response:
             here.count_file(model, summary.counts, environ)
             if not summary.complete:
                 raise ClientDisconnected
-            headers = {"Content-Length": str(answer.tell())}
+            headers: dict[str, str] = {"Content-Length": str(answer.tell())}
             headers |= zip(COUNTS, map(str, summary.counts), strict=True)
             answer.seek(0)
-            response = Response(iter(partial(answer.read, BLOCK), b""), mimetype=kind)
-            response.headers.update(headers)
+            stream = iter(partial(answer.read, BLOCK), b"")
         else:
+            headers = {}
             stream = _score(model, body, source, target, options, gone, stack)
-            response = Response(stream, mimetype=kind)
-        environ["mlapp.stream"] = response
-        response.call_on_close(stack.pop_all().close)
+        held = stack.pop_all()
+    environ["mlapp.stream"] = response = Response(_hold(held, stream), mimetype=kind)
+    response.headers.update(headers)
+    response.call_on_close(held.close)
     return response
+
+
+def _hold(held: ExitStack, stream: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a stream; at its end let go what it needs, also where nobody closes the answer."""
+    with held:
+        yield from stream
 
 
 def _score(
