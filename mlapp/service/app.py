@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
 from flask.ctx import RequestContext
+from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.routing import BaseConverter
 
@@ -39,8 +40,24 @@ HEADERS = [
     ("X-Frame-Options", "DENY"),
 ]
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
-# What a program may ask without a key: whether the service is there, and what it offers.
-OPEN = ("/v2/health/live", "/v2/health/ready")
+# The endpoints that answer without a key: pages for people, documents and health checks. All
+# others need it, and so does a path that matches none.
+OPEN = frozenset(
+    {
+        "forms.predict",
+        "forms.sentiment",
+        "forms.show_form",
+        "forms.to_form",
+        "home",
+        "livez",
+        "openapi.docs",
+        "openapi.document",
+        "readyz",
+        "static",
+        "v2.live",
+        "v2.ready",
+    }
+)
 
 
 class Service(Flask):
@@ -125,13 +142,48 @@ class _ModelName(BaseConverter):
 
 
 def _check_key() -> None:
-    environ = request.environ
-    key, path = state().settings.api_key or "", environ["PATH_INFO"]
-    if path not in OPEN and (path.startswith(("/v1/", "/v2")) or path == "/metrics"):
-        bearer = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
-        given = environ.get("HTTP_X_API_KEY", bearer)
-        if not hmac.compare_digest(given.encode(), key.encode()):
-            raise Unauthorized("Send the API key as X-API-Key, or as Authorization: Bearer")
+    """Refuse a request without the key, unless its endpoint is open.
+
+    The matched endpoint decides, since one endpoint has many spellings of its path.
+
+    Raises:
+        Unauthorized: there is no key, or a wrong one.
+    """
+    if request.endpoint in OPEN:
+        return
+    given = _given_key(request.environ)
+    key = state().settings.api_key or ""
+    challenge: dict[str, str | None] = {"realm": "mlapp"}
+    if given is None:
+        why = "Send the API key as X-API-Key, or as Authorization: Bearer"
+    elif any(hmac.compare_digest(given, each) for each in _spellings(key)):
+        return
+    else:
+        challenge["error"], why = "invalid_token", "The API key is wrong"
+    raise Unauthorized(why, www_authenticate=WWWAuthenticate("bearer", challenge))
+
+
+def _given_key(environ: "WSGIEnvironment") -> bytes | None:
+    """Return the key of a request as its bytes came, or None.
+
+    The name of an authentication scheme has no case (RFC 9110, section 11.1); behind it stands
+    one token (RFC 6750, section 2.1).
+    """
+    given = environ.get("HTTP_X_API_KEY")
+    if given is None:
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+    return str(given).strip().encode("latin-1")  # WSGI's text of a header is its bytes
+
+
+@functools.cache
+def _spellings(key: str) -> tuple[bytes, ...]:
+    """Return the bytes that clients send for a key: UTF-8, or Latin-1 where that can be."""
+    try:
+        return key.encode(), key.encode("latin-1")
+    except UnicodeEncodeError:
+        return (key.encode(),)
 
 
 @functools.cache
@@ -199,8 +251,6 @@ def _tell(error: Exception) -> Response:
     else:
         _log.exception("unexpected error")
         status, detail = 500, "Something unexpected went wrong; the server's log says more"
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
         headers["Retry-After"] = "1"
     faults = error.faults if isinstance(error, InvalidInput) else ()

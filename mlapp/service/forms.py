@@ -29,8 +29,8 @@ def show_form() -> str:
 
 
 @blueprint.get("/predict")
-def lead_back() -> AnyResponse:
-    """Lead back to the form."""
+def to_form() -> AnyResponse:
+    """Redirect to the form."""
     return redirect(url_for("forms.show_form"))
 
 
