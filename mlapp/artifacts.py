@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -38,6 +38,7 @@ TEMPORARY = ".publishing-"
 Task = Literal["regression", "text-classification"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # no separator: it lies in the version's folder
 _STALE_SECONDS = 24 * 3600
 
 
@@ -86,7 +87,7 @@ class Manifest(_Strict):
     labels: tuple[str, ...] | None = None
     metrics: dict[str, JsonValue]
     golden: tuple[Golden, ...]
-    files: dict[str, File]
+    files: dict[Annotated[str, Field(pattern=_FILE_NAME)], File]
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def served_version(root: Path, name: str) -> int:
     """
     found = versions(root, name)
     if not found:
-        raise ModelNotFound(f"No complete version of {name!r} in {root}", train_command(name))
+        raise ModelNotFound(f"No complete version of {name!r} in {root}")
     held = pinned(root, name)
     if held is None:
         return found[-1]
@@ -156,6 +157,28 @@ def served_version(root: Path, name: str) -> int:
             f"{name} is pinned to version {held}; published are {there}", f"mlapp unpin {name}"
         )
     return held
+
+
+def candidates(root: Path, name: str) -> list[int]:
+    """Return the versions that may be served, best first: the pinned one, or all from the newest.
+
+    Raises:
+        ModelNotFound: as `served_version`.
+    """
+    first = served_version(root, name)
+    if pinned(root, name) is not None:
+        return [first]
+    return [number for number in reversed(versions(root, name)) if number <= first]
+
+
+def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, int], ...]:
+    """Return the name, size and time of change of each file of a version; other for other files."""
+    try:
+        with os.scandir(root / name / str(version)) as entries:
+            found = [(entry.name, entry.stat()) for entry in entries]
+    except OSError:
+        return ()
+    return tuple(sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in found))
 
 
 def task(root: Path, name: str) -> Task | None:
@@ -168,11 +191,26 @@ def task(root: Path, name: str) -> Task | None:
     return None
 
 
-def train_command(name: str) -> str:
-    """Return the command that publishes a new version under a name, as far as a name tells."""
-    module = "sentiment" if name.startswith("sentiment") else "regression"
-    data = " --data imdb" if module == "sentiment" else ""
-    return f"python -m training.{module}{data}" + ("" if name == module else f" --name {name}")
+def train_command(path: Path) -> str | None:
+    """Return the command that trained a version, as its manifest says.
+
+    Where its manifest is damaged, the newest whole one of the same model says it; None where
+    there is none.
+    """
+    numbers = sorted(_numbers(path.parent), reverse=True)
+    for folder in (path, *(path.parent / str(number) for number in numbers)):
+        try:
+            if command := command_of(_parse_manifest(folder / MANIFEST)):
+                return command
+        except ArtifactError:
+            continue
+    return None
+
+
+def command_of(manifest: Manifest) -> str | None:
+    """Return the command that trained a version, if its manifest says one."""
+    command = manifest.training.get("command")
+    return command if isinstance(command, str) and command else None
 
 
 # --- opening ---------------------------------------------------------------------------------
@@ -188,9 +226,7 @@ def open(root: Path, name: str, version: int | None = None) -> Artifact:  # noqa
     version = served_version(root, name) if version is None else version
     path = root / name / str(version)
     if not (path / MANIFEST).is_file():
-        raise ModelNotFound(
-            f"There is no version {version} of {name!r} in {root}", train_command(name)
-        )
+        raise ModelNotFound(f"There is no version {version} of {name!r} in {root}")
     return _read(path, name, version)
 
 
@@ -200,51 +236,58 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         ArtifactError: it is missing, damaged or of another format.
     """
-    file = path / MANIFEST
-    mend = train_command(path.parent.name)
+    try:
+        return _parse_manifest(path / MANIFEST)
+    except ArtifactError as error:
+        raise ArtifactError(error.message, error.fix or train_command(path)) from error
+
+
+def _parse_manifest(file: Path) -> Manifest:
     try:
         raw = file.read_bytes()
         content = json.loads(raw)
         found = content["format"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ArtifactError(f"{file} cannot be read as a manifest: {error!r}", mend) from error
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ArtifactError(f"{file} cannot be read as a manifest: {error!r}") from error
     if found != FORMAT:
         raise ArtifactError(
             f"{file} has format {found!r}; this mlapp reads format {FORMAT}", "upgrade mlapp"
         )
     digest = content.pop("digest", None)
     if raw != _serialize({**content, "digest": digest}) or digest != _sha256(_serialize(content)):
-        raise ArtifactError(f"{file} is damaged: its digest does not hold", mend)
+        raise ArtifactError(f"{file} is damaged: its digest does not match")
     try:
         return Manifest.model_validate_json(_serialize(content))
     except ValidationError as error:
-        raise ArtifactError(f"{file} is no valid manifest: {error}", mend) from error
+        raise ArtifactError(f"{file} is not a valid manifest: {error}") from error
 
 
 def _read(path: Path, name: str, version: int) -> Artifact:
     manifest = read_manifest(path)
-    mend = str(manifest.training.get("command", train_command(name)))
+    fix = train_command(path)
     if (manifest.name, manifest.version) != (name, version):
         raise ArtifactError(
-            f"{path} holds version {manifest.version} of {manifest.name!r}: it was moved here", mend
+            f"{path} holds version {manifest.version} of {manifest.name!r}: it was moved here", fix
         )
     extra = sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *manifest.files})
     if extra:
         raise ArtifactError(
-            f"{path} has files that its manifest does not name: {', '.join(extra)}", mend
+            f"{path} has files that its manifest does not name: {', '.join(extra)}", fix
         )
     files = {}
     for file, entry in manifest.files.items():
+        if (path / file).is_symlink():
+            raise ArtifactError(f"{path / file} is a link, expected a file", fix)
         try:
             content = (path / file).read_bytes()
         except OSError as error:
-            raise ArtifactError(f"{path / file} cannot be read: {error.strerror}", mend) from error
+            raise ArtifactError(f"{path / file} cannot be read: {error.strerror}", fix) from error
         if len(content) != entry.size:
             raise ArtifactError(
-                f"{path / file} has {len(content)} bytes, expected {entry.size}", mend
+                f"{path / file} has {len(content)} bytes, expected {entry.size}", fix
             )
         if _sha256(content) != entry.sha256:
-            raise ArtifactError(f"{path / file} is damaged: its digest does not hold", mend)
+            raise ArtifactError(f"{path / file} is damaged: its digest does not match", fix)
         files[file] = content
     return Artifact(path, manifest, files)
 

@@ -67,13 +67,13 @@ class InvalidSettings(MlappError):
 
 
 class ArtifactError(MlappError):
-    """A published version that cannot be opened; `mend` is the command that makes a new one."""
+    """A published version that cannot be opened; `fix` is the command that helps, if known."""
 
     status = 503
 
-    def __init__(self, message: str, mend: str | None = None) -> None:
-        self.message, self.mend = message, mend
-        super().__init__(f"{message}. To mend it: {mend}" if mend else message)
+    def __init__(self, message: str, fix: str | None = None) -> None:
+        self.message, self.fix = message, fix
+        super().__init__(f"{message}. To fix it: {fix}" if fix else message)
 
 
 class ModelNotFound(ArtifactError):

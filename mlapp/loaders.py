@@ -6,8 +6,9 @@ served, at the price of a few file look-ups, so that pages follow within one rer
 
 from typing import TYPE_CHECKING
 
+from mlapp import artifacts
 from mlapp.artifacts import Task
-from mlapp.errors import ArtifactError
+from mlapp.errors import ArtifactError, ModelNotFound
 from mlapp.models import Model
 from mlapp.repository import Repository, repository
 from mlapp.settings import read_settings
@@ -26,37 +27,49 @@ def load_model(name: str) -> Model:
     """Return the served version of a model of any task.
 
     Raises:
-        ArtifactError: it cannot be opened, and no version of it was opened before.
+        ModelNotFound: no such model or version is published.
+        ArtifactError: it cannot be opened, and there is no older version that can.
     """
     return _repository().get(name)
 
 
-def load_regression(name: str = "regression") -> "RegressionModel":
-    """Return the served version of a regression model.
+def load_regression(name: str = "regression", version: int | None = None) -> "RegressionModel":
+    """Return a regression model, by default the version that is served.
 
     Raises:
         ArtifactError: it cannot be opened, or is no regression.
     """
     from mlapp.regression import RegressionModel
 
-    model = load_model(name)
+    model = _load(name, "regression", "regression", version)
     if not isinstance(model, RegressionModel):
         raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a regression")
     return model
 
 
-def load_sentiment(name: str = "sentiment") -> "SentimentModel":
-    """Return the served version of a text classifier.
+def load_sentiment(name: str = "sentiment", version: int | None = None) -> "SentimentModel":
+    """Return a text classifier, by default the version that is served.
 
     Raises:
         ArtifactError: it cannot be opened, or is no text classifier.
     """
     from mlapp.sentiment import SentimentModel
 
-    model = load_model(name)
+    model = _load(name, "sentiment", "sentiment --data imdb", version)
     if not isinstance(model, SentimentModel):
         raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a text classifier")
     return model
+
+
+def _load(name: str, usual: str, module: str, version: int | None) -> Model:
+    """Return a model; where none is published, say which command trains one."""
+    try:
+        return _repository().get(name, version)
+    except ModelNotFound as error:
+        if artifacts.versions(_repository().root, name):
+            raise
+        command = f"python -m training.{module}" + ("" if name == usual else f" --name {name}")
+        raise ModelNotFound(error.message, command) from error
 
 
 def refused(name: str) -> ArtifactError | None:

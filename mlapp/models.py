@@ -22,7 +22,7 @@ def open_model(root: Path, name: str, version: int | None = None) -> Model:
     """Open a published model of any task, by default the version that is served.
 
     Raises:
-        ArtifactError: it cannot be opened; the message says why and how to mend it.
+        ArtifactError: it cannot be opened; the message says why and how to fix it.
     """
     return from_artifact(artifacts.open(root, name, version))
 

@@ -116,7 +116,7 @@ class RegressionModel:
             ArtifactError: it is no regression, or was saved by another scikit-learn.
         """
         manifest = artifact.manifest
-        command = str(manifest.training.get("command")) or None
+        command = artifacts.command_of(manifest)
         if manifest.input_schema is None or manifest.task != "regression":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
         saved = manifest.libraries.get("scikit-learn", "an unknown version")
@@ -125,7 +125,8 @@ class RegressionModel:
             raise ArtifactError(
                 f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and {installed} is"
                 " installed, which may read it wrongly",
-                f'pip install "scikit-learn=={saved}", or train anew: {command}',
+                f'pip install "scikit-learn=={saved}"'
+                + (f", or train again: {command}" if command else ""),
             )
         self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
         self._report = artifact.files[REPORT]
@@ -265,7 +266,7 @@ class RegressionModel:
             raise ArtifactError(
                 f"Version {self.manifest.version} of {self.manifest.name!r} does not repeat its"
                 " golden predictions",
-                str(self.manifest.training.get("command")),
+                artifacts.command_of(self.manifest),
             )
 
     def _standardise(self, checked: Checked) -> Floats:
@@ -278,6 +279,6 @@ def open_regression(root: Path, name: str, version: int | None = None) -> Regres
     """Open a published regression model, by default the version that is served.
 
     Raises:
-        ArtifactError: it cannot be opened; the message says why and how to mend it.
+        ArtifactError: it cannot be opened; the message says why and how to fix it.
     """
     return RegressionModel(artifacts.open(root, name, version))

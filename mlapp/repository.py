@@ -1,43 +1,58 @@
 """The models of an artifact folder, opened once per process and version, and kept up to date.
 
-A version that cannot be opened changes nothing for those who have a model already.
+What is served depends on the folder alone, so that all processes agree: the newest version that
+opens, or the pinned one and no other. A model whose folder is gone is gone.
 """
 
 import functools
 import logging
 import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from mlapp import artifacts, models
-from mlapp.artifacts import MANIFEST, Task
-from mlapp.errors import ArtifactError
+from mlapp.artifacts import Task
+from mlapp.errors import ArtifactError, ModelNotFound
 from mlapp.models import Model
+from mlapp.settings import read_settings
 
-KEPT = 16  # opened versions per folder
+# An opened model takes about this much memory: some bytes, and some for each byte of its files.
+BASE_BYTES, BYTES_PER_BYTE = 300_000, 5
 
 _log = logging.getLogger(__name__)
 
+_Key: TypeAlias = tuple[str, int, tuple[tuple[str, int, int], ...]]
+
 
 @dataclass(frozen=True)
-class _Held:
-    """The model last served under a name, why a newer one was refused, and when that was seen."""
+class _Served:
+    """The model served under a name, and when it was last looked up."""
 
     model: Model
-    refused: ArtifactError | None
     seen: float
 
 
 class Repository:
-    """The models of one artifact folder. All methods may be called from many threads."""
+    """The models of one artifact folder. All methods may be called from many threads.
 
-    def __init__(self, root: Path) -> None:
+    Attributes:
+        root: the folder.
+        capacity: the memory that opened models may take together, in bytes, as `estimate` counts
+            it. Those not used for longest go first; the last one used always stays.
+    """
+
+    def __init__(self, root: Path, capacity: int) -> None:
         """Look into a folder, which need not be there yet."""
-        self.root = root
-        self._lock = threading.RLock()
-        self._opened: dict[tuple[str, int, int], Model] = {}
-        self._held: dict[str, _Held] = {}
+        self.root, self.capacity = root, capacity
+        self._lock = threading.Lock()  # of the dictionaries, never held while a model is opened
+        self._locks: dict[str, threading.RLock] = {}
+        self._opened: OrderedDict[_Key, Model] = OrderedDict()
+        self._failed: dict[_Key, ArtifactError] = {}
+        self._served: dict[str, _Served] = {}
+        self._refused: dict[str, ArtifactError] = {}
 
     def names(self, task: Task | None = None) -> list[str]:
         """Return the names of the published models, of one task or of all.
@@ -59,56 +74,112 @@ class Repository:
 
         Raises:
             ModelNotFound: there is none of that name or version.
-            ArtifactError: it cannot be opened, and no version of it was served before.
+            ArtifactError: it cannot be opened, and there is no older version that can.
         """
         if version is not None:
-            return self._open(name, version)
-        held = self._held.get(name)
-        if held and time.monotonic() - held.seen < max_age:
-            return held.model
-        if held and max_age and not self._lock.acquire(blocking=False):
-            return held.model  # another thread is looking
+            with self._lock_of(name):
+                return self._open(name, version)
+        served = self._served.get(name)
+        if served and time.monotonic() - served.seen < max_age:
+            return served.model
+        lock = self._lock_of(name)
+        if not lock.acquire(blocking=not (served and max_age)):
+            assert served  # else it waits
+            return served.model  # another thread is looking
         try:
             return self._renew(name)
         finally:
-            if held and max_age:
-                self._lock.release()
+            lock.release()
 
     def refused(self, name: str) -> ArtifactError | None:
-        """Return why the version that should be served is not, as was last seen."""
-        held = self._held.get(name)
-        return held.refused if held else None
+        """Return why the version that should be served is not, as the last look-up found."""
+        return self._refused.get(name)
+
+    def is_ready(self, name: str, max_age: float = 0.0) -> bool:
+        """Return whether a version of a model can be served, and note what cannot be opened."""
+        try:
+            self.get(name, max_age=max_age)
+        except ArtifactError:
+            return False
+        return True
+
+    def _lock_of(self, name: str) -> threading.RLock:
+        return self._locks.setdefault(name, threading.RLock())
 
     def _renew(self, name: str) -> Model:
-        held = self._held.get(name)
+        """Find the best version that opens; the name's lock is held."""
         refused: ArtifactError | None = None
         try:
-            model = self._open(name, artifacts.served_version(self.root, name))
-        except ArtifactError as error:
-            if held is None:
-                raise
-            model, refused = held.model, error
-            if str(error) != str(held.refused):
-                _log.warning("%s %s stays in use: %s", name, model.manifest.version, error)
-        self._held[name] = _Held(model, refused, time.monotonic())
-        return model
+            for version in artifacts.candidates(self.root, name):
+                try:
+                    model = self._open(name, version)
+                except ArtifactError as error:
+                    refused = refused or error
+                else:
+                    self._note(name, refused, f"version {version} is served")
+                    self._served[name] = _Served(model, time.monotonic())
+                    return model
+        except ModelNotFound as error:
+            refused = error
+        self._served.pop(name, None)
+        if refused is None or not artifacts.versions(self.root, name):
+            self._refused.pop(name, None)  # it was withdrawn
+            raise refused or ModelNotFound(f"No complete version of {name!r} in {self.root}")
+        self._note(name, refused, "nothing is served")
+        raise refused
+
+    def _note(self, name: str, refused: ArtifactError | None, outcome: str) -> None:
+        """Keep why a version is refused, and log it once."""
+        if refused is None:
+            self._refused.pop(name, None)
+            return
+        if str(refused) != str(self._refused.get(name)):
+            _log.warning("%s: %s; %s", name, outcome, refused)
+        self._refused[name] = refused
 
     def _open(self, name: str, version: int) -> Model:
-        try:
-            # A version that was made anew under its old number is another one.
-            stamp = (self.root / name / str(version) / MANIFEST).stat().st_mtime_ns
-        except OSError:
-            stamp = 0
-        key = (name, version, stamp)
+        """Open a version, or return it as it was opened; its name's lock is held."""
+        # A version whose files are others than before is another one.
+        key = (name, version, artifacts.fingerprint(self.root, name, version))
         with self._lock:
-            if key not in self._opened:
-                self._opened[key] = models.open_model(self.root, name, version)
-                while len(self._opened) > KEPT:
-                    del self._opened[next(iter(self._opened))]
-            return self._opened[key]
+            if key in self._opened:
+                self._opened.move_to_end(key)
+                return self._opened[key]
+        if key in self._failed:
+            raise self._failed[key]
+        try:
+            model = models.open_model(self.root, name, version)
+        except ArtifactError as error:
+            if not isinstance(error, ModelNotFound):
+                self._forget_failures(name, version)
+                self._failed[key] = error
+            raise
+        self._keep(key, model)
+        return model
+
+    def _forget_failures(self, name: str, version: int) -> None:
+        for key in [key for key in self._failed if key[:2] == (name, version)]:
+            self._failed.pop(key, None)
+
+    def _keep(self, key: _Key, model: Model) -> None:
+        """Keep an opened model, and let go of those not used for longest when memory is short."""
+        with self._lock:
+            self._opened[key] = model
+            used = sum(map(estimate, self._opened.values()))
+            while used > self.capacity and len(self._opened) > 1:
+                (name, _, _), dropped = self._opened.popitem(last=False)
+                used -= estimate(dropped)
+                served = self._served.get(name)
+                if served and served.model is dropped:
+                    del self._served[name]
+
+
+def estimate(model: Model) -> int:
+    """Return about how many bytes of memory an opened model takes."""
+    return BASE_BYTES + BYTES_PER_BYTE * model.size
 
 
 @functools.cache
 def repository(root: Path) -> Repository:
     """Return the process's one repository of a folder, so that all share its opened models."""
-    return Repository(root)
+    return Repository(root, read_settings().cache_bytes)

@@ -134,7 +134,7 @@ class SentimentModel:
             ArtifactError: it is no text classifier, or its files do not fit together.
         """
         manifest = artifact.manifest
-        self._command = str(manifest.training.get("command")) or None
+        self._command = artifacts.command_of(manifest)
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
@@ -307,7 +307,7 @@ def open_sentiment(root: Path, name: str, version: int | None = None) -> Sentime
     """Open a published text classifier, by default the version that is served.
 
     Raises:
-        ArtifactError: it cannot be opened; the message says why and how to mend it.
+        ArtifactError: it cannot be opened; the message says why and how to fix it.
     """
     return SentimentModel(artifacts.open(root, name, version))
 

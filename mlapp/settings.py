@@ -24,6 +24,8 @@ class Settings:
         max_file_bytes: the largest file that is scored whole, in bytes (`MLAPP_MAX_FILE_BYTES`). It
             lies on the disk, in the folder for temporary files, while it is scored.
         max_concurrent: predictions that a worker makes at once (`MLAPP_MAX_CONCURRENT`).
+        cache_bytes: memory that opened models may take together, in bytes, about
+            (`MLAPP_CACHE_BYTES`); those not used for longest go first.
         json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
     """
 
@@ -34,6 +36,7 @@ class Settings:
     max_rows: int = 10_000
     max_file_bytes: int = 2 * 1024**3
     max_concurrent: int = 64
+    cache_bytes: int = 2 * 1024**3
     json_log: bool = False
 
 
@@ -57,6 +60,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),
         max_file_bytes=_read_count(environ, "MLAPP_MAX_FILE_BYTES", Settings.max_file_bytes),
         max_concurrent=_read_count(environ, "MLAPP_MAX_CONCURRENT", Settings.max_concurrent),
+        cache_bytes=_read_count(environ, "MLAPP_CACHE_BYTES", Settings.cache_bytes),
         json_log=log == "json",
     )
 

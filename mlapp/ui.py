@@ -128,11 +128,11 @@ def show_origin(manifest: Manifest, size: str) -> None:
 
 
 def show_artifact_error(error: ArtifactError, title: str) -> None:
-    """Show why a version cannot be opened, and the command that mends it."""
+    """Show why a version cannot be opened, and the command that helps."""
     st.error(error.message, title=title, icon=":material/broken_image:")
-    if error.mend:
-        st.caption("To mend it:")
-        st.code(error.mend, language="bash", wrap_lines=True)
+    if error.fix:
+        st.caption("To fix it:")
+        st.code(error.fix, language="bash", wrap_lines=True)
 
 
 def show_invalid(error: InvalidInput, title: str = "Please enter valid values") -> None:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -5,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,14 +20,17 @@ from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 PUBLISHER = Path(__file__).with_name("publisher.py")
 
 
-def draft(name: str = "toy", **files: bytes) -> Artifact:
+TRAINING = {"command": "python -m training.regression --name toy"}
+
+
+def draft(name: str = "toy", training: dict[str, Any] = TRAINING, **files: bytes) -> Artifact:
     return artifacts.draft(
         name,
         files or {"weights": b"12345", "notes": b"abc"},
         ("mlapp",),
         task="regression",
         data=Data(source="none", rows=1, columns=1, sha256="0" * 64),
-        training={"command": "python -m training.regression --name toy"},
+        training=training,
         metrics={"r2": 1.0},
         golden=(),
     )
@@ -34,8 +40,10 @@ def accept(artifact: Artifact) -> None:
     """Find nothing wrong."""
 
 
-def publish(root: Path, name: str = "toy", **files: bytes) -> Artifact:
-    return artifacts.publish(root, draft(name, **files), accept)
+def publish(
+    root: Path, name: str = "toy", training: dict[str, Any] = TRAINING, **files: bytes
+) -> Artifact:
+    return artifacts.publish(root, draft(name, training, **files), accept)
 
 
 # --- publish and open -------------------------------------------------------------------------
@@ -62,7 +70,7 @@ def test_models_are_found_by_name_and_task(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_has_no_models(tmp_path: Path) -> None:
     assert artifacts.names(tmp_path / "nothing") == []
-    with pytest.raises(ModelNotFound, match=r"training\.regression --name toy"):
+    with pytest.raises(ModelNotFound, match="No complete version of 'toy'"):
         artifacts.open(tmp_path / "nothing", "toy")
 
 
@@ -154,7 +162,61 @@ def test_a_damaged_file_is_named_with_the_command_that_mends(
     damage(publish(tmp_path).path)
     with pytest.raises(ArtifactError, match=told) as caught:
         artifacts.open(tmp_path, "toy")
-    assert caught.value.mend == "python -m training.regression --name toy"
+    assert caught.value.fix == "python -m training.regression --name toy"
+
+
+def test_the_command_is_the_manifests_own_whatever_the_model_is_called(tmp_path: Path) -> None:
+    path = publish(tmp_path, "moods", training={"command": "python -m anything --name moods"}).path
+    flip(path)
+    with pytest.raises(ArtifactError, match="To fix it: python -m anything --name moods"):
+        artifacts.open(tmp_path, "moods")
+
+
+def test_a_damaged_manifest_leaves_the_command_to_another_version(tmp_path: Path) -> None:
+    publish(tmp_path, "moods", training={"command": "python -m anything"})
+    second = publish(tmp_path, "moods", training={"command": "python -m anything --seed 1"}).path
+    (second / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.open(tmp_path, "moods")
+    assert caught.value.fix == "python -m anything"
+
+
+@pytest.mark.parametrize("training", [{}, {"command": None}, {"command": ""}])
+def test_no_command_is_made_up(training: dict[str, Any], tmp_path: Path) -> None:
+    flip(publish(tmp_path, "sentiment", training=training).path)
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.open(tmp_path, "sentiment")
+    assert caught.value.fix is None
+    assert "None" not in str(caught.value)
+
+
+def rename_in_manifest(path: Path, old: str, new: str) -> None:
+    """Write a manifest with another file name and a digest that matches."""
+    content = json.loads((path / MANIFEST).read_text())
+    content["files"][new] = content["files"].pop(old)
+    del content["digest"]
+    content["digest"] = hashlib.sha256(artifacts._serialize(content)).hexdigest()
+    (path / MANIFEST).write_bytes(artifacts._serialize(content))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../../etc/hostname", "/etc/hostname", "..", "a/b", "a\\b", "", ".hidden", "C:x", "a\n"],
+)
+def test_a_manifest_may_name_plain_files_only(name: str, tmp_path: Path) -> None:
+    path = publish(tmp_path).path
+    rename_in_manifest(path, "notes", name)
+    (path / "notes").unlink()
+    with pytest.raises(ArtifactError, match="not a valid manifest"):
+        artifacts.open(tmp_path, "toy")
+
+
+def test_a_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    path = publish(tmp_path).path
+    (path / "notes").rename(tmp_path / "elsewhere")
+    (path / "notes").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="notes is a link"):
+        artifacts.open(tmp_path, "toy")
 
 
 def test_a_file_of_another_version_is_found_out(tmp_path: Path) -> None:
@@ -179,7 +241,7 @@ def test_a_manifest_of_a_future_format_asks_for_an_upgrade(tmp_path: Path) -> No
     file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
     with pytest.raises(ArtifactError, match="format 2") as caught:
         artifacts.open(tmp_path, "toy")
-    assert caught.value.mend == "upgrade mlapp"
+    assert caught.value.fix == "upgrade mlapp"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b'"text"'])
@@ -277,7 +339,7 @@ def test_a_pinned_version_that_was_deleted_is_told(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "toy" / "1")
     with pytest.raises(ModelNotFound, match="pinned to version 1; published are 2") as caught:
         artifacts.open(tmp_path, "toy")
-    assert caught.value.mend == "mlapp unpin toy"
+    assert caught.value.fix == "mlapp unpin toy"
 
 
 def test_a_pin_that_is_no_number_is_told(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def test_invalid_input_tells_every_fault() -> None:
     assert "row 1, b" in str(error)
 
 
-def test_an_artifact_error_tells_how_to_mend_it() -> None:
-    assert str(ArtifactError("It broke", "do this")) == "It broke. To mend it: do this"
+def test_an_artifact_error_says_how_to_fix_it() -> None:
+    assert str(ArtifactError("It broke", "do this")) == "It broke. To fix it: do this"
     assert str(ArtifactError("It broke")) == "It broke"
 
 

@@ -65,7 +65,7 @@ def test_a_newer_version_that_cannot_be_opened_changes_nothing_but_a_log_line(
     assert loaders.refused("houses") is None
 
 
-def test_a_first_version_that_cannot_be_opened_is_an_error_until_it_is_mended(
+def test_a_first_version_that_cannot_be_opened_is_an_error_until_it_is_replaced(
     folder: Path, houses_csv: Path
 ) -> None:
     damage(folder, 1)
@@ -85,10 +85,21 @@ def test_a_version_made_anew_under_its_old_number_is_opened_anew(
     assert loaders.load_regression("houses") is not held
 
 
-def test_a_model_that_was_removed_stays_in_use(folder: Path) -> None:
-    held = loaders.load_regression("houses")
-    shutil.rmtree(folder)
-    assert loaders.load_regression("houses") is held
+def test_a_model_whose_folder_was_removed_is_gone(folder: Path) -> None:
+    loaders.load_regression("houses")
+    shutil.rmtree(folder / "houses")
+    with pytest.raises(ModelNotFound, match="houses"):
+        loaders.load_regression("houses")
+    assert loaders.refused("houses") is None
+    assert loaders.model_names() == ["regression"]
+
+
+def test_a_loader_opens_the_version_that_is_asked_for(folder: Path, houses_csv: Path) -> None:
+    publish_again(folder, houses_csv)
+    assert loaders.load_regression("houses", version=1).manifest.version == 1
+    assert loaders.load_regression("houses").manifest.version == 2
+    with pytest.raises(ModelNotFound, match="version 3"):
+        loaders.load_regression("houses", version=3)
 
 
 @pytest.mark.usefixtures("empty_folder")
@@ -102,6 +113,7 @@ def test_a_model_of_another_task_is_no_regression(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Other:
+        size = 0
         manifest = artifacts.open(folder, "houses").manifest
 
     monkeypatch.setattr(models, "open_model", lambda *_: Other())

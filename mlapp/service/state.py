@@ -86,7 +86,7 @@ class State:
         )
         self.refusals = Gauge(
             "mlapp_model_refused",
-            "1 where a version should be served that cannot be opened.",
+            "1 where the version that should be served cannot be opened.",
             ["model"],
             registry=self.registry,
             multiprocess_mode="livemax",
@@ -140,6 +140,7 @@ class State:
     def metrics(self) -> bytes:
         """Return all metrics in the text format of Prometheus, over all workers."""
         for name in self.models.names():
+            self.models.is_ready(name, FRESH)
             self.refusals.labels(name).set(self.models.refused(name) is not None)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)

@@ -16,12 +16,11 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
 from mlapp import artifacts
-from mlapp.errors import ArtifactError
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import Column, Number
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body
-from mlapp.service.state import state
+from mlapp.service.state import FRESH, state
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
 
@@ -68,14 +67,9 @@ def ready() -> Response:
 
 
 def is_ready() -> bool:
-    """Return whether a model is open; a worker answers nothing before it has opened all it can."""
-    for name in state().models.names():
-        try:
-            state().models.get(name, max_age=math.inf)
-        except ArtifactError:
-            continue
-        return True
-    return False
+    """Return whether there is a model, and all can be served, by an older version if need be."""
+    models = state().models
+    return all([models.is_ready(name, FRESH) for name in models.names()] or [False])
 
 
 @blueprint.get("/models/<model:name>")
