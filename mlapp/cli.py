@@ -8,16 +8,25 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from mlapp import artifacts, models, score_command
 from mlapp.errors import Fault, InvalidInput, MlappError, ModelNotFound
 from mlapp.regression import RegressionModel
+from mlapp.schema import quote
 from mlapp.settings import read_settings
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser, and parsers of commands, that take no abbreviated options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="mlapp", description="Published models, seen and held.")
+    parser = Parser(prog="mlapp", description="Published models, seen and held.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("models", help="list every published version")
     verify = commands.add_parser("verify", help="check digests and replay golden predictions")
@@ -31,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "predict",
         help='predict one row (--var_1 734 ...) or one text ("a review")',
         usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
+        epilog="--set INPUT=VALUE gives the value of an input called model, help or set.",
     )
     predict.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
@@ -167,12 +177,11 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
     model = models.open_model(root, name)
     notices: list[str] = []
     if isinstance(model, RegressionModel):
-        parser = argparse.ArgumentParser(prog=f"mlapp predict --model {name}", allow_abbrev=False)
-        for spec in model.schema.inputs:
-            parser.add_argument(f"--{spec.name}", dest=spec.name, metavar=spec.kind.upper())
-        checked = model.check([vars(parser.parse_args(words))])
+        checked = model.check([read_row(model.schema.names, words)])
         answer = model.predict(checked).iloc[0]
-        notices = [notice.message for notice in checked.notices]
+        notices = [
+            notice.message for notice in model.notices(checked, model.predict_array(checked))
+        ]
     else:
         if len(words) != 1:
             raise InvalidInput([Fault("text", f"{len(words)} words", "one text, in quotes")])
@@ -182,6 +191,42 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
     for notice in notices:
         print(f"notice: {notice}", file=sys.stderr)
     return 0
+
+
+def read_row(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Read a row from `--INPUT VALUE`, `--INPUT=VALUE` and `--set INPUT=VALUE`.
+
+    Names are taken as they are, never abbreviated; `--set` reaches those that the command has
+    options of its own for.
+
+    Args:
+        names: the model's inputs.
+        words: the command's arguments.
+
+    Raises:
+        InvalidInput: with each argument that is none of these.
+    """
+    row: dict[str, str] = {}
+    faults = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        given = word.removeprefix("--")
+        if word == "--set" and left:
+            given = left.pop(0)
+        elif word.startswith("--") and given in names and left:
+            given = f"{given}={left.pop(0)}"
+        fitting = [name for name in names if given.startswith(f"{name}=")]
+        if not fitting or not word.startswith("--"):
+            faults.append(Fault(word, "no input with a value", f"one of {quote(names)}"))
+            continue
+        name = max(fitting, key=len)
+        if name in row:
+            faults.append(Fault(name, "two values", "one"))
+        row[name] = given[len(name) + 1 :]
+    if faults:
+        raise InvalidInput(faults)
+    return row
 
 
 def serve_models(options: argparse.Namespace) -> int:

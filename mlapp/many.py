@@ -18,6 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from mlapp import charts, ui
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
 from mlapp.jobs import Desk, Job, Result, Upload
+from mlapp.markup import literal
 from mlapp.models import Model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import TEXT, Options, make_plan
@@ -166,7 +167,7 @@ def _show_files(
 ) -> tuple[list[Upload], Options]:
     """Show the files and their columns; return those that can be scored, and how."""
     if error := st.session_state.get("_many_error"):
-        st.error(error, title="The upload could not be kept")
+        st.error(literal(error), title="The upload could not be kept")
     if not desk.uploads:
         st.markdown(
             "Bring a file, or several. Every row is scored, all its columns travel through, and the"
@@ -183,10 +184,10 @@ def _show_files(
     ready: list[Upload] = []
     for upload in desk.uploads:
         try:
-            with st.spinner(f"Reading {upload.name} ..."):
+            with st.spinner(f"Reading {literal(upload.name)} ..."):
                 schema, first = desk.look(upload, encoding)
         except MlappError as error:
-            st.error(str(error), title=f"{upload.name} cannot be read")
+            st.error(literal(str(error)), title=f"{literal(upload.name)} cannot be read")
             continue
         try:
             if not ready:
@@ -197,15 +198,15 @@ def _show_files(
         except InvalidInput as error:
             ui.show_invalid(error, f"{upload.name} lacks a column")
         except MlappError as error:
-            st.error(str(error), title=f"{upload.name} cannot be scored")
+            st.error(literal(str(error)), title=f"{literal(upload.name)} cannot be scored")
     if len(ready) > 1:
-        others = ", ".join(f"{each.name} ({size(each.size)})" for each in ready[1:])
+        others = ", ".join(f"{literal(each.name)} ({size(each.size)})" for each in ready[1:])
         st.caption(f"Scored likewise, by the same columns: {others}")
     return ready, options
 
 
 def _show_head(upload: Upload, schema: pa.Schema, first: pd.DataFrame) -> None:
-    st.markdown(f"**{_literal(upload.name)}** · {size(upload.size)} · {len(schema):,} columns")
+    st.markdown(f"**{literal(upload.name)}** · {size(upload.size)} · {len(schema):,} columns")
     st.dataframe(first, hide_index=True, alt=f"The first rows of {upload.name}")
 
 
@@ -238,7 +239,8 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
     with entry, st.grid(3, min_column_width=140):
         for spec in model.schema.inputs:
             key = f"many_column_{spec.name}"
-            chosen = _choose(f"Column for {spec.name}", names, guessed[spec.name], key, busy)
+            heading = f"Column for {literal(spec.name)}"
+            chosen = _choose(heading, names, guessed[spec.name], key, busy)
             if chosen is None:
                 faults.append(Fault(spec.name, "no column", spec.allowed))
             elif chosen in columns:
@@ -321,7 +323,7 @@ def _show_results(job: Job) -> None:
         )
         result = job.results[place]
     if result.state == "failed":
-        st.error(result.error, title=f"{result.name} was not scored")
+        st.error(literal(result.error), title=f"{literal(result.name)} was not scored")
     elif result.state == "stopped":
         st.info(
             f"{result.counts.rows:,} rows were scored until then. Only whole results are kept:"
@@ -419,8 +421,3 @@ def size(count: int) -> str:
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"
     return f"{count} bytes"
-
-
-def _literal(text: str) -> str:
-    """Escape what Markdown would read as markup."""
-    return re.sub(r"([\\`*_{}\[\]()#+\-.!:$~<>|])", r"\\\1", text)

@@ -1,8 +1,8 @@
-"""A text with its decisive words marked, as HTML that is safe for any text."""
+"""Any text made safe to show: as literal Markdown, and as HTML with its decisive words marked."""
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mlapp.sentiment import Span
 
@@ -20,6 +20,32 @@ _FRAME = (
 )
 # A browser, or the way to it, cannot carry these.
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+_MARKDOWN = re.compile(
+    r"""[\\`*\[\]<>$~|@]  # emphasis, code, links and pictures, HTML, mathematics, tables, addresses
+    | (?<![A-Za-z0-9])_ | _(?![A-Za-z0-9])  # emphasis; within a word it is a character
+    | :(?=\S) | (?i:(?<=www))\.  # emoji, icons and colours, and links that need no brackets
+    | &(?=[#A-Za-z])
+    | \A\s*[-+#=] | (?<=\A[0-9])[.)]  # headings and lists
+    """,
+    re.VERBOSE,
+)
+
+
+def literal(text: str) -> str:
+    """Return Markdown, in one line, that shows a text as it is.
+
+    Whatever comes from a link, a file or a manifest is written so: Markdown of others could load
+    pictures from elsewhere, and tell who looks at it.
+    """
+    line = " ".join(_UNSHOWABLE.sub("\ufffd", text).split())
+    return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
+
+
+def bullets(texts: Iterable[str]) -> str:
+    """Return a Markdown list of texts, each as it is."""
+    return "\n".join(f"- {literal(text)}" for text in texts)
 
 
 def mark(text: str, spans: Sequence[Span]) -> str:

@@ -33,7 +33,7 @@ from joblib.numpy_pickle import NumpyUnpickler
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError
-from mlapp.schema import Checked, Floats, Number, Rows
+from mlapp.schema import Checked, Floats, Notice, Number, Rows, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -174,6 +174,42 @@ class RegressionModel:
         answer[1] -= half
         answer[2] += half
         return answer.T
+
+    def notices(self, checked: Checked, predicted: Floats) -> list[Notice]:
+        """Return what is unusual about checked rows, and about their predictions.
+
+        Args:
+            checked: n rows.
+            predicted: what `predict_array` returned for them, (n, 3).
+        """
+        return checked.notices + [
+            Notice(
+                self.schema.output.name,
+                detail,
+                row if checked.labels is None else checked.labels[row],
+            )
+            for row, detail in self.unusual_predictions(predicted).items()
+        ]
+
+    def unusual_predictions(self, predicted: Floats) -> dict[int, str]:
+        """Return what is unusual about predictions (n, 3), by their place.
+
+        Unusual is a prediction whose whole interval lies outside the range of the outputs in
+        training, or which is below zero where no output was, or above zero: a straight line goes
+        on where the data ends.
+        """
+        output = self.schema.output
+        prediction, lower, upper = predicted.T
+        outside = (upper < output.minimum) | (lower > output.maximum)
+        if output.minimum >= 0:
+            outside |= prediction < 0
+        if output.maximum <= 0:
+            outside |= prediction > 0
+        return {
+            row: "the prediction "
+            + describe_outside(float(prediction[row]), output.minimum, output.maximum)
+            for row in np.flatnonzero(outside).tolist()
+        }
 
     def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.

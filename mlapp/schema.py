@@ -7,10 +7,11 @@ or the same faults, through every door. Training encodes rows with the same `Sch
 import math
 import re
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from itertools import islice
 from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
@@ -33,6 +34,8 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 # Larger numbers are refused: squares and sums of squares must stay finite in double precision.
 LARGEST = 1e100
+
+MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
@@ -159,22 +162,30 @@ class Output(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A value that is predicted with, although it lies outside the range seen in training."""
+    """What a prediction was made in spite of.
+
+    Attributes:
+        input: the input's name, or the output's.
+        detail: what is unusual about it.
+        row: the row's label; None where the notice is about several rows.
+    """
 
     input: str
-    got: float
-    minimum: float
-    maximum: float
-    row: Hashable
+    detail: str
+    row: Hashable | None
 
     @property
     def message(self) -> str:
-        """The notice without its row, for faces that show one row."""
-        seen = f"{self.minimum:.12g} to {self.maximum:.12g}"
-        return f"{self.input}: {self.got:.12g} lies outside the range seen in training, {seen}"
+        """The notice without its row, for where there is one row only."""
+        return f"{self.input}: {self.detail}"
 
     def __str__(self) -> str:
-        return f"row {self.row}, {self.message}"
+        return self.message if self.row is None else f"row {self.row}, {self.message}"
+
+
+def describe_outside(got: float, minimum: float, maximum: float) -> str:
+    """Return the detail of a notice about a value outside the range seen in training."""
+    return f"{got:.12g} lies outside the range seen in training, {minimum:.12g} to {maximum:.12g}"
 
 
 @dataclass(frozen=True)
@@ -185,12 +196,14 @@ class Checked:
         matrix: the values (n, inputs): the number, or the category's position; NaN is missing.
         labels: the labels of the n rows; None stands for 0 to n-1.
         unused: names of given columns that the model has no input for.
+        mismatches: notices of names that rows lack, or have and the model does not know.
     """
 
     schema: "Schema"
     matrix: Floats
     labels: "pd.Index | None" = None
     unused: tuple[str, ...] = ()
+    mismatches: tuple[Notice, ...] = ()
 
     @property
     def index(self) -> "pd.Index":
@@ -213,16 +226,15 @@ class Checked:
 
     @cached_property
     def notices(self) -> list[Notice]:
-        """The values outside the range seen in training, row by row."""
+        """The names that do not match, then the values outside the range of training by row."""
         low, high = self.schema.limits
         outside = (self.matrix < low) | (self.matrix > high)
-        if not outside.any():
-            return []
-        found = []
+        found = list(self.mismatches)
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.labels is None else self.labels[row]
-            found.append(Notice(spec.name, got, float(low[place]), float(high[place]), label))
+            detail = describe_outside(got, float(low[place]), float(high[place]))
+            found.append(Notice(spec.name, detail, label))
         return found
 
 
@@ -236,6 +248,10 @@ class Schema(_Frozen):
     def names(self) -> list[str]:
         """The inputs' names."""
         return [spec.name for spec in self.inputs]
+
+    @cached_property
+    def _name_set(self) -> frozenset[str]:
+        return frozenset(self.names)
 
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
@@ -256,7 +272,8 @@ class Schema(_Frozen):
         """Check rows: columns by name, in any order; columns without an input are left out.
 
         Numbers may arrive as numbers or as plain decimal text. A missing value (None, NaN, or a
-        text in `MISSING`) is allowed where training saw missing values.
+        text in `MISSING`) is allowed where training saw missing values. A mapping may lack such
+        an input, and may have names that the model does not know: a notice says so.
 
         Args:
             rows: n rows, as a data frame or as mappings from input name to value.
@@ -272,17 +289,18 @@ class Schema(_Frozen):
             columns = dict(zip(given, (rows[name].to_numpy() for name in rows), strict=True))
             return self.check_columns(columns, rows.index)
         parsers = list(zip(self.names, self._parsers, strict=True))
-        matrix, other = [], False
-        for row in rows:
+        matrix, strange = [], []
+        for place, row in enumerate(rows):
             if type(row) is not dict and not isinstance(row, Mapping):
                 raise InvalidInput(_no_mappings(rows))
             parsed = [parse(row.get(name)) for name, parse in parsers]
             if None in parsed:
                 raise InvalidInput(self._faults(rows))
             matrix.append(parsed)
-            other = other or len(row) > len(parsed)
+            if row.keys() != self._name_set:
+                strange.append((place, row))
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
-        return Checked(self, values, None, self._unused(rows) if other else ())
+        return Checked(self, values, None, self._unused(strange), self._mismatches(strange))
 
     def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
@@ -310,7 +328,7 @@ class Schema(_Frozen):
                 found.append((row, place, fault))
         if found:
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
-        unused = tuple(name for name in columns if name not in self.names)
+        unused = tuple(name for name in columns if name not in self._name_set)
         return Checked(self, matrix, index, unused)
 
     def encode(self, checked: Checked) -> Floats:
@@ -353,9 +371,28 @@ class Schema(_Frozen):
             if spec.parse(row.get(spec.name)) is None
         ]
 
-    def _unused(self, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-        given = dict.fromkeys(name for row in rows for name in row)
-        return tuple(str(name) for name in given if name not in self.names)
+    def _unused(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[str, ...]:
+        """Return the names of numbered rows that the model does not know."""
+        given = dict.fromkeys(name for _, row in rows for name in row)
+        return tuple(str(name) for name in given if name not in self._name_set)
+
+    def _mismatches(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Notice, ...]:
+        """Return a notice for each name that numbered rows lack, or that is not known."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for place, row in rows:
+            for name in self.names:
+                if name not in row:
+                    found.setdefault((name, "not given, and taken as missing"), []).append(place)
+            for name in row:
+                if name not in self._name_set:
+                    detail = f"not an input of this model; it has {quote(self.names)}"
+                    found.setdefault((str(name)[:80], detail), []).append(place)
+        return tuple(
+            Notice(name, detail, places[0])
+            if len(places) == 1
+            else Notice(name, f"{detail} (in {len(places):,} rows, first in row {places[0]})", None)
+            for (name, detail), places in islice(found.items(), MOST_MISMATCHES)
+        )
 
 
 def parse_number(value: object) -> float | None:
@@ -403,6 +440,29 @@ def _is_of_pandas(given: object, name: str) -> bool:
     # While another thread imports pandas, it is there but has no classes yet: this is none of them.
     kind = getattr(sys.modules.get("pandas"), name, None)
     return kind is not None and isinstance(given, kind)
+
+
+def name_columns(names: Sequence[str], taken: Collection[str], prefix: str = "_") -> dict[str, str]:
+    """Return a column for each name: the name itself, or if that is taken, with a prefix.
+
+    >>> name_columns(["calm", "unknown"], ["unknown"], "p_")
+    {'calm': 'calm', 'unknown': 'p_unknown'}
+    """
+    columns, used = {}, {*taken, *names}
+    for name in names:
+        column = name
+        if name in taken:
+            while column in used:
+                column = f"{prefix}{column}"
+            used.add(column)
+        columns[name] = column
+    return columns
+
+
+def quote(names: Iterable[str], most: int = 20) -> str:
+    """Return names in quotes, with commas; of many, the first."""
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (", ..." if names[most:] else "")
 
 
 def describe(value: object) -> str:

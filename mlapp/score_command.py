@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, get_args
+from typing import Any, BinaryIO, get_args
 
 import pyarrow as pa
 
@@ -34,7 +34,7 @@ exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothin
 command line is wrong; 130 interrupted, and --resume goes on"""
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "score",

@@ -9,7 +9,7 @@ words of the one check; a row outside the range of the training has a `notice`.
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
-from mlapp.schema import LARGEST, Category, Checked, Floats, Notice, Number, describe
+from mlapp.schema import LARGEST, Category, Checked, Floats, Number, describe, quote
 from mlapp.tables import Chunk, Form, Table
 from mlapp.writing import Bytes, write_chunk, write_head
 
@@ -124,19 +124,19 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     wanted = model.schema.names if isinstance(model, RegressionModel) else [TEXT]
     for theirs, ours in renamed.items():
         if theirs not in names:
-            raise InvalidTable(f"got {theirs!r}, expected one of the columns {_list(names)}")
+            raise InvalidTable(f"got {theirs!r}, expected one of the columns {quote(names)}")
         if ours not in wanted:
-            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {_list(wanted)}")
+            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {quote(wanted)}")
     inputs = {
         name.strip(): name for name in names if name not in renamed and name.strip() in wanted
     }
     inputs |= {name: name for name in names if name not in renamed and name in wanted}
     if twice := [ours for ours in wanted if list(renamed.values()).count(ours) > 1]:
-        raise InvalidTable(f"got several columns for {_list(twice)}, expected one each")
+        raise InvalidTable(f"got several columns for {quote(twice)}, expected one each")
     inputs |= {ours: theirs for theirs, ours in renamed.items()}
     if isinstance(model, RegressionModel):
         absent = [spec for spec in model.schema.inputs if spec.name not in inputs]
-        got = f"no such column among {_list(names)}"
+        got = f"no such column among {quote(names)}"
         if absent:
             raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
     elif TEXT not in inputs:
@@ -146,7 +146,7 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     ]
     if clash := [each.name for each in added if each.name in names]:
         raise InvalidTable(
-            f"the table has columns {_list(clash)} already; let those of the prediction begin"
+            f"the table has columns {quote(clash)} already; let those of the prediction begin"
             " otherwise, as with --prefix new_"
         )
     return Plan(inputs, pa.schema([*schema, *added]), len(names), options.explain)
@@ -259,14 +259,9 @@ def _text_column(schema: pa.Schema) -> str:
             return name
     texts = [each.name for each in schema if pa.types.is_string(each.type)]
     if len(texts) != 1:
-        got = f"none of the columns {_list(schema.names)} was named as the text"
+        got = f"none of the columns {quote(schema.names)} was named as the text"
         raise InvalidInput([Fault(TEXT, got, "a column of that name, or --text-column")])
     return str(texts[0])
-
-
-def _list(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:20])) + (", ..." if names[20:] else "")
 
 
 def _score_rows(
@@ -287,25 +282,22 @@ def _score_rows(
         refused = np.zeros(len(matrix), dtype=bool)
         refused[list(errors)] = True
     checked = Checked(model.schema, matrix)
-    columns = list(model.predict_array(checked).T)
+    predicted = model.predict_array(checked)
+    columns = list(predicted.T)
     if plan.explain:
         columns += model.explain_arrays(checked).values()
-    notices = _notices(model, matrix, refused)
+    notices = _notices(model, checked, predicted, errors)
     return [pa.array(np.ascontiguousarray(each), mask=refused) for each in columns], notices
 
 
 def _notices(
-    model: RegressionModel, matrix: Floats, refused: npt.NDArray[np.bool_] | None
+    model: RegressionModel, checked: Checked, predicted: Floats, refused: Container[int]
 ) -> dict[int, str]:
-    low, high = model.schema.limits
-    outside = (matrix < low) | (matrix > high)
-    if refused is not None:
-        outside[refused] = False
     found: dict[int, list[str]] = {}
-    for row, place in np.argwhere(outside).tolist():
-        name, got = model.schema.names[place], float(matrix[row, place])
-        notice = Notice(name, got, float(low[place]), float(high[place]), row)
-        found.setdefault(row, []).append(notice.message)
+    for notice in model.notices(checked, predicted):
+        assert isinstance(notice.row, int)  # the rows of a batch are numbered
+        if notice.row not in refused:
+            found.setdefault(notice.row, []).append(notice.message)
     return {row: "; ".join(messages) for row, messages in found.items()}
 
 
@@ -361,26 +353,26 @@ def _score_texts(
     model: "SentimentModel", plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
 ) -> tuple[list[pa.Array], dict[int, str]]:
     added = _added(model, plan.explain)[:-2]
-    rows: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     notices = {}
     for place, text in enumerate(batch.column(plan.inputs[TEXT]).to_pylist()):
-        rows.append({})
+        rows.append([None] * len(added))
         if place in errors:
             continue
         try:
-            [answer] = model.predict_rows([text])
+            [answer] = model.classify([text])
         except InvalidInput as error:
             errors[place] = "; ".join(fault.message for fault in error.faults)
             continue
-        row = {name: answer[name] for name in ("label", "probability", "unknown")}
-        row |= {f"p_{label}": answer[label] for label in model.labels}
-        row["unsure"] = model.is_unsure(answer["probability"])
+        row = [answer.label, answer.probability, *answer.probabilities, answer.unknown]
+        row.append(model.is_unsure(answer.probabilities))
         if plan.explain:
-            row["words"] = _words(model, text, answer["label"])
-        if answer["unknown"] > FEW_KNOWN:
-            notices[place] = f"text: the model knows only {1 - answer['unknown']:.0%} of the words"
+            row.append(_words(model, text, answer.label))
+        if answer.unknown > FEW_KNOWN:
+            notices[place] = f"text: the model knows only {1 - answer.unknown:.0%} of the words"
         rows[place] = row
-    columns = [pa.array([row.get(each.name) for row in rows], each.type) for each in added]
+    cells = zip(*rows, strict=True) if rows else [[]] * len(added)
+    columns = [pa.array(column, each.type) for column, each in zip(cells, added, strict=True)]
     return columns, notices
 
 

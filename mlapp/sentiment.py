@@ -19,7 +19,7 @@ import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,7 @@ import onnxruntime
 from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError, Fault, InvalidInput
-from mlapp.schema import Floats, describe, is_series
+from mlapp.schema import Floats, describe, is_series, name_columns
 from mlapp.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
@@ -42,7 +42,10 @@ if TYPE_CHECKING:  # takes longer to import than a text takes to classify
 NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz", "report.json"
 
 UNSURE = "Unsure"
-NEUTRAL = (0.4, 0.6)  # probabilities in between are shown as unsure
+# An answer is unsure where the two likeliest labels are no farther apart; of two labels, that is a
+# probability of 0.4 to 0.6.
+MARGIN = 0.2
+COLUMNS = ("label", "probability", "tokens", "unknown", "probabilities")  # of every answer
 
 # Longer texts are read in pieces of so many tokens, which bounds memory; each begins afresh, and
 # the maximum is taken over all. No review of the training data comes near.
@@ -118,14 +121,35 @@ class Explanation:
     spans: tuple[Span, ...]
 
 
-class SentimentModel:
-    """A text classifier: `manifest` says what it is, `labels` what it tells apart.
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model says of a text.
 
     Attributes:
-        neutral: the probabilities between which an answer is shown as `UNSURE`.
+        label: the likeliest label.
+        probability: that label's, calibrated.
+        probabilities: of each label, in the order of the model's labels.
+        tokens: how many words and marks were read.
+        unknown: the share of words that are not in the vocabulary, 0 to 1.
     """
 
-    neutral = NEUTRAL
+    label: str
+    probability: float
+    probabilities: tuple[float, ...]
+    tokens: int
+    unknown: float
+
+
+class SentimentModel:
+    """A text classifier: `manifest` says what it is, `labels` what it distinguishes.
+
+    Attributes:
+        label_columns: what the column of each label is called in `predict`: the label, or where an
+            answer has such a column of its own, `p_` and the label.
+        margin: an answer is unsure where the two likeliest labels are no farther apart.
+    """
+
+    margin = MARGIN
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
@@ -138,6 +162,7 @@ class SentimentModel:
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
+        self.label_columns = name_columns(self.labels, COLUMNS, "p_")
         self._report = artifact.files[REPORT]
         self.head = Head.load(artifact.files[HEAD])
         options = onnxruntime.SessionOptions()
@@ -161,8 +186,9 @@ class SentimentModel:
 
         Returns:
             n rows, with the series' index or 0 to n-1, and columns label; probability (of that
-            label, calibrated); one per label, its probability; tokens (how many were read);
-            unknown (the share of words that are not in the vocabulary, 0 to 1).
+            label, calibrated); one per label, its probability, called as `label_columns` says;
+            tokens (how many were read); unknown (the share of words that are not in the
+            vocabulary, 0 to 1).
 
         Raises:
             InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
@@ -171,7 +197,7 @@ class SentimentModel:
         import pandas as pd
 
         index = texts.index if is_series(texts) else None
-        columns = ["label", "probability", *self.labels, "tokens", "unknown"]
+        columns = ["label", "probability", *self.label_columns.values(), "tokens", "unknown"]
         return pd.DataFrame(self.predict_rows(texts), index, columns)
 
     def predict_rows(self, texts: Texts) -> list[dict[str, Any]]:
@@ -180,18 +206,30 @@ class SentimentModel:
         Raises:
             InvalidInput: as `predict`.
         """
+        columns = self.label_columns.values()
+        return [
+            {"label": answer.label, "probability": answer.probability}
+            | dict(zip(columns, answer.probabilities, strict=True))
+            | {"tokens": answer.tokens, "unknown": answer.unknown}
+            for answer in self.classify(texts)
+        ]
+
+    def classify(self, texts: Texts) -> list[Answer]:
+        """Classify n texts: an answer for each.
+
+        Raises:
+            InvalidInput: as `predict`.
+        """
         read = self.read(texts)
-        rows = []
+        answers = []
         for tokens, scores in zip(read, self.scores(read).tolist(), strict=True):
             # The softmax of a few numbers is quicker without arrays.
             powers = [math.exp(score - max(scores)) for score in scores]
             own = [power / sum(powers) for power in powers]
             probability = max(own)
-            row = {"label": self.labels[own.index(probability)], "probability": probability}
-            row |= dict(zip(self.labels, own, strict=True))
-            row |= {"tokens": len(tokens.ids), "unknown": tokens.unknown / tokens.words}
-            rows.append(row)
-        return rows
+            label, unknown = self.labels[own.index(probability)], tokens.unknown / tokens.words
+            answers.append(Answer(label, probability, tuple(own), len(tokens.ids), unknown))
+        return answers
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """Say how much each word of a text speaks for a label.
@@ -220,9 +258,14 @@ class SentimentModel:
         )
         return Explanation(label, bias + float(credit.sum()), bias, spans)
 
-    def is_unsure(self, probability: float) -> bool:
-        """Tell whether a probability lies in the neutral band, its ends included."""
-        return self.neutral[0] <= probability <= self.neutral[1]
+    def is_unsure(self, probabilities: Sequence[float]) -> bool:
+        """Return whether the two likeliest labels are no farther apart than `margin`.
+
+        Args:
+            probabilities: of each label, in any order.
+        """
+        second, first = sorted(probabilities)[-2:]
+        return first - second <= self.margin
 
     def read(self, texts: Texts) -> list[Tokens]:
         """Return the tokens of texts, each with a word that the model knows.

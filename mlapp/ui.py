@@ -7,15 +7,17 @@ import runpy
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.artifacts import Manifest, Task
+from mlapp.artifacts import Manifest, Task, command_of
 from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.markup import bullets, literal
 from mlapp.models import Model
+from mlapp.schema import name_columns, quote
 
 M = TypeVar("M", bound=Model)
 
@@ -77,7 +79,7 @@ def choose_model(
     asked = str(link.get("_model", state.get(key, usual)))
     if asked not in names:
         if asked == link.get("_model"):
-            st.error(f"The link asks for the model {asked!r}; there are {', '.join(names)}.")
+            st.error(literal(f"The link asks for the model {asked!r}; there are {quote(names)}."))
             st.stop()
         asked = names[0]
     if asked != state.get(key, asked):
@@ -104,7 +106,7 @@ def open_model(name: str, load: Callable[[str], M]) -> M:
         show_artifact_error(error, f"The model {name} cannot be opened")
         st.stop()
     if refusal := loaders.refused(name):
-        st.warning(str(refusal), title=f"Version {model.manifest.version} stays in use")
+        st.warning(literal(str(refusal)), title=f"Version {model.manifest.version} stays in use")
     return model
 
 
@@ -117,19 +119,17 @@ def show_origin(manifest: Manifest, size: str) -> None:
     """
     st.subheader("What it was trained on")
     st.markdown(
-        f"`{manifest.data.source}`: {size}. Trained on {manifest.created:%d %B %Y, %H:%M} UTC;"
-        f" this is version {manifest.version}."
+        f"**{literal(manifest.data.source)}**: {size}. Trained on"
+        f" {manifest.created:%d %B %Y, %H:%M} UTC; this is version {manifest.version}."
     )
-    st.caption(
-        f"SHA-256 of the data {manifest.data.sha256}. Made with "
-        + ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
-        + f" by `{manifest.training['command']}`."
-    )
+    made_with = ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
+    st.caption(literal(f"SHA-256 of the data {manifest.data.sha256}. Made with {made_with} by:"))
+    st.code(command_of(manifest) or "an unknown command", language="bash", wrap_lines=True)
 
 
 def show_artifact_error(error: ArtifactError, title: str) -> None:
     """Show why a version cannot be opened, and the command that helps."""
-    st.error(error.message, title=title, icon=":material/broken_image:")
+    st.error(literal(error.message), title=title, icon=":material/broken_image:")
     if error.fix:
         st.caption("To fix it:")
         st.code(error.fix, language="bash", wrap_lines=True)
@@ -137,15 +137,29 @@ def show_artifact_error(error: ArtifactError, title: str) -> None:
 
 def show_invalid(error: InvalidInput, title: str = "Please enter valid values") -> None:
     """List what is wrong with the values."""
-    st.error("\n".join(f"- {fault.message}" for fault in error.faults), title=title)
+    st.error(bullets(fault.message for fault in error.faults), title=literal(title))
+
+
+class Prediction(NamedTuple):
+    """A prediction of the session: when, by which version, and its values and answer by column."""
+
+    time: datetime
+    model: str
+    version: int
+    entry: Mapping[Any, Any]
+
+
+def input_key(name: str) -> str:
+    """Return the session key of an input's widget: its name, unless that is the page's own."""
+    return f"_input_{name}" if name.startswith("many_") else name
 
 
 def remember(model: Model, entry: Mapping[Any, Any]) -> None:
     """Add a prediction to the session's history."""
     manifest = model.manifest
-    stamp = {"time": datetime.now(UTC), "model": manifest.name, "version": manifest.version}
+    prediction = Prediction(datetime.now(UTC), manifest.name, manifest.version, entry)
     past = st.session_state.get("_history", [])
-    st.session_state["_history"] = [*past, {**stamp, **entry}][-KEPT:]
+    st.session_state["_history"] = [*past, prediction][-KEPT:]
 
 
 def show_history(name: str, formats: Mapping[str, Any]) -> None:
@@ -155,15 +169,19 @@ def show_history(name: str, formats: Mapping[str, Any]) -> None:
         name: the model's name.
         formats: column configurations by column, as `st.dataframe` takes them.
     """
-    past = [entry for entry in st.session_state.get("_history", []) if entry["model"] == name]
+    past = [each for each in st.session_state.get("_history", []) if each.model == name][::-1]
     if not past:
         return
     st.subheader("This session's predictions")
-    table = pd.DataFrame(past[::-1])
+    table = pd.DataFrame([each.entry for each in past])
+    stamps = name_columns(("time", "model", "version"), table.columns)
+    for place, (key, column) in enumerate(stamps.items()):
+        table.insert(place, column, [getattr(each, key) for each in past])
+    clock = st.column_config.DatetimeColumn(format="HH:mm:ss")
     st.dataframe(
-        table.drop(columns="model"),
+        table.drop(columns=stamps["model"]),
         hide_index=True,
-        column_config={"time": st.column_config.DatetimeColumn(format="HH:mm:ss"), **formats},
+        column_config={stamps["time"]: clock, **formats},
         alt="The predictions of this session, the newest first",
     )
     st.download_button(

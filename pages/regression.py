@@ -8,6 +8,8 @@ import streamlit as st
 
 from mlapp import charts, loaders, ui
 from mlapp.errors import InvalidInput
+from mlapp.markup import bullets, literal
+from mlapp.regression import COLUMNS
 from mlapp.schema import Category, Number
 
 ui.begin(__file__)
@@ -51,8 +53,8 @@ if linked := {key: link[key] for key in schema.names if key in link}:
         ui.show_invalid(error, "The link has values that cannot be used")
         linked = {key: linked[key] for key in linked.keys() - {f.input for f in error.faults}}
         seeded, row = schema.check([schema.typical | linked]), None
-    state.update({key: seeded.row(0)[key] for key in linked})
-state["_inputs_shown"] = schema.names
+    state.update({ui.input_key(key): seeded.row(0)[key] for key in linked})
+state["_inputs_shown"] = [ui.input_key(key) for key in schema.names]
 
 predict_tab, many_tab, about_tab = st.tabs(
     ["Predict", "Many rows", "About this model"], key=f"_tabs_{name}", on_change="rerun"
@@ -63,30 +65,31 @@ with predict_tab:
     with entry, st.form("_form"):
         with st.grid(2, min_column_width=150):
             for spec in schema.inputs:
-                if spec.name not in state or not can_show(spec, state[spec.name]):
-                    state[spec.name] = spec.typical
+                key = ui.input_key(spec.name)
+                if key not in state or not can_show(spec, state[key]):
+                    state[key] = spec.typical
                 if isinstance(spec, Number):
                     st.number_input(
-                        spec.name,
+                        literal(spec.name),
                         value=None,
                         step=spec.step,
                         format="%g",
-                        key=spec.name,
+                        key=key,
                         help=f"In training: {spec.minimum:.12g} to {spec.maximum:.12g}"
                         + (", or nothing" if spec.missing else ""),
                         persist_state="session",
                     )
                 else:
                     st.selectbox(
-                        spec.name,
+                        literal(spec.name),
                         [*spec.categories, *([None] if spec.missing else [])],
                         format_func=lambda value: "not known" if value is None else value,
-                        key=spec.name,
+                        key=key,
                         help=f"{len(spec.categories)} categories were seen in training",
                         persist_state="session",
                     )
         if st.form_submit_button("Predict", key="predict", type="primary"):
-            row, fresh = {key: state[key] for key in schema.names}, True
+            row, fresh = {key: state[ui.input_key(key)] for key in schema.names}, True
 
     checked = None
     if row is not None:
@@ -99,25 +102,26 @@ with predict_tab:
     state["_row"] = row
 
     if checked is not None:
-        answer, values = model.predict(checked).iloc[0], checked.row(0)
+        predicted, values = model.predict_array(checked), checked.row(0)
+        answer = dict(zip(COLUMNS, predicted[0].tolist(), strict=True))
         lower, prediction, upper = (
             model.format(answer[key]) for key in ("lower", "prediction", "upper")
         )
         if fresh:
             ui.write_link({key: as_text(value) for key, value in values.items()} | {"_model": name})
-            ui.remember(model, values | answer.to_dict())
+            ui.remember(model, values | answer)
         with entry:
             with st.container(border=True):
-                st.metric(f"Predicted {schema.output.name}", prediction)
+                st.metric(f"Predicted {literal(schema.output.name)}", prediction)
                 st.markdown(f"{model.level:.0%} interval: **{lower}** to **{upper}**")
                 st.caption(
                     f"{model.level:.0%} of new rows are expected to lie in their interval. The"
                     " address of this page holds the values: share it to share the prediction."
                 )
-            if checked.notices:
+            if notices := model.notices(checked, predicted):
                 st.warning(
-                    "\n".join(f"- {notice.message}" for notice in checked.notices),
-                    title="Predicted beyond what was seen",
+                    bullets(notice.message for notice in notices),
+                    title="Unlike the training data",
                 )
         with reasons:
             st.subheader("Why this prediction")

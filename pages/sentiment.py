@@ -7,6 +7,9 @@ import streamlit as st
 
 from mlapp import charts, loaders, markup, ui
 from mlapp.errors import InvalidInput
+from mlapp.markup import literal
+from mlapp.schema import name_columns
+from mlapp.sentiment import COLUMNS
 
 EXAMPLES = (
     "A quiet, generous film. I did not want it to end.",
@@ -42,6 +45,7 @@ link = ui.read_link()
 name = ui.choose_model("text-classification", "sentiment", link, forget_answer)
 model = ui.open_model(name, loaders.load_sentiment)
 manifest, labels = model.manifest, model.labels
+columns = name_columns(labels, ("review", *COLUMNS), "p_")  # of the history
 
 text, fresh = state.get("_text"), False
 if "review" in link:
@@ -80,8 +84,8 @@ with predict_tab:
     asked = (text, name, manifest.version)
     if text is not None and state.get("_answered", (None,))[0] != asked:
         try:
-            answer = model.predict([text]).iloc[0]
-            label = None if len(labels) == 2 else answer["label"]
+            [answer] = model.classify([text])
+            label = None if len(labels) == 2 else answer.label
             state["_answered"] = (asked, answer, model.explain(text, label))
         except InvalidInput as error:
             with entry:
@@ -91,35 +95,44 @@ with predict_tab:
 
     if text is not None:
         _, answer, explanation = state["_answered"]
-        probability = float(answer["probability"])
         if fresh:
             written = {"review": text} if len(text) <= LINKED else {}
             ui.write_link(written | {"_model": name})
-            ui.remember(model, {"review": text, **answer.to_dict()})
+            asked_and_said = {
+                "review": text,
+                "label": answer.label,
+                "probability": answer.probability,
+                **dict(zip(columns.values(), answer.probabilities, strict=True)),
+                "tokens": answer.tokens,
+                "unknown": answer.unknown,
+            }
+            ui.remember(model, asked_and_said)
         with reasons:
             with st.container(border=True):
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    st.metric("Sentiment", answer["label"])
+                    st.metric("Sentiment", literal(answer.label))
                     st.metric(
                         "Probability",
-                        as_percent(probability),
+                        as_percent(answer.probability),
                         help="Calibrated on texts of its own: of a hundred answers with a"
                         " probability of 80%, about eighty are right.",
                     )
-                    if model.is_unsure(probability):
+                    if model.is_unsure(answer.probabilities):
                         st.badge("Unsure", icon=":material/help:", color="orange")
                 if len(labels) == 2:
-                    share = float(answer[labels[1]])
-                    st.progress(share, text=f"From {labels[0]}, left, to {labels[1]}, right")
-            known = 1 - float(answer["unknown"])
+                    share = answer.probabilities[1]
+                    st.progress(
+                        share, text=literal(f"From {labels[0]}, left, to {labels[1]}, right")
+                    )
+            known = 1 - answer.unknown
             if known < 1 - FEW_KNOWN:
                 st.warning(
                     f"The model knows only {known:.0%} of the words. Is it in another language?",
                     title="Hardly any known words",
                 )
-            if answer["tokens"] > LONG:
+            if answer.tokens > LONG:
                 st.info(
-                    f"All {answer['tokens']:,} words and marks were read; reviews are rarely so"
+                    f"All {answer.tokens:,} words and marks were read; reviews are rarely so"
                     " long, and the answer rests on a few of them.",
                     title="A very long text",
                 )
@@ -127,23 +140,27 @@ with predict_tab:
             st.subheader("The words that decided")
             st.html(markup.mark(text, explanation.spans))
             st.caption(
-                f"A solid line speaks for {explanation.label}, a dashed one for {other}; the"
-                f" stronger, the more. The model knows {known:.0%} of the words."
+                literal(
+                    f"A solid line speaks for {explanation.label}, a dashed one for {other}; the"
+                    f" stronger, the more. The model knows {known:.0%} of the words."
+                )
             )
             st.altair_chart(
                 charts.words(text, explanation, other),
                 alt=f"The words that weigh most for {explanation.label} and against it",
             )
             st.caption(
-                f"The weights of all words and the bias, {explanation.bias:+.2f}, sum exactly to"
-                f" the logit of {explanation.label}, {explanation.logit:+.2f}."
+                literal(
+                    f"The weights of all words and the bias, {explanation.bias:+.2f}, sum exactly"
+                    f" to the logit of {explanation.label}, {explanation.logit:+.2f}."
+                )
             )
     else:
         with reasons:
             st.caption("Enter a review and press Predict sentiment: the answer appears here.")
 
     percent = st.column_config.NumberColumn(format="percent")
-    shown = dict.fromkeys(("probability", "unknown", *labels), percent)
+    shown = dict.fromkeys(("probability", "unknown", *columns.values()), percent)
     ui.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
 
 if many_tab.open:

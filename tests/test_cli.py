@@ -1,9 +1,14 @@
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from mlapp import artifacts
 from mlapp.cli import main
+from mlapp.loaders import load_regression
+from tests.conftest import use_artifacts
+from training.regression import train
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -116,6 +121,48 @@ def test_predict_tells_what_is_wrong_and_what_is_outside(
         "0.259",
     ]
     assert "notice: var_1: 5000 lies outside" in run(capsys, "predict", *row)[2]
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An artifact folder with a model whose inputs have the names of options and columns."""
+    names = ["model", "help", "m", "time", "version", "many_x", "a=b", "with space", "-x", "größe"]
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(rng.normal(size=(60, len(names))), columns=names)
+    table["y"] = table.sum(axis=1) + rng.normal(size=60)
+    table.to_csv(tmp_path / "odd.csv", index=False)
+    root = tmp_path / "artifacts"
+    train(tmp_path / "odd.csv", "y", "odd", root, say=lambda line: None)
+    use_artifacts(root, monkeypatch)
+    return root
+
+
+@pytest.mark.usefixtures("odd")
+def test_an_input_of_any_name_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["--m", "--time", "--version", "--many_x", "--a=b", "--with space", "---x", "--größe"]
+    row = [word for name in names for word in (name, "-1")]
+    own = ["--set", "model=-1", "--set", "help=-1"]
+    status, out, err = run(capsys, "predict", "--model", "odd", *row, *own)
+    assert (status, err) == (0, "")
+    joined = [f"{name}=-1" for name in names]
+    assert run(capsys, "predict", "--model=odd", *joined, *own)[1] == out
+    model = load_regression("odd")
+    expected = model.predict([dict.fromkeys(model.schema.names, -1)])["prediction"].iloc[0]
+    assert out.startswith(f"prediction: {expected}")
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize("words", [["--m", "734"], ["--mod", "regression"], ["--var", "1"]])
+def test_names_are_not_abbreviated(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "predict", *words)
+    assert status == 1
+    assert f"{words[0]}: got no input with a value, expected one of 'var_1'" in err
+
+
+@pytest.mark.usefixtures("shipped")
+def test_an_input_is_given_once_and_with_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "var_1: got two values" in run(capsys, "predict", "--var_1", "1", "--var_1=2")[2]
+    assert "--var_2: got no input with a value" in run(capsys, "predict", "--var_2")[2]
 
 
 def test_a_wrong_command_line_exits_with_two() -> None:

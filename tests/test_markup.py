@@ -4,8 +4,9 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
-from mlapp.markup import MARKED, mark
+from mlapp.markup import MARKED, literal, mark
 from mlapp.sentiment import Span
 
 TAGS = re.compile(r"<(?:/?(?:div|span))(?: [^<>]*)?>")
@@ -63,3 +64,37 @@ def test_a_long_text_has_a_bounded_number_of_marks() -> None:
 
 def test_a_text_without_weights_has_no_marks() -> None:
     assert "<span" not in mark("plain words", spans_of("plain words", [0.0, 0.0]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "![x](https://evil.example/a.png)",
+        "[x](https://evil.example)",
+        "https://evil.example/a.png",
+        "www.evil.example",
+        "<img src=x>",
+        "*a* **b** _c_ ~d~ `e`",
+        ":material/home: :smile: :red[x]",
+        "$x^2$",
+        "# title",
+        "- item",
+        "1. item",
+        "a | b",
+        "&lt;b&gt;",
+        "a\\*b",
+    ],
+)
+def test_nothing_in_a_literal_text_is_markup(text: str) -> None:
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(literal(text))
+    assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
+    children = tokens[1].children or []
+    assert {child.type for child in children} <= {"text", "text_special"}
+    assert "".join(child.content for child in children) == text
+    # What Streamlit and GitHub's Markdown read besides has no such characters left.
+    assert not re.search(r"(?<!\\)(:(?=\S)|\$)|www\.", literal(text))
+
+
+@pytest.mark.parametrize("text", ["var_1: got 'abc', expected a finite number", "size-in_cm 3.5"])
+def test_plain_words_stay_as_they_are(text: str) -> None:
+    assert literal(text) == text

@@ -369,13 +369,13 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
         )
 
     app = predict(page())
-    for name in ("predict", "explain", "what_if"):
+    for name in ("predict_array", "explain", "what_if"):
         count(RegressionModel, name)
     count(models, "open_model")
     app.button(key="predict").click()
     run(app)
     # The curve is a second prediction, of other rows.
-    assert sorted(calls) == ["explain", "predict", "predict", "what_if"]
+    assert sorted(calls) == ["explain", "predict_array", "predict_array", "what_if"]
 
 
 @pytest.mark.usefixtures("folder")

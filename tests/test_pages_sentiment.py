@@ -104,11 +104,11 @@ def test_an_example_is_answered_at_one_click() -> None:
     assert app.metric or app.error
 
 
-def test_an_answer_in_the_neutral_band_is_shown_as_unsure(
+def test_an_answer_within_the_margin_is_shown_as_unsure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Unsure" not in texts(predict(page(), GOOD))
-    monkeypatch.setattr(SentimentModel, "neutral", (0.4, 1.0))
+    monkeypatch.setattr(SentimentModel, "margin", 1.0)
     assert "Unsure" in texts(predict(page(), GOOD))
 
 
@@ -132,9 +132,9 @@ def test_three_labels_are_told_apart_and_explained() -> None:
 @pytest.mark.usefixtures("folder")
 def test_the_network_runs_once_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    predict_texts = SentimentModel.predict
+    predict_texts = SentimentModel.classify
     monkeypatch.setattr(
-        SentimentModel, "predict", lambda model, t: asked.append(t) or predict_texts(model, t)
+        SentimentModel, "classify", lambda model, t: asked.append(t) or predict_texts(model, t)
     )
     app = predict(page(), GOOD)
     app.session_state["_tabs_sentiment"] = "About this model"

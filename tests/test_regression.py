@@ -283,3 +283,14 @@ def test_the_shipped_model_answers_the_chapters_row(shipped: Path) -> None:
 def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
     moved = open_regression(shipped, "regression").what_if(CHAPTER_ROW, "var_1")
     assert moved["prediction"].is_monotonic_increasing
+
+
+def test_a_prediction_outside_the_range_of_training_is_noticed(houses: RegressionModel) -> None:
+    rows = [{"area": -20.0, "rooms": 1, "district": "west"}, houses.schema.typical]
+    checked = houses.check(rows)
+    predicted = houses.predict_array(checked)
+    assert predicted[0, 0] < 0 < houses.schema.output.minimum
+    last = houses.notices(checked, predicted)[-1]
+    assert (last.input, last.row) == ("price", 0)
+    assert "the prediction" in last.message
+    assert "lies outside the range seen in training" in last.message

@@ -227,3 +227,21 @@ def test_rows_are_checked_while_another_thread_imports_pandas(
     monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))  # without its classes
     assert not is_series(["a text"])
     assert not is_frame([{"var_1": 1}])
+
+
+def test_names_that_rows_lack_or_the_model_does_not_know_are_noticed() -> None:
+    checked = SCHEMA.check([{"area": 50, "district": "east", "colour": "red"}])
+    assert list(map(str, checked.notices)) == [
+        "row 0, rooms: not given, and taken as missing",
+        "row 0, colour: not an input of this model; it has 'area', 'rooms', 'district'",
+    ]
+
+
+def test_a_name_that_many_rows_lack_is_noticed_once() -> None:
+    rows = [{"area": 50, "district": "east"}] * 500 + [GOOD]
+    [notice] = SCHEMA.check(rows).notices
+    assert str(notice) == "rooms: not given, and taken as missing (in 500 rows, first in row 0)"
+
+
+def test_an_input_that_is_given_as_missing_is_not_noticed() -> None:
+    assert SCHEMA.check([GOOD | {"rooms": None}]).notices == []

@@ -13,14 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlapp import artifacts, sentiment
+from mlapp import artifacts, files, sentiment
 from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.loaders import load_regression, load_sentiment
 from mlapp.models import headline, open_model
 from mlapp.regression import RegressionModel
 from mlapp.sentiment import Explanation, Head, SentimentModel, open_sentiment, softmax
+from mlapp.service import create_app
 from mlapp.text import LONGEST
+from tests.conftest import TINY, use_artifacts
+from training.sentiment import train
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD, BAD = "The film is wonderful.", "The film is awful!"
@@ -99,9 +102,67 @@ def test_many_threads_get_the_answers_of_one(model: SentimentModel) -> None:
         assert all(pool.map(ask, range(8)))
 
 
-def test_the_neutral_band_is_from_0_4_to_0_6(model: SentimentModel) -> None:
+def test_two_labels_are_unsure_from_0_4_to_0_6(model: SentimentModel) -> None:
     asked = [0.39, 0.4, 0.5, 0.6, 0.61]
-    assert [model.is_unsure(chance) for chance in asked] == [False, True, True, True, False]
+    assert [model.is_unsure((1 - chance, chance)) for chance in asked] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_more_labels_are_unsure_where_the_two_likeliest_are_close(model: SentimentModel) -> None:
+    assert model.is_unsure((0.34, 0.33, 0.33))
+    assert not model.is_unsure((0.45, 0.2, 0.2, 0.15))
+    assert model.is_unsure((0.45, 0.4, 0.15))
+
+
+LABELS = ("unknown", "label", "probability", "tokens", "p_label", "probabilities", "calm")
+
+
+@pytest.fixture(scope="module")
+def awkward(trained_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model `awkward`, whose labels are names that answers use themselves."""
+    root = tmp_path_factory.mktemp("awkward")
+    rows = [
+        {"sentiment": label, "review": f"word{place} says it {number}"}
+        for number in range(24)
+        for place, label in enumerate(LABELS)
+    ]
+    pd.DataFrame(rows).to_csv(root / "awkward.csv", index=False)
+    train(root / "awkward.csv", name="awkward", root=root, recipe=TINY, say=lambda line: None)
+    return root
+
+
+def test_labels_may_be_called_as_an_answers_own_columns(
+    awkward: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_artifacts(awkward, monkeypatch)
+    model = load_sentiment("awkward")
+    texts = [f"word{place} says it" for place in range(len(LABELS))]
+    table, answers = model.predict(texts), model.classify(texts)
+    assert table.columns.is_unique
+    assert len(table.columns) == 4 + len(LABELS)
+    posted = (
+        create_app().test_client().post("/v1/models/awkward:predict", json={"instances": texts})
+    )
+    for row, answer, sent in zip(
+        table.to_dict("records"), answers, posted.json["predictions"], strict=True
+    ):
+        own = dict(zip(model.labels, answer.probabilities, strict=True))
+        assert row["label"] == answer.label == sent["label"]
+        assert row["probability"] == own[answer.label] == max(own.values())
+        assert row["unknown"] == answer.unknown == sent["unknown"]
+        assert sent == row
+        assert {each: row[model.label_columns[each]] for each in model.labels} == own
+    pd.DataFrame({"review": texts}).to_csv(tmp_path / "in.csv", index=False)
+    files.score(model, tmp_path / "in.csv", tmp_path / "out.parquet")
+    scored = pd.read_parquet(tmp_path / "out.parquet")
+    assert list(scored["label"]) == [answer.label for answer in answers]
+    for place, each in enumerate(model.labels):
+        assert list(scored[f"p_{each}"]) == [answer.probabilities[place] for answer in answers]
 
 
 # --- bad input --------------------------------------------------------------------------------

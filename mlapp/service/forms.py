@@ -6,7 +6,7 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from werkzeug.wrappers import Response as AnyResponse
 
 from mlapp.errors import InvalidInput, ModelNotFound
-from mlapp.regression import RegressionModel
+from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import Number
 from mlapp.sentiment import SentimentModel
 from mlapp.service.state import state
@@ -42,7 +42,7 @@ def predict() -> str | Response:
     try:
         with state().room:
             checked = model.check([given])
-            answer = model.predict(checked).iloc[0]
+            predicted = model.predict_array(checked)
     except InvalidInput as error:
         faults = {fault.input: fault for fault in error.faults}
         return Response(_form(model, given, faults), 422)
@@ -51,8 +51,8 @@ def predict() -> str | Response:
         "predict.html",
         model=model,
         given=given,
-        **{key: model.format(answer[key]) for key in ("prediction", "lower", "upper")},
-        notices=[notice.message for notice in checked.notices],
+        **dict(zip(COLUMNS, map(model.format, predicted[0].tolist()), strict=True)),
+        notices=[notice.message for notice in model.notices(checked, predicted)],
     )
 
 
@@ -66,7 +66,7 @@ def sentiment() -> str | Response:
     review = request.form.get("review", "")
     try:
         with state().room:
-            answer = model.predict([review]).iloc[0]
+            [answer] = model.classify([review])
     except InvalidInput as error:
         page = render_template(
             "sentiment.html", model=model, review=review, fault=error.faults[0], answer=None
@@ -79,7 +79,7 @@ def sentiment() -> str | Response:
         review=review,
         fault=None,
         answer=answer,
-        unsure=model.is_unsure(float(answer["probability"])),
+        unsure=model.is_unsure(answer.probabilities),
     )
 
 

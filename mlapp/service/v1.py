@@ -61,10 +61,11 @@ def predict(name: str, version: int | None = None) -> Response:
     with here.room:
         if isinstance(model, RegressionModel):
             checked = model.check(instances)
-            predicted = model.predict_array(checked).tolist()
-            content = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in predicted]}
-            if checked.notices:
-                content["notices"] = [str(notice) for notice in checked.notices]
+            predicted = model.predict_array(checked)
+            rows = predicted.tolist()
+            content = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+            if notices := model.notices(checked, predicted):
+                content["notices"] = [str(notice) for notice in notices]
         else:
             content = {"predictions": model.predict_rows(instances)}
     here.count(model, len(instances))

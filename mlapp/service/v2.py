@@ -138,9 +138,9 @@ def infer(name: str, version: int | None = None) -> Response:
         raise BadRequest(f"The body has {len(binary)} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
     with state().room:
-        outputs, rows = _predict(model, given)
+        outputs, rows, notices = _predict(model, given)
     state().count(model, rows)
-    return _respond(model, content.get("id"), outputs, wanted)
+    return _respond(model, content.get("id"), outputs, wanted, notices)
 
 
 # --- predicting ------------------------------------------------------------------------------
@@ -148,27 +148,34 @@ def infer(name: str, version: int | None = None) -> Response:
 
 def _predict(
     model: Model, given: dict[str, npt.NDArray[Any]]
-) -> tuple[dict[str, npt.NDArray[Any]], int]:
+) -> tuple[dict[str, npt.NDArray[Any]], int, list[str]]:
+    """Return the output tensors, how many rows there are, and the notices."""
     if isinstance(model, RegressionModel):
         columns, rows = _columns(model, given)
         check_rows(rows, state().settings.max_rows)
-        predicted = model.predict_array(model.schema.check_columns(columns, rows))
-        return dict(zip(COLUMNS, predicted.T, strict=True)), rows
+        checked = model.schema.check_columns(columns, rows)
+        predicted = model.predict_array(checked)
+        notices = list(map(str, model.notices(checked, predicted)))
+        return dict(zip(COLUMNS, predicted.T, strict=True)), rows, notices
     if len(given) != 1:
         raise BadRequest(f"inputs: got {len(given)} tensors, expected one of BYTES")
     [tensor] = given.values()
     texts = _flat(next(iter(given)), tensor).tolist()
     check_rows(len(texts), state().settings.max_rows)
-    answers = model.predict_rows(texts)
-    labels = np.array([row["label"] for row in answers], dtype=object)
-    own = [[row[label] for label in model.labels] for row in answers]
-    return {
-        "label": labels,
-        "probability": np.array([row["probability"] for row in answers], dtype=float),
-        "probabilities": np.array(own, dtype=float).reshape(len(own), len(model.labels)),
-        "tokens": np.array([row["tokens"] for row in answers], dtype=np.int64),
-        "unknown": np.array([row["unknown"] for row in answers], dtype=float),
-    }, len(texts)
+    answers = model.classify(texts)
+    labels = np.array([answer.label for answer in answers], dtype=object)
+    own = [answer.probabilities for answer in answers]
+    return (
+        {
+            "label": labels,
+            "probability": np.array([answer.probability for answer in answers], dtype=float),
+            "probabilities": np.array(own, dtype=float).reshape(len(own), len(model.labels)),
+            "tokens": np.array([answer.tokens for answer in answers], dtype=np.int64),
+            "unknown": np.array([answer.unknown for answer in answers], dtype=float),
+        },
+        len(texts),
+        [],
+    )
 
 
 def _columns(
@@ -310,12 +317,18 @@ def _wanted(content: dict[str, Any], names: list[str]) -> dict[str, bool]:
 
 
 def _respond(
-    model: Model, given_id: Any, outputs: dict[str, npt.NDArray[Any]], wanted: dict[str, bool]
+    model: Model,
+    given_id: Any,
+    outputs: dict[str, npt.NDArray[Any]],
+    wanted: dict[str, bool],
+    notices: list[str],
 ) -> Response:
     manifest = model.manifest
     content: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
     if given_id is not None:
         content["id"] = given_id
+    if notices:
+        content["parameters"] = {"notices": notices}
     content["outputs"], parts = [], []
     for name, binary in wanted.items():
         tensor = outputs[name]
