@@ -10,6 +10,7 @@ import streamlit as st
 import mlapp
 from mlapp import artifacts, loaders, models, ui
 from mlapp.errors import ArtifactError
+from mlapp.markup import literal
 from mlapp.settings import read_settings
 
 ICON = Path(mlapp.__file__).with_name("icon.png")
@@ -26,7 +27,6 @@ SENTIMENT = st.Page(
     help="Enter a review; get its label, how sure that is, and the words that decided.",
 )
 PAGES = {"regression": REGRESSION, "text-classification": SENTIMENT}
-UNITS = {"regression": "rows", "text-classification": "texts"}
 
 
 def home() -> None:
@@ -63,8 +63,9 @@ def show_card(name: str) -> None:
         if artifacts.pinned(read_settings().artifacts, name) is not None:
             st.badge("pinned", icon=":material/keep:", color="orange")
     st.metric(metric.name[0].upper() + metric.name[1:], metric.value, help=metric.meaning)
+    predicts = manifest.input_schema.output.name if manifest.input_schema else "the label"
     st.markdown(
-        f"Trained on **{manifest.data.rows:,}** {UNITS[manifest.task]},"
+        f"Predicts **{literal(predicts)}**. Trained on {models.describe_use(manifest, '**')},"
         f" {manifest.created:%d %B %Y, %H:%M} UTC."
     )
     refusal = loaders.refused(name)

@@ -55,7 +55,7 @@ def load_sentiment(name: str = "sentiment", version: int | None = None) -> "Sent
     """
     from mlapp.sentiment import SentimentModel
 
-    model = _load(name, "sentiment", "sentiment --data imdb", version)
+    model = _load(name, "sentiment", "sentiment --data imdb --film-phrases", version)
     if not isinstance(model, SentimentModel):
         raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a text classifier")
     return model

@@ -44,6 +44,20 @@ def from_artifact(artifact: Artifact) -> Model:
     raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
 
 
+def describe_use(manifest: Manifest, emphasis: str = "") -> str:
+    """Return how many rows or texts a model was trained on, and of how many, in words.
+
+    Args:
+        manifest: the model's.
+        emphasis: what is put around the number, as Markdown.
+    """
+    there = manifest.data.rows
+    key, unit = ("texts_used", "texts") if manifest.labels else ("rows_used", "rows")
+    used = manifest.training.get(key)
+    used = used if isinstance(used, int) else there
+    return f"{emphasis}{used:,}{emphasis} {f'of {there:,} ' if used != there else ''}{unit}"
+
+
 class Headline(NamedTuple):
     """The metric that tells most about a model: its name, its value as text, what it means."""
 

@@ -6,7 +6,7 @@ Keys and address parameters are the inputs' names; what begins with `_` or `many
 import pandas as pd
 import streamlit as st
 
-from mlapp import charts, loaders, ui
+from mlapp import charts, loaders, models, ui
 from mlapp.errors import InvalidInput
 from mlapp.markup import bullets, literal
 from mlapp.regression import COLUMNS
@@ -217,7 +217,9 @@ if about_tab.open:
             ),
             alt="The model's coefficients",
         )
-        ui.show_origin(manifest, f"{manifest.data.rows:,} rows, {manifest.data.columns} columns")
+        ui.show_origin(
+            manifest, f"{models.describe_use(manifest)}, {manifest.data.columns} columns"
+        )
         ranges = [
             {"input": spec.name, "typical": str(spec.typical)}
             | (

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from mlapp import charts, loaders, markup, ui
+from mlapp import charts, loaders, markup, models, ui
 from mlapp.errors import InvalidInput
 from mlapp.markup import literal
 from mlapp.schema import name_columns
@@ -223,4 +223,4 @@ if about_tab.open:
             st.altair_chart(
                 charts.learning_curve(report["learning_curve"]), alt="Accuracy after each epoch"
             )
-        ui.show_origin(manifest, f"{manifest.data.rows:,} texts")
+        ui.show_origin(manifest, models.describe_use(manifest))

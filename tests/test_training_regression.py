@@ -6,8 +6,8 @@ import pytest
 
 from mlapp import artifacts
 from mlapp.errors import InvalidData
-from mlapp.regression import open_regression
-from training.regression import cross_validate, fit, main, train
+from mlapp.regression import RegressionModel, open_regression
+from training.regression import cross_validate, fit, invert, main, train
 
 CHAPTER_R2 = 0.8692670151914198
 
@@ -135,7 +135,7 @@ def test_a_sum_of_other_columns_is_left_out(tmp_path: Path) -> None:
 
 
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="12 usable rows"):
+    with pytest.raises(InvalidData, match="12 usable rows, 12 of them different"):
         train(saved(made(12), tmp_path), root=tmp_path, say=quiet)
 
 
@@ -157,3 +157,104 @@ def test_golden_rows_cover_categories_and_missing_values(trained: Path) -> None:
     golden = open_regression(trained, "houses").manifest.golden
     assert {row.input["district"] for row in golden} == {"east", "north", "west"}
     assert any(row.input["rooms"] is None for row in golden)
+
+
+# --- repeated and empty rows ------------------------------------------------------------------
+
+
+def make_noise(rows: int, times: int) -> pd.DataFrame:
+    """Return inputs that say nothing about the output, each row several times."""
+    rng = np.random.default_rng(5)
+    table = pd.DataFrame(rng.normal(size=(rows, 5)), columns=list("abcde"))
+    table["output"] = rng.normal(size=rows)
+    return pd.concat([table] * times)
+
+
+def test_copies_of_a_row_stay_together_so_that_noise_predicts_nothing(tmp_path: Path) -> None:
+    lines: list[str] = []
+    once = train(saved(make_noise(60, 1), tmp_path), name="once", root=tmp_path, say=quiet)
+    copied = saved(make_noise(60, 5), tmp_path)
+    five = train(copied, name="five", root=tmp_path, say=lines.append)
+    metrics = five.manifest.metrics
+    assert float(str(metrics["r2"])) < 0.02
+    assert float(str(metrics["coverage"])) == pytest.approx(0.9, abs=0.05)
+    # The copies add nothing: the interval is as wide as without them.
+    half = float(str(once.manifest.metrics["half_width"]))
+    assert float(str(metrics["half_width"])) == pytest.approx(half, rel=0.1)
+    assert "240 rows repeat another; they are kept, and stay in one fold with it" in lines
+
+
+def test_residuals_of_copies_are_those_of_fits_without_any_of_them() -> None:
+    frame = make_noise(15, 2)
+    encoded, output = frame[list("ab")].to_numpy(), frame["output"].to_numpy().copy()
+    output[15:] += 0.5  # a second observation of the same inputs
+    groups = np.tile(np.arange(15), 2)
+    left_out = []
+    for row, group in enumerate(groups):
+        others = groups != group
+        without = fit(encoded[others], output[others], groups=groups[others])
+        # The leverage as the whole fit scales it, without the group.
+        scaler = fit(encoded, output, groups=groups).pipeline["scale"]
+        z = np.column_stack([np.ones(30), scaler.transform(encoded)])
+        inverse = np.linalg.inv(z[others].T @ z[others])
+        factor = np.sqrt(1 + z[row] @ inverse @ z[row])
+        left_out.append(abs(output[row] - without.predict(encoded[[row]])[0, 0]) / factor)
+    rank = int(np.ceil(16 * 0.9 * 2))
+    found = fit(encoded, output, groups=groups).interval.quantile
+    assert found == pytest.approx(np.sort(left_out)[rank - 1])
+
+
+def test_rows_that_share_few_combinations_are_different_observations(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    table = pd.DataFrame({"site": rng.choice(["east", "west", "north"], 200)})
+    table["output"] = table["site"].map({"east": 1.0, "west": 5.0, "north": 9.0})
+    table["output"] += rng.normal(size=200)
+    metrics = train(saved(table, tmp_path), name="sites", root=tmp_path, say=quiet).manifest.metrics
+    assert float(str(metrics["r2"])) > 0.8
+
+
+def test_copies_of_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="75 usable rows, 15 of them different"):
+        train(saved(make_noise(15, 5), tmp_path), name="few", root=tmp_path, say=quiet)
+
+
+def make_birds(rows: int) -> pd.DataFrame:
+    """Return a table in the shape of the public one of penguins: some rows are nearly empty."""
+    rng = np.random.default_rng(4)
+    table = pd.DataFrame(
+        {
+            "species": rng.choice(["Adelie", "Chinstrap", "Gentoo"], rows),
+            "island": rng.choice(["Biscoe", "Dream", "Torgersen"], rows),
+            "bill_length_mm": rng.normal(44, 5, rows).round(1),
+            "bill_depth_mm": rng.normal(17, 2, rows).round(1),
+            "flipper_length_mm": rng.normal(200, 14, rows).round(),
+            "output": rng.normal(4200, 800, rows).round(),
+            "sex": rng.choice(["female", "male"], rows),
+            "year": rng.choice([2007, 2008, 2009], rows),
+        }
+    )
+    measured = ["bill_length_mm", "bill_depth_mm", "flipper_length_mm", "sex"]
+    table.loc[3, measured] = None
+    table.loc[rows - 5, [*measured, "output"]] = None
+    table.loc[8:11, "sex"] = None
+    return table
+
+
+@pytest.mark.parametrize("rows", [45, 344, 4000])
+def test_rows_that_are_empty_in_several_columns_train(rows: int, tmp_path: Path) -> None:
+    data = tmp_path / "made.csv"
+    make_birds(rows).to_csv(data, index=False, na_rep="NA")
+    model = RegressionModel(train(data, name="birds", root=tmp_path, say=quiet))
+    empty = {spec.name: None if spec.missing else spec.typical for spec in model.schema.inputs}
+    assert np.isfinite(model.predict([empty]).to_numpy()).all()
+    limits = pd.DataFrame(model.report["coefficients"])[["estimate", "lower", "upper"]]
+    assert np.isfinite(limits.to_numpy()).all()
+
+
+def test_directions_in_which_rows_do_not_differ_have_no_leverage() -> None:
+    # Columns that are equal but for rounding, as indicators of the same few empty rows are.
+    rng = np.random.default_rng(0)
+    gram = np.ones((3, 3)) * 4000 + np.diag(rng.normal(size=3)) * 1e-11
+    inverse = invert(gram)
+    assert (np.linalg.eigvalsh(inverse) > -1e-12).all()
+    assert np.abs(inverse).max() < 1e-3

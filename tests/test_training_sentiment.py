@@ -310,3 +310,41 @@ def test_a_few_texts_that_are_all_told_apart_make_no_answer_certain() -> None:
     scores = np.array([[2.0, -2.0], [-2.0, 2.0]] * 12)
     temperature = fit_temperature(scores, np.array([0, 1] * 12))
     assert softmax(scores / temperature).max() == pytest.approx(13 / 14, abs=1e-3)
+
+
+def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
+    tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    make = sentiment.make_phrases
+    monkeypatch.setattr(
+        sentiment, "make_phrases", lambda count, seed: asked.append(count) or make(count, seed)
+    )
+    monkeypatch.setattr(sentiment, "PHRASES", 50)
+    for film_phrases in (False, True):
+        made = train(
+            SAMPLE, root=tmp_path, recipe=QUICK, film_phrases=film_phrases, say=quiet
+        ).manifest
+        assert made.training["film_phrases"] is film_phrases
+    assert asked == [0, 50]
+
+
+def test_film_phrases_need_labels_of_their_own(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="got the labels 'Bad', 'Good', expected 'Negative'"):
+        train(SAMPLE, root=tmp_path, labels=["Bad", "Good"], film_phrases=True, say=quiet)
+
+
+def test_the_held_out_part_chooses_nothing(
+    tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    scores = SentimentModel.scores
+    monkeypatch.setattr(
+        SentimentModel,
+        "scores",
+        lambda model, read: scored.append(len(read)) or scores(model, read),
+    )
+    metrics = train(SAMPLE, root=tmp_path, recipe=QUICK, say=quiet).manifest.metrics
+    held_out = int(float(str(metrics["held_out"])))
+    assert held_out == 120
+    assert scored.count(held_out) == 1

@@ -46,7 +46,7 @@ def test_the_chapters_file_is_read_as_it_is(tmp_path: Path) -> None:
         archive.writestr("reviews.tsv", "\n".join(lines))
     reviews = read(path)
     assert reviews.texts[0] == '"He said ""no"", ""0"".<br /><br />\\"Really\\"?"'
-    assert reviews.labels == ("Negative", "Positive")
+    assert reviews.labels == ("0", "1")
     assert list(reviews.classes[:4]) == [0, 1, 0, 1]
     assert (reviews.about.source, reviews.about.rows) == ("reviews.tsv.zip", 60)
     assert reviews.about.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

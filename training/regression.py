@@ -12,10 +12,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import joblib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 from sklearn.linear_model import LinearRegression
@@ -28,7 +29,7 @@ from mlapp import artifacts
 from mlapp.artifacts import Artifact
 from mlapp.errors import InvalidData, MlappError
 from mlapp.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
-from mlapp.schema import Category, Floats, Number, Schema
+from mlapp.schema import Category, Checked, Floats, Number, Schema
 from mlapp.settings import read_settings
 from training.tables import Say, learn_schema, prepare, read_table
 
@@ -39,6 +40,9 @@ LEVEL = 0.9  # the share of new rows that the interval is to hold
 FOLDS = 10  # of the cross-validation
 SEED = 0  # of the folds' shuffling, and of the sample of held-out rows
 HELD_OUT_SHOWN = 2000  # held-out rows that are kept for the pictures
+
+
+Groups: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,20 @@ class Fit:
         return np.column_stack([prediction, prediction - half, prediction + half])
 
 
-def fit(encoded: Floats, output: Floats, level: float = LEVEL) -> Fit:
+def fit(encoded: Floats, output: Floats, level: float = LEVEL, groups: Groups | None = None) -> Fit:
     """Fit on encoded rows (n, k), and calibrate the interval on leave-one-out residuals.
 
-    `mlapp.regression` says how the interval is made, and from where.
+    `mlapp.regression` says how the interval is made, and from where. Rows of one group, which are
+    alike, are left out together. With m of them, each of leverage h, their residuals r become
+    r + h * sum(r) / (1 - m * h), and the leverage h / (1 - m * h): the matrix inversion lemma, as
+    in Cook and Weisberg, "Residuals and influence in regression" (1982), section 3.6.
+
+    Args:
+        encoded: the rows.
+        output: their outputs, (n,).
+        level: the share of new rows that the interval is to hold.
+        groups: the number of each row's group, (n,); rows of one group are equal. By default each
+            row is alone.
 
     Raises:
         InvalidData: there are too few rows for an interval of that level.
@@ -67,27 +81,83 @@ def fit(encoded: Floats, output: Floats, level: float = LEVEL) -> Fit:
     pipeline.fit(encoded, output)
     standardised = pipeline["scale"].transform(encoded)
     rows = len(output)
-    inverse = np.linalg.pinv(standardised.T @ standardised, hermitian=True)
+    inverse = invert(standardised.T @ standardised)
     leverage = Interval(level, math.nan, rows, inverse).leverage(standardised)
-    # A row that the fit passes through has no leave-one-out residual; it counts as the largest.
-    room = np.where(leverage < 1 - 1e-9, 1 - leverage, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        residuals = np.abs(output - pipeline.predict(encoded)) / np.sqrt(room)
-    residuals[room == 0] = np.inf
-    rank = math.ceil((rows + 1) * level)
-    quantile = float(np.sort(residuals)[rank - 1]) if rank <= rows else math.inf
+    _, own, members = np.unique(
+        np.arange(rows) if groups is None else groups, return_inverse=True, return_counts=True
+    )
+    residuals = output - pipeline.predict(encoded)
+    alike, sums = members[own], np.bincount(own, residuals)[own]
+    # Rows that the fit passes through have no leave-one-out residual; they count as the largest.
+    room = np.where(alike * leverage < 1 - 1e-9, 1 - alike * leverage, np.nan)
+    left_out = np.abs(residuals + leverage * sums / room)
+    scores = left_out / np.sqrt(1 + leverage / room)
+    scores[np.isnan(scores)] = np.inf
+    # Of g groups the share is (g + 1) / g of the level, as of g new rows.
+    rank = math.ceil((len(members) + 1) * level * rows / len(members) - 1e-9)
+    quantile = float(np.sort(scores)[rank - 1]) if rank <= rows else math.inf
     if not math.isfinite(quantile):
         raise InvalidData(
-            f"{rows} rows are too few for {encoded.shape[1]} columns and their intervals"
+            f"{len(members)} different rows are too few for {encoded.shape[1]} columns and their"
+            " intervals"
         )
     return Fit(pipeline, Interval(level, quantile, rows, inverse))
 
 
-def cross_validate(encoded: Floats, output: Floats, folds: int, level: float, seed: int) -> Floats:
-    """Predict every row by a fit that did not see it: (n, 3), prediction, lower, upper."""
+def invert(gram: Floats) -> Floats:
+    """Return the pseudo-inverse of Z'Z (k, k), exactly symmetric and without negative squares.
+
+    Directions in which the rows do not differ are left out: rounding, not data, would fill them.
+    """
+    values, vectors = np.linalg.eigh(gram)
+    kept = values > 1e-10 * values[-1]
+    half = vectors[:, kept] / np.sqrt(values[kept])
+    inverse: Floats = half @ half.T
+    return inverse
+
+
+def group_rows(checked: Checked, output: Floats, needed: int, say: Say) -> Groups:
+    """Return the number of each row's group, (n,): rows with the same inputs stay together.
+
+    A copy of a row on both sides of a fold would be predicted from itself. Where the inputs have
+    few combinations, as few categories have, rows that share one are different observations, and
+    each is a group.
+
+    Raises:
+        InvalidData: the rows are copies of fewer than `needed`.
+    """
+    table = pd.DataFrame(checked.matrix)
+    groups = table.groupby(list(table), dropna=False, sort=False).ngroup().to_numpy()
+    different = len(table.assign(output=output).drop_duplicates())
+    if different < needed:
+        raise InvalidData(
+            f"The table has {len(output)} usable rows, {different} of them different; its inputs"
+            f" need at least {needed}"
+        )
+    if (repeated := len(output) - different) > 0:
+        say(f"{repeated:,} rows repeat another; they are kept, and stay in one fold with it")
+    if len(np.unique(groups)) < needed:
+        say("The inputs have few combinations: folds are drawn row by row")
+        return np.arange(len(output), dtype=np.int64)
+    return groups.astype(np.int64)
+
+
+def cross_validate(
+    encoded: Floats,
+    output: Floats,
+    folds: int,
+    level: float,
+    seed: int,
+    groups: Groups | None = None,
+) -> Floats:
+    """Predict every row by a fit that saw no row of its group: (n, 3), prediction, lower, upper."""
+    groups = np.arange(len(output)) if groups is None else groups
     predicted = np.empty((len(output), 3))
-    for train, test in KFold(folds, shuffle=True, random_state=seed).split(encoded):
-        predicted[test] = fit(encoded[train], output[train], level).predict(encoded[test])
+    split = KFold(folds, shuffle=True, random_state=seed).split(np.unique(groups))
+    for _, held in split:
+        test = np.isin(groups, held)
+        fitted = fit(encoded[~test], output[~test], level, groups[~test])
+        predicted[test] = fitted.predict(encoded[test])
     return predicted
 
 
@@ -200,15 +270,11 @@ def train(
     output: Floats = np.asarray(target_column, dtype=np.float64)
     checked = schema.check(inputs)
     encoded = schema.encode(checked)
-    needed = max(20, 2 * encoded.shape[1] + 10)
-    if len(output) < needed:
-        raise InvalidData(
-            f"{data} has {len(output)} usable rows; its inputs need at least {needed}"
-        )
+    groups = group_rows(checked, output, max(20, 2 * encoded.shape[1] + 10), say)
     say(f"Fitting {target} on {len(schema.inputs)} inputs: {', '.join(schema.names)}")
 
-    fitted = fit(encoded, output)
-    held_out = cross_validate(encoded, output, FOLDS, LEVEL, SEED)
+    fitted = fit(encoded, output, LEVEL, groups)
+    held_out = cross_validate(encoded, output, FOLDS, LEVEL, SEED, groups)
     metrics = measure(fitted, encoded, output, held_out)
     shown = np.arange(len(output))
     if len(shown) > HELD_OUT_SHOWN:

@@ -34,8 +34,7 @@ IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 IMDB_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
 UNLABELLED = "unsup"  # the folder of texts without a label
 NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("0", "1"): ("Negative", "Positive"),
-    ("neg", "pos"): ("Negative", "Positive"),
+    ("neg", "pos"): ("Negative", "Positive")  # the folders of aclImdb
 }
 MOST_LABELS = 50
 LEAST = 20  # texts per label
@@ -83,7 +82,7 @@ def read_reviews(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
-            themselves, or Negative and Positive for 0 and 1 and for neg and pos.
+            themselves, or Negative and Positive for neg and pos.
         say: called with a line for each thing left out.
 
     Raises:
