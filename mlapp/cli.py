@@ -6,7 +6,6 @@ Exit status: 0 done, 1 something failed, 2 the command line is wrong; `mlapp sco
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -230,23 +229,19 @@ def read_row(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
 
 
 def serve_models(options: argparse.Namespace) -> int:
-    """Serve until told to stop."""
-    with tempfile.TemporaryDirectory(prefix="mlapp-metrics-") as folder:
-        if options.api_only or options.engine == "ray":
-            # Each worker counts in files of its own; the library asks for this when it is imported.
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        from mlapp.service import run
+    """Serve until SIGTERM or SIGINT."""
+    from mlapp.service import run
 
-        run.check_exposure(options.host, read_settings(), options.open)
-        if options.engine == "ray":
-            from mlapp.service.replicas import serve_replicas
+    run.check_exposure(options.host, read_settings(), options.open)
+    if options.engine == "ray":
+        from mlapp.service.replicas import serve_replicas
 
-            replicas, most = options.replicas or 1, options.max_replicas
-            serve_replicas(options.host, options.port, options.address, replicas, most)
-        elif options.api_only:
-            run.serve_workers(options.host, options.port, options.workers or 1)
-        else:
-            run.serve_together(options.host, options.port)
+        replicas, most = options.replicas or 1, options.max_replicas
+        serve_replicas(options.host, options.port, options.address, replicas, most)
+    elif options.api_only:
+        run.serve_workers(options.host, options.port, options.workers or 1)
+    else:
+        run.serve_together(options.host, options.port)
     return 0
 
 

@@ -55,7 +55,9 @@ class InvalidTable(MlappError):
 
 
 class OutputError(MlappError):
-    """A file that cannot be written."""
+    """A file that cannot be written, for want of room as a rule."""
+
+    status = 507
 
 
 class ClusterError(MlappError):

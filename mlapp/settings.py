@@ -19,6 +19,8 @@ class Settings:
         pins: versions to hold, by model name (`MLAPP_PINS`, as in `regression=1,sentiment=3`).
             They go before the pins that `mlapp pin` writes.
         api_key: what a program must send to the service (`MLAPP_API_KEY`), if anything.
+        hosts: names that a request's `Host` may have (`MLAPP_HOSTS`, as in `models.example.org`,
+            separated by commas), beside those of this machine; None where it is not set.
         max_bytes: the largest body of a request, in bytes (`MLAPP_MAX_BYTES`).
         max_rows: the most rows or texts of a request (`MLAPP_MAX_ROWS`).
         max_file_bytes: the largest file that is scored whole, in bytes (`MLAPP_MAX_FILE_BYTES`). It
@@ -26,17 +28,21 @@ class Settings:
         max_concurrent: predictions that a worker makes at once (`MLAPP_MAX_CONCURRENT`).
         cache_bytes: memory that opened models may take together, in bytes, about
             (`MLAPP_CACHE_BYTES`); those not used for longest go first.
+        read_timeout: seconds for the headers of a request, and then for its body, which has more
+            for each part that arrives (`MLAPP_READ_TIMEOUT`).
         json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
     """
 
     artifacts: Path
     pins: Mapping[str, int]
     api_key: str | None = None
+    hosts: tuple[str, ...] | None = None
     max_bytes: int = 16 * 1024 * 1024
     max_rows: int = 10_000
     max_file_bytes: int = 2 * 1024**3
     max_concurrent: int = 64
     cache_bytes: int = 2 * 1024**3
+    read_timeout: int = 15
     json_log: bool = False
 
 
@@ -56,11 +62,14 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         artifacts=Path(folder),
         pins=_read_pins(environ.get("MLAPP_PINS", "")),
         api_key=environ.get("MLAPP_API_KEY") or None,
+        hosts=tuple(filter(None, map(str.strip, environ.get("MLAPP_HOSTS", "").split(","))))
+        or None,
         max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
         max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),
         max_file_bytes=_read_count(environ, "MLAPP_MAX_FILE_BYTES", Settings.max_file_bytes),
         max_concurrent=_read_count(environ, "MLAPP_MAX_CONCURRENT", Settings.max_concurrent),
         cache_bytes=_read_count(environ, "MLAPP_CACHE_BYTES", Settings.cache_bytes),
+        read_timeout=_read_count(environ, "MLAPP_READ_TIMEOUT", Settings.read_timeout),
         json_log=log == "json",
     )
 
@@ -72,9 +81,13 @@ def _read_count(environ: Mapping[str, str], name: str, usual: int) -> int:
     return int(text)
 
 
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
 def _read_pins(text: str) -> dict[str, int]:
     pins = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in _read_names(text):
         match = re.fullmatch(r"([^=\s]+)\s*=\s*([1-9][0-9]*)", part, re.ASCII)
         if not match:
             raise InvalidSettings(f"MLAPP_PINS: got {part!r}, expected NAME=VERSION")

@@ -230,7 +230,7 @@ class Server:
         wait_until(lambda: answers(f"{self.address}/readyz"), f"the service: {log.read_text()}")
 
     def workers(self) -> list[int]:
-        """Return the process numbers of gunicorn's workers."""
+        """Return the process numbers of the workers."""
         found = subprocess.run(
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
         )

@@ -199,7 +199,7 @@ def test_ten_thousand_mixed_requests_get_their_right_status(workers: Server) -> 
 
 
 def test_slow_and_half_sent_bodies_do_not_block_others(workers: Server) -> None:
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     stuck = []
     for text in (head, f"{head}Content-Length: 1000\r\n\r\n{{", "POST ") * 5:
         connection = socket.create_connection(("127.0.0.1", workers.port), timeout=30)
@@ -256,7 +256,7 @@ def test_sigterm_ends_the_service_in_order(
 ) -> None:
     server = Server(models, tmp_path / "term.log", *options)
     head = (
-        f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         "Connection: close\r\n"
     )
     body = json.dumps({"instances": [ROW]}).encode()

@@ -97,8 +97,28 @@ class Service(Flask):
         rule = environ["mlapp.request"].url_rule
         route = _route(rule.rule) if rule else "none"
         here: State = self.extensions["mlapp"]
-        here.observe(route, status, environ.get("mlapp.model"), seconds)
+        here.metrics.observe(route, status, environ.get("mlapp.model"), seconds)
         self.log(_line(here.settings.json_log, environ, route, status, seconds))
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that it was made with."""
+        here: State = self.extensions["mlapp"]
+        return here.settings
+
+    def admit(self, environ: "WSGIEnvironment") -> int:
+        """Return how many bytes of body a request may have, before it is read.
+
+        Raises:
+            HTTPException: it would be refused whatever its body is.
+        """
+        with self.request_context(environ):
+            if request.routing_exception is not None:
+                raise request.routing_exception
+            if self.settings.api_key is not None:
+                _check_key()
+            is_file = request.blueprint == score.blueprint.name
+        return self.settings.max_file_bytes if is_file else self.settings.max_bytes
 
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         """Return the context, and keep its request for `wsgi_app`."""
@@ -119,6 +139,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
     app.url_map.converters["model"] = _ModelName
     app.extensions["mlapp"] = State(settings)
+    app.before_request(_check_refusal)
     if settings.api_key is not None:
         app.before_request(_check_key)
     app.register_error_handler(Exception, _tell)
@@ -131,7 +152,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
         app.add_url_rule("/", "home", forms.show_form)
     app.add_url_rule("/livez", "livez", lambda: _plain("ok"))
     app.add_url_rule("/readyz", "readyz", _readyz)
-    app.add_url_rule("/metrics", "metrics", lambda: _plain(state().metrics()))
+    app.add_url_rule("/metrics", "metrics", lambda: _plain(state().expose_metrics()))
     return app
 
 
@@ -139,6 +160,12 @@ class _ModelName(BaseConverter):
     """A model's name in a path: what follows a colon is what is asked of it."""
 
     regex = r"[^/:]+"
+
+
+def _check_refusal() -> None:
+    """Answer with why a request was refused before its body was read, if it was."""
+    if refusal := request.environ.get("mlapp.refusal"):
+        raise refusal
 
 
 def _check_key() -> None:

@@ -1,7 +1,7 @@
 """Bodies: reading a request's (type, size, encoding, JSON), and writing JSON."""
 
+import io
 import zlib
-from contextlib import ExitStack
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
@@ -9,15 +9,11 @@ import orjson
 from flask import Response, request
 from werkzeug.exceptions import (
     BadRequest,
-    LengthRequired,
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
 
-from mlapp.errors import OutputError
-
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-_SPOOLED = 1 << 16  # bytes of a file that are taken at once
 
 
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
@@ -70,48 +66,28 @@ def make_spool(name: str) -> BinaryIO:
     return cast(BinaryIO, spool)
 
 
-def spool_body(limit: int) -> BinaryIO:
-    """Return the body, as it came, in a file.
+class Body(io.BytesIO):
+    """A body in memory, with a name for messages."""
+
+    name = "the body"
+
+
+def file_body(limit: int) -> BinaryIO:
+    """Return the body, as it came, as a file; the server has read it to its end.
 
     Args:
         limit: the largest body that is taken, in bytes.
 
     Raises:
-        RequestEntityTooLarge: it is, or becomes, larger.
-        LengthRequired: its length is not said, and the server does not see its end.
-        BadRequest: it breaks off.
-        OutputError: the disk has no room for it.
+        RequestEntityTooLarge: it is larger.
     """
-    environ, length = request.environ, request.content_length
-    too_large = RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
-    if length is None and not environ.get("wsgi.input_terminated"):
-        raise LengthRequired("Content-Length: got nothing, expected the body's bytes")
-    if length is not None and length > limit:
-        raise too_large
-    count = 0
-    with ExitStack() as stack:
-        spool = stack.enter_context(make_spool("the body"))
-        while data := _read_some(_SPOOLED if length is None else min(_SPOOLED, length - count)):
-            count += len(data)
-            if count > limit:
-                raise too_large
-            try:
-                spool.write(data)
-                spool.flush()
-            except OSError as error:
-                raise OutputError(f"The body cannot be kept: {error.strerror}") from error
-        if length is not None and count < length:
-            raise BadRequest(f"The body breaks off: got {count:,} bytes, expected {length:,}")
-        stack.pop_all()
-    return spool
-
-
-def _read_some(size: int) -> bytes:
-    try:
-        data: bytes = request.environ["wsgi.input"].read(size)
-    except OSError as error:  # so servers tell that a connection, or a chunk, broke off
-        raise BadRequest("The body breaks off") from error
-    return data
+    body: BinaryIO = request.environ["wsgi.input"]
+    if isinstance(body, io.BytesIO):
+        body = Body(body.getvalue())
+    if body.seek(0, io.SEEK_END) > limit:
+        raise RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
+    body.seek(0)
+    return body
 
 
 def require_json() -> None:

@@ -1,58 +1,456 @@
-"""The service within the dashboard's ASGI server."""
+"""The service as an ASGI application: bodies are read before a thread is taken.
+
+    request -> host -> body, in time and within its limit -> a place -> Flask on a thread -> answer
+
+A client that is slow to send, or to read, costs a connection, and no thread. Small requests have
+threads of their own, so that large ones cannot delay them; the rest waits in a bounded queue.
+"""
 
 import asyncio
+import functools
+import io
+import logging
+import shutil
+import sys
+import tempfile
 import threading
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, TypeAlias, cast
+from urllib.parse import urlsplit
 
-from a2wsgi import WSGIMiddleware
+from werkzeug.exceptions import (
+    ClientDisconnected,
+    HTTPException,
+    RequestEntityTooLarge,
+    RequestTimeout,
+    TooManyRequests,
+)
 
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+from mlapp.errors import MlappError, OutputError
+from mlapp.service.app import HEADERS, Service
+from mlapp.service.bodies import Body
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+Environ: TypeAlias = dict[str, Any]
+
+SMALL = 1 << 16  # bytes of a body that stay in memory, and that a small request has at most
+QUICK_THREADS, OTHER_THREADS = 2, 4  # more threads only wait for each other
+SLOWEST = 1 << 14  # bytes of a body that give its client another second
+DRAINED_SECONDS = 2.0  # for which the rest of a refused body is read, so that its answer arrives
+SPARE_SHARE, SPARE_BYTES = 0.05, 1 << 26  # of the disk, that bodies leave free: the lesser counts
+
+IMMEDIATE = frozenset({"/livez", "/v2/health/live"})  # answered without a thread
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+_log = logging.getLogger(__name__)
 
 
-class Gateway(WSGIMiddleware):
-    """a2wsgi, which tells the application when the one who asked has gone away.
+class Gateway:
+    """The service, and in front of a dashboard its routes, as one ASGI application."""
 
-    a2wsgi itself takes a broken connection for the end of the body, and lets an answer that nobody
-    receives go on to its end.
-    """
+    def __init__(
+        self,
+        service: Service,
+        hosts: Iterable[str] | None = None,
+        dashboard: Application | None = None,
+        routes: Iterable[str] = (),
+    ) -> None:
+        """Put a service behind ASGI.
 
-    def __init__(self, app: "WSGIApplication", threads: int) -> None:
-        def run(environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
-            environ["wsgi.input_terminated"] = True
-            if gone := environ["asgi.scope"].get("mlapp.gone"):
-                environ["mlapp.gone"] = gone.is_set
-            return app(environ, start)
+        Args:
+            service: the Flask application.
+            hosts: the names that a request's `Host` may have, without port; None allows all.
+            dashboard: what answers paths that are not the service's, with its lifespan.
+            routes: the service's paths where there is a dashboard: whole, or ending in `/`.
+        """
+        self.service, self.dashboard = service, dashboard
+        self.hosts = None if hosts is None else frozenset(map(str.lower, hosts))
+        self.paths = frozenset(route for route in routes if not route.endswith("/"))
+        self.folders = tuple(route for route in routes if route.endswith("/"))
+        places = Places(service.settings.max_concurrent)
+        self.quick, self.other = Lane(QUICK_THREADS, places), Lane(OTHER_THREADS, places)
+        self.reading = Lane(QUICK_THREADS, Places(service.settings.max_concurrent))
 
-        super().__init__(run, workers=threads)  # type: ignore[arg-type]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it to the dashboard."""
+        if scope["type"] == "lifespan":
+            await (self.dashboard or _live)(scope, receive, send)
+        elif not self.is_allowed_host(scope):
+            await _refuse_host(scope, send)
+        elif self.dashboard is None or self.owns(scope):
+            if scope["type"] == "http":
+                await self._answer(scope, receive, send)
+        else:
+            await self.dashboard(scope, receive, _add_headers(send))
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request; of a file, watch the connection."""
-        if not scope.get("path", "").endswith(":score"):
-            await super().__call__(scope, receive, send)
-            return
-        gone = scope["mlapp.gone"] = threading.Event()
-        watcher: asyncio.Task[None] | None = None
+    def owns(self, scope: Scope) -> bool:
+        """Return whether a path is the service's, where there is a dashboard too."""
+        path = scope["path"]
+        return path in self.paths or path.startswith(self.folders)
 
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            gone.set()
+    def is_allowed_host(self, scope: Scope) -> bool:
+        """Return whether a request names a host that is served.
 
-        async def hear() -> Any:
-            nonlocal watcher
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ConnectionResetError
-            if not message.get("more_body"):
-                watcher = asyncio.create_task(watch())
-            return message
-
+        A page of another site may reach this machine by a name of its own (DNS rebinding); its
+        browser then says that name.
+        """
+        if self.hosts is None:
+            return True
+        given = [value for name, value in scope["headers"] if name == b"host"]
+        if not given and scope.get("http_version") == "1.0":
+            return True
+        if len(given) != 1:
+            return False
         try:
-            await super().__call__(scope, hear, send)
-        except ConnectionResetError:
-            pass  # the answer broke off: the server, which misses its end, closes the connection
+            host = urlsplit(f"//{given[0].decode('latin-1')}").hostname
+        except ValueError:
+            return False
+        return host is not None and host.rstrip(".") in self.hosts
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read a request's body, let the service answer, and send its answer."""
+        environ = make_environ(scope)
+        has_body = scope["method"] not in ("GET", "HEAD", "OPTIONS")
+        unread: Receive | None = receive if has_body else None
+        try:
+            if has_body:
+                await self._read_body(environ, receive)
+                unread = None
+            if lane := self._lane(environ, has_body):
+                lane.places.check()
+        except (HTTPException, MlappError) as refusal:
+            environ["mlapp.refusal"], lane = refusal, None
+            environ["wsgi.input"].close()  # what is on disk makes room at once
+        try:
+            if lane is None:
+                head, parts = call(self.service, environ)
+                await _send_whole(head, b"".join(parts), send, unread)
+            else:
+                with lane.places:
+                    await self._run(environ, lane, receive, send)
+        finally:
+            environ["wsgi.input"].close()
+
+    def _lane(self, environ: Environ, has_body: bool) -> "Lane | None":
+        """Return where a request waits for a thread; None answers it at once."""
+        if not has_body:
+            return None if environ["PATH_INFO"] in IMMEDIATE else self.reading
+        is_small = environ["mlapp.received"] <= SMALL and not environ["PATH_INFO"].endswith(
+            ":score"
+        )
+        return self.quick if is_small else self.other
+
+    async def _read_body(self, environ: Environ, receive: Receive) -> None:
+        """Put the body into `wsgi.input`, in memory or on disk.
+
+        Raises:
+            HTTPException: it is larger than it may be, late, or breaks off; or the request would be
+                refused whatever its body is.
+            OutputError: the disk has no room for it.
+        """
+        length = environ.get("CONTENT_LENGTH", "")
+        limit = SMALL
+        if not length.isdecimal() or int(length) > SMALL or "HTTP_EXPECT" in environ:
+            self.other.places.check()
+            limit = self.service.admit(environ)  # who may not ask need not send
+            if length.isdecimal() and int(length) > limit:
+                raise _make_too_large(limit)
+        end = asyncio.get_running_loop().time() + self.service.settings.read_timeout
+        received = 0
+        body: Any = io.BytesIO()
+        while True:
+            try:
+                async with asyncio.timeout_at(end + received / SLOWEST):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestTimeout("The body of the request did not arrive in time") from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            if data := message.get("body"):
+                received += len(data)
+                if received > limit:
+                    raise _make_too_large(limit)
+                if received > SMALL and isinstance(body, io.BytesIO):
+                    body = environ["wsgi.input"] = _move_to_disk(body)
+                _write(body, data)
+            if not message.get("more_body"):
+                break
+        body.seek(0)
+        environ["wsgi.input"], environ["mlapp.received"] = body, received
+        environ["CONTENT_LENGTH"] = str(received)
+
+    async def _run(self, environ: Environ, lane: "Lane", receive: Receive, send: Send) -> None:
+        """Let the service answer on a thread of a lane, and send its answer."""
+        gone, watcher = threading.Event(), None
+        environ["mlapp.gone"] = gone.is_set
+        if lane is self.other:
+            watcher = asyncio.create_task(_watch(receive, gone))
+        try:
+            head, parts = await lane.run(call, self.service, environ)
+            if isinstance(parts, list):
+                await _send_whole(head, b"".join(parts), send)
+            else:
+                seconds = self.service.settings.read_timeout
+                await _send_stream(head, parts, send, lane, gone, seconds)
         finally:
             if watcher:
                 watcher.cancel()
+
+
+class Places:
+    """How many requests may run or wait at once: `with places` holds one. For one thread."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._taken = count, 0
+
+    def check(self) -> None:
+        """Check that there is a free place.
+
+        Raises:
+            TooManyRequests: there is none.
+        """
+        if self._taken >= self._count:
+            raise TooManyRequests(f"{self._count} requests are in flight; try again in a second")
+
+    def __enter__(self) -> None:
+        """Take a place."""
+        self._taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the place."""
+        self._taken -= 1
+
+
+class Lane:
+    """Threads for requests of a kind, with the places that these requests take."""
+
+    def __init__(self, threads: int, places: Places) -> None:
+        self._pool = ThreadPoolExecutor(threads, "mlapp")
+        self.places = places
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        """Call a function on a thread."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+
+# --- the request --------------------------------------------------------------------------------
+
+
+def make_environ(scope: Scope) -> Environ:
+    """Return the WSGI environment of an ASGI request, with an empty body.
+
+    Headers with an underscore are left out: in WSGI they look like those with a hyphen.
+    """
+    host, port = scope.get("server") or ("localhost", 80)
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": scope["path"].encode().decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": (scope.get("client") or ("?",))[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "mlapp.received": 0,
+    }
+    for name, value in scope["headers"]:
+        if key := _environ_key(name):
+            text = value.decode("latin-1")
+            environ[key] = f"{environ[key]},{text}" if key in environ else text
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    return environ
+
+
+@functools.lru_cache(maxsize=256)
+def _environ_key(name: bytes) -> str | None:
+    if b"_" in name:
+        return None
+    key = name.decode("latin-1").upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+
+
+def _move_to_disk(body: io.BytesIO) -> BinaryIO:
+    """Return a nameless file with what there is of a body.
+
+    Raises:
+        OutputError: there is no room.
+    """
+    try:
+        file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the caller closes it
+    except OSError as error:
+        raise OutputError(f"The body cannot be kept: {error.strerror}") from error
+    file.name = Body.name
+    _write(file, body.getvalue())
+    return cast(BinaryIO, file)
+
+
+def _write(body: BinaryIO, data: bytes) -> None:
+    """Append to a body; a file leaves some of the disk free for everything else.
+
+    Raises:
+        OutputError: there is no room.
+    """
+    if not isinstance(body, io.BytesIO):
+        disk = shutil.disk_usage(tempfile.gettempdir())
+        if disk.free < len(data) + min(SPARE_BYTES, SPARE_SHARE * disk.total):
+            raise OutputError("The body cannot be kept: no space left on device")
+    try:
+        while data:
+            data = data[body.write(data) :]
+    except OSError as error:
+        raise OutputError(f"The body cannot be kept: {error.strerror}") from error
+
+
+def _make_too_large(limit: int) -> HTTPException:
+    return RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
+
+
+async def _watch(receive: Receive, gone: threading.Event) -> None:
+    """Set an event when the client goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+# --- the answer ---------------------------------------------------------------------------------
+
+Head: TypeAlias = dict[str, Any]
+
+
+def call(service: Service, environ: Environ) -> tuple[Head, list[bytes] | Iterator[bytes]]:
+    """Let the service answer; an answer that is not a stream is returned whole.
+
+    A stream must be read to its end, or closed.
+    """
+    head: Head = {"type": "http.response.start"}
+
+    def start(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Any:
+        head["status"] = int(status[:3])
+        head["headers"] = [_encode(name, value) for name, value in headers]
+
+    answer = service(environ, start)
+    if "mlapp.stream" in environ:
+        return head, cast(Iterator[bytes], answer)
+    try:
+        return head, list(answer)
+    finally:
+        if close := getattr(answer, "close", None):
+            close()
+
+
+@functools.lru_cache(maxsize=256)
+def _encode(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+async def _send_whole(head: Head, body: bytes, send: Send, unread: Receive | None = None) -> None:
+    """Send an answer.
+
+    Args:
+        head: its status and headers.
+        body: its body.
+        send: sends a message.
+        unread: receives what is left of the request's body, which then ends the connection.
+    """
+    if unread is None:
+        await send(head)
+        await send({"type": "http.response.body", "body": body})
+        return
+    head["headers"].append((b"connection", b"close"))
+    await send(head)
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    try:
+        # A connection that is closed with bytes unread is reset, and its answer may be lost.
+        async with asyncio.timeout(DRAINED_SECONDS):
+            while (await unread()).get("more_body"):
+                pass
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_stream(
+    head: Head,
+    parts: Iterator[bytes],
+    send: Send,
+    lane: Lane,
+    gone: threading.Event,
+    seconds: float,
+) -> None:
+    """Send an answer while it is made; one that breaks off or stalls closes the connection."""
+    source = iter(parts)
+    try:
+        await send(head)
+        while (part := await lane.run(next, source, None)) is not None:
+            async with asyncio.timeout(seconds):
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            if gone.is_set():
+                return
+        await send({"type": "http.response.body", "body": b""})
+    except (ConnectionResetError, TimeoutError):
+        pass  # the server closes the connection, since the answer has no end
+    finally:
+        gone.set()
+        if close := getattr(parts, "close", None):
+            await lane.run(close)
+
+
+# --- the dashboard ------------------------------------------------------------------------------
+
+
+async def _live(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
+    """Start and stop without a word."""
+    for kind in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{kind}.complete"})
+
+
+async def _refuse_host(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    body = b"This host is not served; MLAPP_HOSTS lists those that are"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(body))]
+    headers += [(b"connection", b"close"), *_SERVICE_HEADERS]
+    await send({"type": "http.response.start", "status": 421, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_SERVICE_HEADERS = [_encode(name, value) for name, value in HEADERS]
+# Streamlit's page runs scripts of its own, evaluates charts and loads fonts from data addresses;
+# nothing comes from, or goes to, another site.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:;"
+    " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
+    " connect-src 'self' data: blob:; worker-src 'self' blob:; media-src 'self' data: blob:;"
+    " object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+)
+_DASHBOARD_HEADERS = [
+    (name, _POLICY.encode() if name == b"content-security-policy" else value)
+    for name, value in _SERVICE_HEADERS
+]
+
+
+def _add_headers(send: Send) -> Send:
+    """Return what sends the dashboard's messages, with security headers."""
+
+    async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            own = {name.lower() for name, _ in message.get("headers", [])}
+            more = [header for header in _DASHBOARD_HEADERS if header[0] not in own]
+            message["headers"] = [*message.get("headers", []), *more]
+        await send(message)
+
+    return send_with_headers

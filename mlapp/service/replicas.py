@@ -8,6 +8,8 @@ from typing import Any
 from mlapp.cluster import connect, last_line
 from mlapp.errors import ClusterError
 from mlapp.service import create_app, run
+from mlapp.service.gateway import Gateway
+from mlapp.service.server import GRACE_SECONDS
 from mlapp.settings import read_settings
 
 
@@ -39,8 +41,8 @@ def serve_replicas(
             name="mlapp",
             num_replicas=None if most else replicas,
             autoscaling_config={"min_replicas": replicas, "max_replicas": most} if most else None,
-            max_ongoing_requests=run.THREADS,
-            graceful_shutdown_timeout_s=run.GRACE,
+            max_ongoing_requests=read_settings().max_concurrent,
+            graceful_shutdown_timeout_s=GRACE_SECONDS,
             ray_actor_options={"num_cpus": 1, "runtime_env": {"env_vars": variables}},
         )
         try:
@@ -59,11 +61,9 @@ def serve_replicas(
 
 def _create_asgi_app() -> Any:
     """Return the service of one replica."""
-    from a2wsgi import WSGIMiddleware
-
     run.start_logging()
     settings = read_settings()
     run.warm(settings)
     app: Any = create_app(settings)
     app.log = run.AccessLog().append
-    return WSGIMiddleware(app, workers=run.THREADS)
+    return Gateway(app)

@@ -1,8 +1,8 @@
 """`mlapp serve`: dashboard and service in one process, or the service alone on many workers."""
 
-import atexit
 import ipaddress
 import logging
+import os
 import sys
 import threading
 import time
@@ -12,15 +12,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
-
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.repository import repository
 from mlapp.service.app import create_app
+from mlapp.service.gateway import LOOPBACK, Gateway
+from mlapp.service.metrics import join_workers, shared_folder
+from mlapp.service.server import listen, prepare_process, run_workers, serve
 from mlapp.settings import Settings, read_settings
 
-THREADS = 32  # per worker; one that waits for a slow client costs nothing else
-GRACE = 30  # seconds for the requests in hand when asked to stop
 ROUTES = (
     "/form",
     "/predict",
@@ -29,11 +28,32 @@ ROUTES = (
     "/metrics",
     "/openapi.json",
     "/docs",
-    "/service-static/{rest:path}",
-    "/v1/{rest:path}",
+    "/service-static/",
+    "/v1/",
     "/v2",
-    "/v2/{rest:path}",
+    "/v2/",
 )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address reaches this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def allowed_hosts(host: str, settings: Settings) -> list[str] | None:
+    """Return the names that a request's `Host` may have; None allows all.
+
+    Args:
+        host: the interface that is listened on.
+        settings: `hosts` lists names; without it, an address of this machine answers to the
+            names of this machine, and any other to all.
+    """
+    if settings.hosts is None and not is_loopback(host):
+        return None
+    return [*LOOPBACK, host, *(settings.hosts or ())]
 
 
 def check_exposure(host: str, settings: Settings, open_to_all: bool) -> None:
@@ -42,10 +62,7 @@ def check_exposure(host: str, settings: Settings, open_to_all: bool) -> None:
     Raises:
         InvalidSettings: the host is not loopback, there is no key, and it was not said twice.
     """
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
+    loopback = is_loopback(host)
     if settings.api_key is None and not loopback and not open_to_all:
         raise InvalidSettings(
             f"MLAPP_API_KEY: got nothing, expected a key to serve {host}; --open serves all without"
@@ -60,7 +77,7 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
-class AccessLog:
+class AccessLog(logging.Handler):
     """Writes lines to standard error a few times a second, at once.
 
     A write lets other threads run, and the one that wrote then waits for its turn: a write in
@@ -68,13 +85,13 @@ class AccessLog:
     """
 
     def __init__(self, seconds: float = 0.2) -> None:
+        super().__init__()
         self._lines: deque[str] = deque()
         self.append = self._lines.append
         threading.Thread(target=self._write, args=[seconds], daemon=True).start()
-        atexit.register(self.flush)
 
     def flush(self) -> None:
-        """Write what there is."""
+        """Write what there is; `logging.shutdown` does so at the end."""
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
             sys.stderr.write("\n".join([*lines, ""]))
@@ -97,63 +114,44 @@ def warm(settings: Settings) -> None:
 
 
 def serve_workers(host: str, port: int, workers: int) -> None:
-    """Serve the service alone, by gunicorn, until it is told to stop."""
-    from gunicorn.app.base import BaseApplication
+    """Serve the service alone, from worker processes, until SIGTERM or SIGINT."""
+    start_logging()
+    settings = read_settings()
 
-    class Service(BaseApplication):  # type: ignore[misc]
-        def load_config(self) -> None:
-            options = {
-                "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
-                "workers": workers,
-                "worker_class": "gthread",
-                "threads": THREADS,
-                "graceful_timeout": GRACE,
-                "timeout": 60,
-                "keepalive": 15,
-                "child_exit": _forget_worker,
-            }
-            for key, value in options.items():
-                self.cfg.set(key, value)
+    def create() -> Gateway:
+        prepare_process(settings.read_timeout)
+        join_workers()
+        warm(settings)
+        app = create_app(settings)
+        app.log = AccessLog().append
+        return Gateway(app, allowed_hosts(host, settings))
 
-        def load(self) -> Flask:
-            start_logging()
-            settings = read_settings()
-            warm(settings)
-            app = create_app(settings)
-            app.log = AccessLog().append
-            return app
-
-    Service().run()
-
-
-def _forget_worker(server: Any, worker: Any) -> None:  # noqa: ARG001 - gunicorn's signature
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    with listen(host, port) as listener, shared_folder():
+        run_workers(create, listener, workers)
 
 
 def serve_together(host: str, port: int) -> None:
     """Serve dashboard and service in this process, with one copy of each model."""
+    os.environ |= {
+        "STREAMLIT_SERVER_ADDRESS": host,
+        "STREAMLIT_SERVER_PORT": str(port),
+        "STREAMLIT_SERVER_HEADLESS": "true",
+    }
     import streamlit as st
-    from starlette.routing import Route
-
-    from mlapp.service.gateway import Gateway
 
     start_logging()
     settings = read_settings()
-    app: Any = create_app(settings, home=False)
+    prepare_process(settings.read_timeout)
+    app = create_app(settings, home=False)
     app.log = AccessLog().append
-    service: Any = Gateway(app, THREADS)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG001
         warm(settings)
+        print(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         yield {}
 
     home = Path(__file__).resolve().parents[2] / "Home.py"
-    dashboard = st.App(
-        home,
-        routes=[Route(path, service, include_in_schema=False) for path in ROUTES],
-        lifespan=lifespan,
-    )
-    dashboard.run(config={"server.address": host, "server.port": port, "server.headless": True})
+    dashboard: Any = st.App(home, lifespan=lifespan)
+    gateway = Gateway(app, allowed_hosts(host, settings), dashboard, ROUTES)
+    serve(gateway, host=host, port=port, ws="websockets-sansio")

@@ -32,7 +32,7 @@ from mlapp.models import Model
 from mlapp.schema import describe
 from mlapp.score_command import parse_columns
 from mlapp.scoring import Counts, Options, make_plan, score_table
-from mlapp.service.bodies import make_spool, spool_body
+from mlapp.service.bodies import file_body, make_spool
 from mlapp.service.state import state
 from mlapp.streams import BLOCK
 from mlapp.tables import Form, Format, open_table
@@ -73,11 +73,8 @@ def score(name: str, version: int | None = None) -> Response:
     source, kind = _source_form(), _target_type()
     target, strict = Form(TYPES[kind]), request.args.get("strict") == "true"
     gone: Callable[[], bool] = environ.get("mlapp.gone", lambda: False)
-    with here.room:
-        pass  # where there is none, it is told before the body is sent in vain
+    body = file_body(here.settings.max_file_bytes)
     with ExitStack() as stack:
-        body = stack.enter_context(spool_body(here.settings.max_file_bytes))
-        stack.enter_context(here.room)
         if target.format == "parquet" or strict or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
             answer = stack.enter_context(make_spool("the answer"))
             summary = files.score(

@@ -1,26 +1,22 @@
 """What a process's requests share: the settings, the models, the metrics."""
 
-import functools
 import logging
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from mlapp.errors import ArtifactError, MlappError, ModelNotFound
 from mlapp.models import Model
 from mlapp.repository import Repository, repository
 from mlapp.scoring import Counts
+from mlapp.service.metrics import Metrics
 from mlapp.settings import Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 _log = logging.getLogger(__name__)
@@ -63,34 +59,8 @@ class State:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
-        self.registry = CollectorRegistry()
+        self.metrics = Metrics()
         self.room = Room(settings.max_concurrent)
-        self.seconds = Histogram(
-            "mlapp_request_seconds",
-            "Time from a request to its answer; its count is the number of requests.",
-            ["route", "status", "model", "version"],
-            buckets=SECONDS,
-            registry=self.registry,
-        )
-        self.predictions = Counter(
-            "mlapp_predictions",
-            "Rows or texts predicted.",
-            ["model", "version"],
-            registry=self.registry,
-        )
-        self.file_rows = Counter(
-            "mlapp_file_rows",
-            "Rows of files: scored, of these noticed, and refused.",
-            ["model", "version", "outcome"],
-            registry=self.registry,
-        )
-        self.refusals = Gauge(
-            "mlapp_model_refused",
-            "1 where the version that should be served cannot be opened.",
-            ["model"],
-            registry=self.registry,
-            multiprocess_mode="livemax",
-        )
 
     def model(self, name: str, version: int | None = None) -> Model:
         """Return a model and note it for the access log.
@@ -112,41 +82,23 @@ class State:
 
     def count(self, model: Model, rows: int) -> None:
         """Count predictions, for the metrics and the access log."""
-        self._count(model, rows, request.environ)
+        request.environ["mlapp.rows"] = rows
+        self.metrics.count(model, rows)
 
     def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
         """Count the rows of a file, when its request is no longer at hand."""
-        self._count(model, counts.scored, environ)
-        name, version = model.manifest.name, model.manifest.version
+        environ["mlapp.rows"] = counts.scored
+        self.metrics.count(model, counts.scored)
         for outcome in ("scored", "noticed", "refused"):
-            rows = getattr(counts, outcome)
-            self._labelled(self.file_rows, name, version, outcome).inc(rows)
+            self.metrics.count_file(model, outcome, getattr(counts, outcome))
 
-    def _count(self, model: Model, rows: int, environ: "WSGIEnvironment") -> None:
-        environ["mlapp.rows"] = rows
-        self._labelled(self.predictions, model.manifest.name, model.manifest.version).inc(rows)
-
-    def observe(self, route: str, status: str, model: Model | None, seconds: float) -> None:
-        """Count a request and the time that it took."""
-        name = model.manifest.name if model else ""
-        version = model.manifest.version if model else ""
-        self._labelled(self.seconds, route, status, name, version).observe(seconds)
-
-    @staticmethod
-    @functools.lru_cache(maxsize=1024)
-    def _labelled(metric: Any, *labels: object) -> Any:
-        return metric.labels(*labels)
-
-    def metrics(self) -> bytes:
-        """Return all metrics in the text format of Prometheus, over all workers."""
+    def expose_metrics(self) -> bytes:
+        """Return all metrics in the text format of Prometheus."""
+        refused = {}
         for name in self.models.names():
             self.models.is_ready(name, FRESH)
-            self.refusals.labels(name).set(self.models.refused(name) is not None)
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+            refused[name] = self.models.refused(name) is not None
+        return self.metrics.expose(refused)
 
 
 def state() -> State:

@@ -1,0 +1,156 @@
+"""The service's metrics, for Prometheus, over all worker processes.
+
+Each worker counts in files of its own, which are mapped into memory. Their space is reserved when
+they are made: a page of a mapped file that the disk has no room for ends the process.
+"""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import prometheus_client.values
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.values import MultiProcessValue
+
+from mlapp.models import Model
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which prometheus_client finds the files
+RESERVED = 1 << 23  # bytes of each of a worker's files
+MOST_SERIES = 2_000  # combinations of labels that a file of that size holds; all others share one
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@contextmanager
+def shared_folder() -> Iterator[None]:
+    """Make the folder that worker processes count in, and remove it when they have ended.
+
+    It lies in shared memory where there is any, apart from the files of requests.
+    """
+    place = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="mlapp-metrics-", dir=place) as folder:
+        os.environ[FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[FOLDER]
+
+
+def join_workers() -> None:
+    """Count in the shared folder from now on, in files that no other living process has.
+
+    The files of a worker that has ended are taken over, so that counts go on.
+
+    Raises:
+        OSError: there is no room for the files.
+    """
+    folder = Path(os.environ[FOLDER])
+    slot = 0
+    while not _claim(folder / f"{slot}.lock"):
+        slot += 1
+    for kind in ("counter", "histogram"):
+        with (folder / f"{kind}_{slot}.db").open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVED)
+    prometheus_client.values.ValueClass = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def _claim(path: Path) -> bool:
+    """Lock a file until this process ends, however it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    return True
+
+
+class Metrics:
+    """What is counted of requests and predictions."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.seconds = Histogram(
+            "mlapp_request_seconds",
+            "Time from a request to its answer; its count is the number of requests.",
+            ["route", "status", "model", "version"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.predictions = Counter(
+            "mlapp_predictions",
+            "Rows or texts predicted.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self.file_rows = Counter(
+            "mlapp_file_rows",
+            "Rows of files: scored, of these noticed, and refused.",
+            ["model", "version", "outcome"],
+            registry=self.registry,
+        )
+        self._series: dict[tuple[Any, ...], Any] = {}
+
+    def observe(self, route: str, status: str, model: Model | None, seconds: float) -> None:
+        """Count a request and the time that it took."""
+        self._find(self.seconds, model, route=route, status=status).observe(seconds)
+
+    def count(self, model: Model, rows: int) -> None:
+        """Count predictions."""
+        self._find(self.predictions, model).inc(rows)
+
+    def count_file(self, model: Model, outcome: str, rows: int) -> None:
+        """Count rows of a file, by what became of them."""
+        self._find(self.file_rows, model, outcome=outcome).inc(rows)
+
+    def expose(self, refused: Mapping[str, bool]) -> bytes:
+        """Return all metrics in the text format of Prometheus, over all workers.
+
+        Args:
+            refused: for each model's name, whether the version that should be served cannot be
+                opened. Every process finds the same in the folder of models.
+        """
+        registry = self.registry
+        if FOLDER in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        own = CollectorRegistry()
+        own.register(_Refusals(refused))
+        return generate_latest(registry) + generate_latest(own)
+
+    def _find(self, metric: Any, model: Model | None, **labels: str) -> Any:
+        """Return a metric's series for a model."""
+        name, version = (model.manifest.name, model.manifest.version) if model else ("", "")
+        key = (metric, name, version, *labels.values())
+        if found := self._series.get(key):
+            return found
+        if len(self._series) >= MOST_SERIES:  # versions are many over time
+            name, version = "other", ""
+            key = (metric, name, version, *labels.values())
+        found = self._series[key] = metric.labels(model=name, version=version, **labels)
+        return found
+
+
+class _Refusals(Collector):
+    """The models whose version to be served cannot be opened."""
+
+    def __init__(self, refused: Mapping[str, bool]) -> None:
+        self._refused = refused
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the one metric."""
+        gauge = GaugeMetricFamily(
+            "mlapp_model_refused",
+            "1 where the version that should be served cannot be opened.",
+            labels=["model"],
+        )
+        for name, value in self._refused.items():
+            gauge.add_metric([name], value)
+        yield gauge

@@ -1,0 +1,267 @@
+"""The HTTP server: uvicorn, with limits on what a client may hold up, and supervised workers.
+
+A client has a set time to send the headers of a request. When a process holds as many
+connections as it may, the one that has been idle or sending for longest makes room.
+"""
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from mlapp.errors import InvalidSettings
+
+HEADER_BYTES = 1 << 16
+KEPT_SECONDS = 15  # that an idle connection is kept
+GRACE_SECONDS = 30  # for in-flight requests after SIGTERM or SIGINT
+BACKLOG = 2048  # connections that the kernel holds for a busy process
+MOST_CONNECTIONS = 1 << 16  # of a process, where the system allows as many
+SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+WATCHED = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)
+
+TIMEOUT = b"The headers of the request did not arrive in time"
+TOO_LARGE = b"The headers of the request are larger than %d bytes" % HEADER_BYTES
+
+_log = logging.getLogger(__name__)
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 with a deadline and a size for headers, and a limit on connections."""
+
+    opened: ClassVar[dict["Protocol", None]] = {}  # of this process, oldest first
+    most: ClassVar[int] = MOST_CONNECTIONS
+    timeout: ClassVar[float] = 15  # seconds for the headers of a request
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first request's headers."""
+        super().connection_made(transport)
+        self.access_log = False  # the service writes its own
+        self._header_bytes: int | None = 0  # None while no headers are awaited
+        self._timer: asyncio.TimerHandle | None = None
+        if len(self.opened) >= self.most:
+            self._make_room()
+        self.opened[self] = None
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self.opened.pop(self, None)
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and count headers that are not complete yet."""
+        super().data_received(data)
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > HEADER_BYTES:
+                self._refuse(431, TOO_LARGE)
+            elif self._timer is None:
+                self._start_timer()
+
+    def on_message_begin(self) -> None:
+        """Await the headers of another request."""
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Stop the clock, and hand the request over."""
+        self._header_bytes = None
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is not HTTP; where an answer is under way, cut it off."""
+        if self._is_answering() and self.cycle.response_started:
+            self.transport.abort()
+        else:
+            super().send_400_response(msg)
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.timeout, self._time_out)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_out(self) -> None:
+        if self._is_answering():  # these are the headers of a request sent ahead
+            self._start_timer()
+        elif self._header_bytes is not None:
+            self._refuse(408, TIMEOUT)
+
+    def _make_room(self) -> None:
+        """Close the oldest connection that no answer is computed for."""
+        for other in self.opened:
+            if other.cycle is None or other.cycle.more_body or other.cycle.response_complete:
+                self.opened.pop(other)
+                other.transport.close()
+                return
+
+    def _refuse(self, status: int, detail: bytes) -> None:
+        """Close the connection, with a reason unless nothing was asked or is answered already."""
+        if self._header_bytes and not self._is_answering() and not self.transport.is_closing():
+            self.transport.write(
+                b"%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
+                b"Connection: close\r\n\r\n%s" % (STATUS_LINE[status], len(detail), detail)
+            )
+        self.transport.close()
+
+
+def serve(app: Any, sockets: list[socket.socket] | None = None, **more: Any) -> None:
+    """Serve an ASGI application until SIGTERM or SIGINT, which let in-flight requests finish.
+
+    Args:
+        app: the application.
+        sockets: listening sockets; without them `more` says where to listen.
+        more: other options of `uvicorn.Config`.
+    """
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEPT_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        **more,
+    )
+    server = uvicorn.Server(config)
+    for number in STOPPING:  # uvicorn raises again what stopped it: the log is yet to be written
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets)
+
+
+def prepare_process(timeout: float) -> None:
+    """Let this process hold as many connections as the system allows.
+
+    Args:
+        timeout: seconds for the headers of a request.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    else:
+        wanted = MOST_CONNECTIONS
+    Protocol.timeout = timeout
+    Protocol.most = max(SPARE_FILES, wanted - SPARE_FILES)
+
+
+# --- workers ------------------------------------------------------------------------------------
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, for several processes to share.
+
+    Raises:
+        InvalidSettings: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise InvalidSettings(f"{host}, port {port}, cannot be served: {error.strerror}") from error
+
+
+def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int) -> None:
+    """Serve from worker processes until SIGTERM or SIGINT, which let in-flight requests finish.
+
+    A worker that ends, for whatever reason, is replaced. SIGHUP replaces all. Workers stop when
+    this process is gone. It must not have started threads.
+
+    Args:
+        create: called in each worker; returns the ASGI application.
+        listener: a listening socket.
+        workers: how many processes.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    lifeline = os.pipe()
+    born = {_fork(create, listener, lifeline): time.monotonic() for _ in range(workers)}
+    while (number := signal.sigwait(WATCHED)) not in STOPPING:
+        if number == signal.SIGHUP:
+            _log.info("Replacing all workers")
+            old = list(born)
+            born |= {_fork(create, listener, lifeline): time.monotonic() for _ in old}
+            for pid in old:
+                del born[pid]
+                os.kill(pid, signal.SIGTERM)
+        for pid in _reap():
+            if pid not in born:
+                continue
+            lived = time.monotonic() - born.pop(pid)
+            _log.warning("Worker %d ended; starting another", pid)
+            if lived < 1:  # one that cannot start must not take the machine
+                time.sleep(1)
+            born[_fork(create, listener, lifeline)] = time.monotonic()
+    _stop(set(born))
+
+
+def _stop(pids: set[int]) -> None:
+    """Let workers finish; kill those that take too long, or all when asked again."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + GRACE_SECONDS + 5
+    while pids := pids - set(_reap()):
+        got = signal.sigtimedwait(WATCHED, max(0, end - time.monotonic()))
+        if got is None or got.si_signo == signal.SIGINT:
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> list[int]:
+    """Return the child processes that have ended."""
+    pids = []
+    with suppress(ChildProcessError):
+        while (pid := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+            pids.append(pid)
+    return pids
+
+
+def _fork(create: Callable[[], Any], listener: socket.socket, lifeline: tuple[int, int]) -> int:
+    """Start a worker; return its process number."""
+    if pid := os.fork():
+        return pid
+    status = 1
+    try:
+        for number in WATCHED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
+        os.close(lifeline[1])
+        threading.Thread(target=_follow, args=[lifeline[0]], daemon=True).start()
+        serve(create(), [listener], ws="none")
+        status = 0
+    except BaseException:
+        _log.exception("A worker cannot go on")
+    finally:
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(status)  # what its parent has to clean up is not the worker's
+
+
+def _follow(lifeline: int) -> None:
+    """Stop when the parent is gone, however it ended: nobody would replace this worker."""
+    os.read(lifeline, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

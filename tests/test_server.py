@@ -1,0 +1,400 @@
+"""What hostile clients, full disks and dying workers do to the service: nothing to others."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from mlapp.service import create_app, gateway, run
+from mlapp.settings import Settings
+from tests.conftest import Server, wait_until
+
+ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
+PREDICT = "/v1/models/regression:predict"
+SCORE = "/v1/models/regression:score"
+TEXTS = "/v1/models/sentiment:predict"
+KINDS = {"workers": ("--api-only", "--workers", "1"), "together": ()}
+BODY = json.dumps({"instances": [ROW]}).encode()
+
+
+@pytest.fixture(params=KINDS)
+def hurried(
+    request: pytest.FixtureRequest, models: Path, tmp_path: Path
+) -> Iterator[Callable[..., Server]]:
+    """Start a server of either form, which waits for clients for two seconds."""
+    started = []
+
+    def start(**environment: str) -> Server:
+        timeout = {"MLAPP_READ_TIMEOUT": "2"}
+        log = tmp_path / "hurried.log"
+        started.append(Server(models, log, *KINDS[request.param], **timeout | environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
+
+
+def head_of(path: str, length: int) -> bytes:
+    kind = "text/csv" if path == SCORE else "application/json"
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}"]
+    return "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
+
+
+def connect(at: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", at.port), timeout=60)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return what a server sends until it closes the connection."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def predicts(at: Server) -> bool:
+    answer = requests.post(at.address + PREDICT, json={"instances": [ROW]}, timeout=30)
+    return answer.status_code == 200
+
+
+# --- slow clients -------------------------------------------------------------------------------
+
+
+def test_a_thousand_half_sent_requests_hold_up_nobody_and_are_cut_off(
+    hurried: Callable[..., Server],
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    at = hurried(MLAPP_READ_TIMEOUT="20")
+    half = [
+        head_of(PREDICT, 1000) + b"{",  # a body
+        head_of(SCORE, 1 << 30) + b"a" * 70_000,  # a file, more than is kept in memory
+        head_of(PREDICT, 10)[:-20],  # headers
+        b"POST ",  # a line
+    ]
+    with contextlib.ExitStack() as stack:
+        stuck = [stack.enter_context(connect(at)) for _ in range(1000)]
+        for place, connection in enumerate(stuck):
+            connection.sendall(half[place % 4])
+        for _ in range(20):
+            assert requests.get(f"{at.address}/livez", timeout=1).text == "ok"
+            assert predicts(at)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        head_of(PREDICT, 1000) + b"{",
+        head_of(SCORE, 1 << 20) + b"a" * 70_000,
+        head_of(PREDICT, 10)[:-20],
+        b"POST ",
+    ],
+    ids=["body", "file", "headers", "line"],
+)
+def test_a_half_sent_request_is_cut_off_with_408(
+    half: bytes, hurried: Callable[..., Server]
+) -> None:
+    with connect(hurried()) as connection:
+        connection.sendall(half)
+        assert read_all(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+def test_a_body_that_drips_is_cut_off_too(hurried: Callable[..., Server]) -> None:
+    at = hurried()
+    began = time.monotonic()
+    with connect(at) as connection:
+        connection.settimeout(0.2)
+        connection.sendall(head_of(PREDICT, 10_000))
+        found = b""
+        while not found and time.monotonic() < began + 30:
+            connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                found = connection.recv(1 << 16)
+    assert found.startswith(b"HTTP/1.1 408 ")
+
+
+def test_headers_without_end_are_refused(hurried: Callable[..., Server]) -> None:
+    with connect(hurried()) as connection:
+        connection.sendall(head_of(PREDICT, 10)[:-2] + b"X-Filler: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(100):
+                connection.sendall(b"a" * 10_000)
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_request_behind_another_on_its_connection_has_time_of_its_own(
+    hurried: Callable[..., Server],
+) -> None:
+    with connect(hurried()) as connection, connection.makefile("rb") as answer:
+        for _ in range(2):
+            connection.sendall(head_of(PREDICT, len(BODY)) + BODY)
+            assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = 0
+            while (line := answer.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            assert b"predictions" in answer.read(length)
+        connection.sendall(b"POST ")
+        assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_answer_that_nobody_reads_is_cut_off(
+    hurried: Callable[..., Server], tmp_path: Path
+) -> None:
+    at = hurried(MLAPP_MAX_CONCURRENT="1")
+    rows = ",".join(ROW) + "\n" + (",".join(map(str, ROW.values())) + "\n") * 400_000
+    with connect(at) as connection:
+        connection.sendall(head_of(SCORE, len(rows)))
+        connection.sendall(rows.encode())
+        wait_until(lambda: not predicts(at), "the place to be taken")
+        wait_until(lambda: predicts(at), "the place to be free again")
+        assert not read_all(connection).endswith(b"\r\n0\r\n\r\n")
+    assert "Traceback" not in at.log.read_text()
+
+
+# --- too many, and too much ---------------------------------------------------------------------
+
+
+def test_requests_beyond_what_is_useful_are_refused_and_may_come_again(
+    hurried: Callable[..., Server],
+) -> None:
+    at = hurried(MLAPP_MAX_CONCURRENT="4")
+    body = {"instances": ["A wonderful film that I loved from its first minute. " * 20] * 200}
+
+    def ask(_: int) -> requests.Response:
+        return requests.post(at.address + TEXTS, json=body, timeout=120)
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = pool.map(ask, range(24))
+        health = [requests.get(f"{at.address}/livez", timeout=5).status_code for _ in range(20)]
+        found = [(answer.status_code, answer.headers.get("Retry-After")) for answer in answers]
+    assert set(health) == {200}
+    assert set(found) == {(200, None), (429, "1")}
+    assert requests.post(at.address + TEXTS, json={"instances": ["good"]}, timeout=30).ok
+
+
+def test_long_requests_do_not_hold_up_short_ones(hurried: Callable[..., Server]) -> None:
+    at = hurried()
+    body = {"instances": ["A wonderful film that I loved from its first minute. " * 20] * 400}
+    with ThreadPoolExecutor(6) as pool:
+        long = [
+            pool.submit(requests.post, at.address + TEXTS, json=body, timeout=120) for _ in range(6)
+        ]
+        short = 0
+        while not all(future.done() for future in long):
+            short += predicts(at)
+        assert [future.result().status_code for future in long] == [200] * 6
+    assert short > 10
+
+
+@pytest.mark.parametrize("how", ["length", "chunked"])
+def test_a_body_over_the_limit_is_refused_before_it_is_read(
+    how: str, hurried: Callable[..., Server]
+) -> None:
+    at = hurried(MLAPP_MAX_BYTES="100000")
+    body = b"[" + b" " * 300_000 + b"]"
+    sent: Any = body if how == "length" else iter([body[:150_000], body[150_000:]])
+    headers = {"Content-Type": "application/json"}
+    answer = requests.post(at.address + PREDICT, data=sent, headers=headers, timeout=30)
+    assert answer.status_code == 413
+    assert answer.json()["detail"] == "The body is larger than 100,000 bytes"
+
+
+def test_a_body_is_not_read_from_who_lacks_the_key(hurried: Callable[..., Server]) -> None:
+    at = hurried(MLAPP_API_KEY="secret")
+    with connect(at) as connection:
+        connection.sendall(head_of(SCORE, 1 << 30))  # and nothing of it
+        assert read_all(connection).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+
+
+def test_a_damaged_chunk_is_a_bad_request(hurried: Callable[..., Server]) -> None:
+    at = hurried()
+    head = head_of(PREDICT, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    with connect(at) as connection:
+        connection.sendall(head + b"5\r\n{....\r\nzz\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert "Traceback" not in at.log.read_text()
+
+
+def test_a_client_that_resets_half_way_leaves_no_traceback(hurried: Callable[..., Server]) -> None:
+    at = hurried()
+    for path in (PREDICT, SCORE):
+        with connect(at) as connection:
+            connection.sendall(head_of(path, 1000) + b"{")
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # closing resets the connection
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        wait_until(lambda p=path: f"{p.split(':')[1]} 400" in at.log.read_text(), "the log")
+    assert predicts(at)
+    assert "Traceback" not in at.log.read_text()
+    assert "500" not in at.log.read_text()
+
+
+# --- the host and the headers -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8501", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("models.example.org", 200),
+        ("models.example.org.:443", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("localhost@evil.example", 421),
+        ("[", 421),
+        ("", 421),
+    ],
+)
+def test_only_known_hosts_are_served(host: str, status: int) -> None:
+    settings = Settings(Path(), {}, hosts=("models.example.org",))
+    app = gateway.Gateway(create_app(settings), run.allowed_hosts("127.0.0.1", settings))
+    scope = {"type": "http", "headers": [(b"host", host.encode())], "http_version": "1.1"}
+    assert app.is_allowed_host(scope) == (status == 200)
+
+
+def test_a_name_that_leads_here_from_elsewhere_is_not_served(
+    hurried: Callable[..., Server],
+) -> None:
+    at = hurried()
+    for path in ("/livez", "/", "/_stcore/health", "/_stcore/stream"):
+        for more in ({}, {"Upgrade": "websocket", "Connection": "Upgrade"}):
+            headers = {"Host": "evil.example", **more}
+            answer = requests.get(at.address + path, headers=headers, timeout=30)
+            assert answer.status_code in (403, 421), path
+
+
+def test_every_page_has_security_headers(hurried: Callable[..., Server]) -> None:
+    at = hurried()
+    for path in ("/", "/form", "/livez", "/nothing-here"):
+        headers = requests.get(at.address + path, timeout=30).headers
+        assert headers["X-Content-Type-Options"] == "nosniff", path
+        assert headers["X-Frame-Options"] == "DENY", path
+        assert headers["Referrer-Policy"] == "no-referrer", path
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"], path
+
+
+# --- stopping, and dying ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_requests_of_several_seconds_complete_when_the_service_stops(
+    number: signal.Signals, hurried: Callable[..., Server]
+) -> None:
+    at = hurried()
+    body = {"instances": ["A wonderful film that I loved from its first minute. " * 40] * 1500}
+    with ThreadPoolExecutor(4) as pool:
+        long = [
+            pool.submit(requests.post, at.address + TEXTS, json=body, timeout=120) for _ in range(4)
+        ]
+        wait_until(lambda: threads_busy(at) >= 2, "the requests to be worked on")
+        at.process.send_signal(number)
+        found = [len(future.result().json()["predictions"]) for future in long]
+    assert found == [1500] * 4
+    assert at.process.wait(timeout=60) in (0, -number, 128 + number)
+    assert at.log.read_text().count(":predict 200") == 4
+
+
+def threads_busy(at: Server) -> int:
+    """Return how many threads of a server have computed for half a second."""
+    count = 0
+    for pid in (at.process.pid, *at.workers()):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                fields = (task / "stat").read_text().rpartition(")")[2].split()
+                count += int(fields[11]) >= 50  # hundredths of a second in user mode
+    return count
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGABRT, signal.SIGKILL, signal.SIGINT])
+def test_any_worker_may_go_at_any_time_and_its_counts_stay(
+    number: signal.Signals, own: Callable[..., Server]
+) -> None:
+    at = own("--workers", "2")
+    asked = 0
+    for _ in range(3):
+        before = set(at.workers())
+        os.kill(min(before), number)
+        wait_until(
+            lambda b=before: len(at.workers()) == 2 and set(at.workers()) != b, "another worker"
+        )
+        for _ in range(10):
+            assert predicts(at)
+            asked += 1
+    found = requests.get(f"{at.address}/metrics", timeout=30).text
+    total = re.search(r'mlapp_predictions_total\{model="regression",version="1"\} (\S+)', found)
+    assert total is not None
+    assert float(total[1]) == asked
+
+
+def test_all_workers_are_replaced_on_sighup_without_a_failed_request(
+    own: Callable[..., Server],
+) -> None:
+    at = own("--workers", "2")
+    before = set(at.workers())
+    at.process.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: predicts(at) and len(at.workers()) == 2 and not before & set(at.workers()),
+        "new workers",
+    )
+    assert requests.get(f"{at.address}/metrics", timeout=30).ok
+
+
+def test_workers_do_not_outlive_their_parent(own: Callable[..., Server]) -> None:
+    at = own("--workers", "2")
+    workers = at.workers()
+    at.process.kill()
+    at.process.wait(timeout=30)
+    wait_until(
+        lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in workers), "the workers to end"
+    )
+
+
+# --- a full disk --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "mlapp-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("this account may not mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused_and_harms_nobody(
+    hurried: Callable[..., Server], small_disk: Path
+) -> None:
+    at = hurried(TMPDIR=str(small_disk))
+    rows = ",".join(ROW) + "\n" + (",".join(map(str, ROW.values())) + "\n") * 400_000
+    headers = {"Content-Type": "text/csv"}
+    answer = requests.post(at.address + SCORE, data=rows, headers=headers, timeout=60)
+    assert answer.status_code == 507
+    assert "no space left" in answer.json()["detail"].lower()
+    small = rows[: rows.index("\n", 100_000) + 1]
+    assert requests.post(at.address + SCORE, data=small, headers=headers, timeout=60).ok
+    (small_disk / "filled").write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    for _ in range(50):
+        assert predicts(at)
+    assert requests.get(f"{at.address}/metrics", timeout=30).ok
+    assert not any("ended; starting" in line for line in at.log.read_text().splitlines())
