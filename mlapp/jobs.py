@@ -14,22 +14,23 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 import pyarrow as pa
 
-from mlapp.errors import MlappError, OutputError
-from mlapp.files import SHOWN
+from mlapp.errors import MlappError
+from mlapp.files import SHOWN, write_error
 from mlapp.models import Model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import Counts, Options, Part, make_plan, score_table
-from mlapp.streams import BLOCK
-from mlapp.tables import Chunk, Form, form_of, open_table
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.decoding import BLOCK
+from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.reading import open_table
+from mlapp.tables.writing import finish_parquet, write_chunk, write_head
 from mlapp.tallies import Histogram, Shares
-from mlapp.writing import finish_parquet, write_chunk, write_head
 
 State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
 
@@ -37,7 +38,7 @@ AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
 FIRST = 5  # rows of a file that are shown
 CHECK_EVERY, ABSENCES = 15.0, 10  # a session can come back for two minutes: keep it for longer
 
-_CSV, _PARQUET = Form("csv"), Form("parquet")
+_CSV, _PARQUET = FileFormat("csv"), FileFormat("parquet")
 _turns = threading.BoundedSemaphore(AT_ONCE)
 _log = logging.getLogger(__name__)
 
@@ -57,8 +58,8 @@ class Upload:
             OutputError: the disk does not take it.
         """
         self.name = name
-        self.file = _scratch(self, name)
-        with _told():
+        with _writing():
+            self.file = _scratch(self, name)
             shutil.copyfileobj(source, self.file, BLOCK)
             self.file.flush()
         self.size = self.file.tell()
@@ -67,13 +68,13 @@ class Upload:
         """Delete the copy."""
         _close(self.file)
 
-    def form(self, encoding: str | None = None) -> Form:
-        """Return how it is written down, by its name.
+    def format(self, encoding: str | None = None) -> FileFormat:
+        """Return its format, by its name.
 
         Raises:
             InvalidTable: the name's suffix says nothing.
         """
-        return replace(form_of(self.name), encoding=encoding)
+        return format_of(self.name).reading(encoding)
 
     def look(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
         """Return its columns and its first rows; it is read through once, unless it is Parquet.
@@ -81,7 +82,7 @@ class Upload:
         Raises:
             InvalidTable: it cannot be read.
         """
-        with open_table(self.file, self.form(encoding)) as table:
+        with open_table(self.file, self.format(encoding)) as table:
             first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
             return table.schema, first.to_pandas()
 
@@ -144,7 +145,12 @@ class Result:
         return b"".join(parts) if len(parts) != 1 else parts[0]
 
     def score(
-        self, model: Model, upload: Upload, form: Form, options: Options, stop: Callable[[], bool]
+        self,
+        model: Model,
+        upload: Upload,
+        file_format: FileFormat,
+        options: Options,
+        stop: Callable[[], bool],
     ) -> None:
         """Score the file; the result is whole, or there is none.
 
@@ -152,9 +158,14 @@ class Result:
             MlappError: it cannot be read, or not be scored.
         """
         self.state, began = "scoring", time.monotonic()
-        csv, parquet = _scratch(self), _scratch(self)
+        with _writing():
+            csv, parquet = _scratch(self), _scratch(self)
         try:
-            with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
+            with (
+                _writing(),
+                open_table(upload.file, file_format) as table,
+                TemporaryFile() as spool,
+            ):
                 plan = make_plan(model, table.schema, options)
                 csv.write(write_head(_CSV, plan.schema, options.raw))
                 with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
@@ -217,7 +228,7 @@ class Job:
             model: what scores the files.
             uploads: the files; nobody else may read them while the job runs.
             options: as for `files.score`.
-            encoding: of files that are text; see `Form`.
+            encoding: of files that are text; see `FileFormat`.
             ended: set when whoever wants the results is gone; the job then stops.
         """
         self.model, self.results = model, [Result(model, upload) for upload in uploads]
@@ -276,7 +287,7 @@ class Job:
         self, upload: Upload, result: Result, options: Options, encoding: str | None
     ) -> None:
         try:
-            result.score(self.model, upload, upload.form(encoding), options, self._over)
+            result.score(self.model, upload, upload.format(encoding), options, self._over)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
         except Exception as error:
@@ -393,9 +404,9 @@ def _close(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what a full disk raises into words."""
+def _writing() -> Iterator[None]:
+    """Raise OutputError, with the reason, for what a full disk raises."""
     try:
         yield
     except OSError as error:
-        raise OutputError(f"the temporary folder cannot be written: {error.strerror}") from error
+        raise write_error("the temporary folder", error) from error

@@ -25,7 +25,7 @@ from mlapp.models import open_model
 from mlapp.scoring import Options
 from mlapp.service import create_app
 from mlapp.settings import read_settings
-from mlapp.tables import Form, Format
+from mlapp.tables.formats import FileFormat, TableFormat
 from tests.conftest import Server, make_houses, wait_until
 
 SCORE, PREDICT = "/v1/models/regression:score", "/v1/models/regression:predict"
@@ -33,7 +33,7 @@ TEXTS = "/v1/models/sentiment:score"
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,var_1,var_2,var_3,var_4,var_5\n7,734,688,81,0.328,0.259\n8,x,688,81,0.328,0.259\n"
-TYPES: dict[str, Format] = {
+TYPES: dict[str, TableFormat] = {
     "text/csv": "csv",
     "text/tab-separated-values": "tsv",
     "application/x-ndjson": "jsonl",
@@ -76,7 +76,7 @@ def write_rows(path: Path, rows: int) -> Path:
     return path
 
 
-def write_houses(form: Format) -> bytes:
+def write_houses(form: TableFormat) -> bytes:
     """Return houses with a value out of range and, but in Parquet, a bad one."""
     houses = make_houses(40).drop(columns="price")
     houses.loc[3, "area"] = 5000.0
@@ -92,7 +92,7 @@ def write_houses(form: Format) -> bytes:
 
 
 def by_files(
-    folder: Path, name: str, body: bytes, source: Format, target: Format, **options: Any
+    folder: Path, name: str, body: bytes, source: TableFormat, target: TableFormat, **options: Any
 ) -> bytes:
     """Score a file as the command line does."""
     answer = io.BytesIO()
@@ -101,8 +101,8 @@ def by_files(
         io.BytesIO(body),
         answer,
         Options(**options),
-        source_form=Form(source),
-        target_form=Form(target),
+        source_format=FileFormat(source),
+        target_format=FileFormat(target),
     )
     return answer.getvalue()
 
@@ -274,11 +274,12 @@ def test_a_full_disk_is_told(client: FlaskClient, tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert {accept: answer.status_code for accept, answer in found.items()} == {
-        "text/csv": 500,
-        PARQUET: 500,
+        "text/csv": 507,
+        PARQUET: 507,
     }
-    assert found["text/csv"].json["detail"] == "The body cannot be kept: File too large"
-    assert found[PARQUET].json["detail"] == "the output cannot be written: File too large"
+    full = "cannot be written: File too large; make room on the disk"
+    assert found["text/csv"].json["detail"] == f"the body {full}"
+    assert found[PARQUET].json["detail"] == f"the output {full}"
 
 
 def test_the_key_is_asked_for(every_model: Path) -> None:

@@ -14,7 +14,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from mlapp.errors import OutputError
+from mlapp.files import write_error
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _SPOOLED = 1 << 16  # bytes of a file that are taken at once
@@ -64,8 +64,14 @@ def make_spool(name: str) -> BinaryIO:
 
     Args:
         name: what it is called in messages.
+
+    Raises:
+        OutputError: the disk does not take it; `DiskFull` where there is no room.
     """
-    spool = cast(Any, TemporaryFile())  # noqa: SIM115  # the caller closes it
+    try:
+        spool = cast(Any, TemporaryFile())  # noqa: SIM115  # the caller closes it
+    except OSError as error:
+        raise write_error(name, error) from error
     spool.raw.name = name
     return cast(BinaryIO, spool)
 
@@ -80,7 +86,7 @@ def spool_body(limit: int) -> BinaryIO:
         RequestEntityTooLarge: it is, or becomes, larger.
         LengthRequired: its length is not said, and the server does not see its end.
         BadRequest: it breaks off.
-        OutputError: the disk has no room for it.
+        OutputError: the disk does not take it; `DiskFull` where there is no room.
     """
     environ, length = request.environ, request.content_length
     too_large = RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
@@ -99,7 +105,7 @@ def spool_body(limit: int) -> BinaryIO:
                 spool.write(data)
                 spool.flush()
             except OSError as error:
-                raise OutputError(f"The body cannot be kept: {error.strerror}") from error
+                raise write_error("the body", error) from error
         if length is not None and count < length:
             raise BadRequest(f"The body breaks off: got {count:,} bytes, expected {length:,}")
         stack.pop_all()
