@@ -287,6 +287,52 @@ def test_an_interrupted_run_keeps_what_is_done(model: RegressionModel, tmp_path:
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\x00", b"[]", b"{}", b'{"origin": {}, "done": {"parts": -1}}']
+)
+def test_a_run_with_an_empty_or_damaged_journal_begins_anew_and_says_so(
+    content: bytes, model: RegressionModel, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.csv"
+    steps = iter([False, True])
+    assert not run(model, DATA, target, stop=lambda: next(steps)).complete
+    target.with_name(".out.csv.journal").write_bytes(content)
+    said: list[str] = []
+    summary = run(model, DATA, target, resume=True, say=said.append)
+    assert summary.earlier == 0
+    assert summary.complete
+    assert "journal is empty or damaged: the run begins anew" in said[0]
+    run(model, DATA, tmp_path / "whole.csv")
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_journal_is_on_the_disk_before_it_has_its_name(
+    model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    renamed: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        sync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        if target.name.endswith(".journal"):
+            assert path.name in synced
+            synced.discard(tmp_path.name)
+            renamed.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    steps = iter([False, True])
+    run(model, DATA, tmp_path / "out.csv", stop=lambda: next(steps))
+    assert renamed
+    assert tmp_path.name in synced
+    assert left(tmp_path) == [".out.csv.journal", ".out.csv.part"]
+
+
 # --- the output -------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Whole files over HTTP: every form in and out, what is refused, and what a file leaves behind."""
 
 import contextlib
+import csv
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -170,6 +172,36 @@ def test_an_encoding_is_named_by_the_content_type_or_the_address(
     assert post(client, SCORE, data=body, headers=CSV).status_code == 422
 
 
+EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+def test_a_sheet_of_a_workbook_and_decimal_commas_are_scored_as_plain_rows(
+    client: FlaskClient,
+) -> None:
+    expected = post(client, SCORE, data=ROWS, headers=CSV).text.splitlines()
+    book, file = openpyxl.Workbook(), io.BytesIO()
+    sheet = book.create_sheet("houses")
+    for row in csv.reader(ROWS.splitlines()):
+        sheet.append([float(cell) if cell[0].isdigit() else cell for cell in row])
+    book.save(file)
+    accept = {"Content-Type": EXCEL, "Accept": "text/csv"}
+    for query in ("?sheet=houses", "?sheet=2"):
+        answer = post(client, SCORE + query, data=file.getvalue(), headers=accept)
+        assert answer.text.splitlines() == expected
+    answer = post(client, f"{SCORE}?sheet=none", data=file.getvalue(), headers=accept)
+    assert answer.status_code == 422
+    assert "expected one of 'Sheet', 'houses'" in answer.json["detail"]
+    commas = ROWS.replace(",", ";").replace(".", ",")
+    for query in ("", "?decimal=,"):
+        answer = post(client, SCORE + query, data=commas, headers=CSV)
+        rows = list(csv.DictReader(answer.text.splitlines()))
+        assert [row["prediction"] for row in rows] == [
+            row["prediction"] for row in csv.DictReader(expected)
+        ]
+    answer = post(client, SCORE, data=file.getvalue(), content_type=EXCEL)
+    assert answer.status_code == 422  # the first sheet is empty
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
@@ -231,6 +263,11 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (f"{SCORE}?encoding=zip", ROWS, CSV, 422, "encoding: got 'zip'"),
         (f"{SCORE}?encoding=%00", ROWS, CSV, 422, "encoding: got"),
         (f"{SCORE}?encoding=idna", ROWS, CSV, 422, "encoding: got 'idna'"),
+        (f"{SCORE}?encoding=utf-7", ROWS, CSV, 422, "expected utf-8, utf-16"),
+        (f"{SCORE}?encoding=unicode_escape", ROWS, CSV, 422, "expected utf-8, utf-16"),
+        (f"{SCORE}?encoding=utf-16", ROWS, CSV, 422, "not UTF-16"),
+        (f"{SCORE}?decimal=;", ROWS, CSV, 422, "decimal: got ';', expected '.' or ','"),
+        (f"{SCORE}?sheet=1", ROWS, CSV, 422, "sheet: got '1', expected none"),
         (SCORE, ROWS, {"Content-Type": "text/csv; charset=x"}, 422, "encoding: got 'x', expected"),
         (SCORE, ROWS.replace("id", "lower"), CSV, 422, "has columns 'lower' already"),
         (TEXTS, b"a,b\nx,y\n", CSV, 422, "text: got none of the columns 'a', 'b'"),

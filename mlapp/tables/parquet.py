@@ -179,15 +179,21 @@ def _pages(stream: BinaryIO, chunk: Any) -> Iterator[_Page]:
     while place < end and left > 0:
         stream.seek(place)
         header, length = read_struct(stream)
-        kind, size, packed = (header.get(key, 0) for key in (1, 2, 3))
-        if min(kind, size, packed) < 0:
-            raise pa.ArrowInvalid("a page has a negative size")
-        about = header.get({_DICTIONARY_PAGE: 7, _DATA_PAGE: 5, _DATA_PAGE_V2: 8}.get(kind, 0), {})
-        coding = about.get(4 if kind == _DATA_PAGE_V2 else 2, 0)
-        values = max(0, about.get(1, 0))
+        kind, size, packed = (_number(header, key) for key in (1, 2, 3))
+        about = header.get({_DICTIONARY_PAGE: 7, _DATA_PAGE: 5, _DATA_PAGE_V2: 8}.get(kind, 0))
+        about = about if isinstance(about, dict) else {}
+        values = _number(about, 1)
+        coding = _number(about, 4 if kind == _DATA_PAGE_V2 else 2)
         yield _Page(kind, size, values, coding)
         left -= 0 if kind == _DICTIONARY_PAGE else values
         place += length + packed
+
+
+def _number(found: dict[int, Any], key: int) -> int:
+    number = found.get(key, 0)
+    if type(number) is not int or number < 0:
+        raise pa.ArrowInvalid("the header of a page is damaged")
+    return number
 
 
 # --- decoding --------------------------------------------------------------------------------
