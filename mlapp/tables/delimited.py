@@ -15,7 +15,7 @@ import pyarrow.csv
 from mlapp.errors import Fault, InvalidTable, describe
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import BLOCK, Text
-from mlapp.tables.dialects import HEAD, Dialect, recognise
+from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, recognise
 from mlapp.tables.formats import FileFormat, TableFormat
 from mlapp.tables.numbers import DecimalVotes, mark_decimals
 
@@ -67,7 +67,7 @@ def _find_commas(
         InvalidTable: the file is damaged, or is not valid in its encoding.
     """
     first = start()
-    suspect = bool(_POINT_GROUPS.search(first.peek(HEAD)))
+    suspect = bool(_POINT_GROUPS.search(first.peek(HEAD)[:LOOKED_AT]))
     pattern = _COMMA_IN_QUOTES if dialect.separator == "," else _COMMA
     needed = b'"' if dialect.separator == "," else b","
 

@@ -16,6 +16,7 @@ from mlapp.tables.chunks import check_count
 
 HEAD = 1 << 20  # bytes in which the header must end
 SAMPLE = 200  # rows that are looked at
+LOOKED_AT = 1 << 16  # characters in which quotation marks are looked at
 
 _LONE = "\x1f"  # the separator where a header has none, so that texts may hold commas
 
@@ -53,8 +54,8 @@ def recognise(name: str, head: bytes, separators: str) -> Dialect:
     is_whole = len(head) < HEAD
     candidates = []
     for separator in separators:
-        quoted = separator != "\t" or _is_quoted(text)
-        spaced = quoted and _is_spaced(text, separator)
+        quoted = separator != "\t" or _is_quoted(text[:LOOKED_AT])
+        spaced = quoted and _is_spaced(text[:LOOKED_AT], separator)
         header, rows = _sample(name, text, is_whole, separator, quoted, spaced)
         check_count(name, len(header))
         fitting = sum(len(row) == len(header) for row in rows) / (len(rows) or 1)
@@ -133,8 +134,7 @@ def _names(header: list[str], rows: list[list[str]], text: str, quoted: bool) ->
 
 def _begins_quoted(text: str) -> bool:
     """Return whether the first row behind the header begins with a quotation mark."""
-    lines = text.lstrip("\r\n").splitlines()
-    return any(line.startswith('"') for line in lines[1:2])
+    return bool(re.match(r'[\r\n]*[^\r\n]*[\r\n]+"', text))
 
 
 def _unnamed(names: list[str]) -> str:
