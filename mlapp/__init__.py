@@ -11,9 +11,7 @@
     sentiment   SentimentModel: predict, explain
     models      any published model, by its task
     repository  models opened once per process and version, and kept up to date
-    streams     the bytes of a text file: unpacked, decoded, bounded
-    tables      CSV, JSON lines and Parquet as chunks of rows
-    writing     chunks of rows as CSV, JSON lines and Parquet
+    tables      files of tables, read and written the same way for training and for serving
     scoring     a table through a model; `score_batch` is what every engine calls
     files       a file scored into a file: whole or not there, and resumable
     cluster     folders of tables on Ray

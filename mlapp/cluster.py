@@ -34,9 +34,11 @@ from mlapp.errors import ClusterError, Fault, InvalidInput, InvalidTable, MlappE
 from mlapp.files import SHOWN, Progress
 from mlapp.models import Model
 from mlapp.scoring import TEXT_ROWS, Counts, Options, make_plan, score_batch
-from mlapp.streams import told
-from mlapp.tables import Chunk, Form, form_of, open_table
-from mlapp.writing import GROUP_ROWS
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.decoding import readable
+from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.reading import open_table
+from mlapp.tables.writing import GROUP_ROWS
 
 SUMMARY = "_summary.json"  # written last: a folder that has it is whole
 UNFINISHED = "_unfinished"  # where parts are written before they are renamed
@@ -69,7 +71,7 @@ class _Source:
     """A file to score."""
 
     path: str
-    form: Form
+    format: FileFormat
     size: int
 
 
@@ -136,7 +138,7 @@ def score(
     *,
     address: str | None = None,
     workers: int | None = None,
-    form: Callable[[str], Form] = form_of,
+    choose_format: Callable[[str], FileFormat] = format_of,
     strict: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
@@ -153,7 +155,7 @@ def score(
         options: see `Options`.
         address: as for `connect`.
         workers: processes that score, a core and a copy of the model each; by default all cores.
-        form: says how a file is written down, by its name.
+        choose_format: returns a file's format, by its name.
         strict: whether a refused row ends the run.
         progress: is told after each part how far the run is, except through `ray://`.
 
@@ -170,14 +172,14 @@ def score(
             import ray
 
             there: Any = ray.remote(num_cpus=0)(score)
-            asked = {"workers": workers, "form": form, "strict": strict}
+            asked = {"workers": workers, "choose_format": choose_format, "strict": strict}
             summary: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
             return summary
     model = models.from_artifact(artifact)
     with _told(target):
         where, folder = _place(target)
         found = _refuse_full(where, folder, target)
-    disk, sources = _find(source, form)
+    disk, sources = _find(source, choose_format)
     with connect(address, workers) as count:
         ready = time.monotonic()
         _check(model, disk, sources, options)
@@ -327,7 +329,7 @@ class _Scorer:
 
 def _read_schema(disk: fs.FileSystem, source: _Source) -> pa.Schema:
     """Return a file's columns; a text file is read to its end, so that damage is seen."""
-    with _opened(disk, source) as stream, open_table(stream, source.form, source.path) as table:
+    with _opened(disk, source) as stream, open_table(stream, source.format, source.path) as table:
         return table.schema
 
 
@@ -338,7 +340,7 @@ def _read_pieces(
 
     So tables of different columns go through one data set, and Ray cuts none and joins none.
     """
-    with _opened(disk, source) as stream, open_table(stream, source.form, source.path) as table:
+    with _opened(disk, source) as stream, open_table(stream, source.format, source.path) as table:
         held: list[Chunk] = []
         size = row = position = 0
 
@@ -375,17 +377,19 @@ def _pack(schema: pa.Schema, chunks: list[Chunk]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _find(source: str, form: Callable[[str], Form]) -> tuple[fs.FileSystem, list[_Source]]:
+def _find(
+    source: str, choose_format: Callable[[str], FileFormat]
+) -> tuple[fs.FileSystem, list[_Source]]:
     """Return the files that an address means, by name; those that begin with _ or . are left out.
 
     Raises:
-        InvalidTable: there is none, or the form of one is not known.
+        InvalidTable: there is none, or the format of one is not known.
     """
     wild = re.search(r"[*?\[]", source)
     if "://" not in source and Path(source).exists():
         wild = None
     start = source.rfind("/", 0, wild.start()) + 1 if wild else len(source)
-    with told(source):
+    with readable(source):
         disk, folder = _place(source[:start] or ".")
         if wild:
             infos = disk.get_file_info(
@@ -400,7 +404,7 @@ def _find(source: str, form: Callable[[str], Form]) -> tuple[fs.FileSystem, list
     files = sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
     if not files:
         raise InvalidTable(f"{source}: no file is there")
-    return disk, [_Source(path, form(path), size) for path, size in files]
+    return disk, [_Source(path, choose_format(path), size) for path, size in files]
 
 
 def _place(address: str) -> tuple[fs.FileSystem, str]:
@@ -457,7 +461,7 @@ def _write_summary(
 
 @contextmanager
 def _opened(disk: fs.FileSystem, source: _Source) -> Iterator[Any]:
-    with told(source.path):
+    with readable(source.path):
         stream = disk.open_input_file(source.path)
     with stream:
         yield stream

@@ -1,8 +1,10 @@
 """The one family of errors; each knows its HTTP status."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,11 @@ class InvalidTable(MlappError):
 
 
 class OutputError(MlappError):
-    """A file that cannot be written, for want of room as a rule."""
+    """A file that cannot be written."""
+
+
+class DiskFull(OutputError):
+    """A file that the disk has no room for."""
 
     status = 507
 
@@ -82,3 +88,19 @@ class ModelNotFound(ArtifactError):
     """No such model or version is published."""
 
     status = 404
+
+
+def quote(names: Iterable[str], most: int = 20) -> str:
+    """Return names in quotes, with commas; of many, the first."""
+    names = list(names)
+    return ", ".join(map(repr, names[:most])) + (", ..." if names[most:] else "")
+
+
+def describe(value: object) -> str:
+    """Return what arrived, short enough for a message."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return "nothing"
+    text = repr(value[:80] if isinstance(value, str) else value)
+    if isinstance(value, np.generic):
+        text = repr(value.item())
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -22,13 +22,16 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from mlapp.errors import InvalidTable, OutputError
+from pydantic import BaseModel, Field
+
+from mlapp.errors import DiskFull, InvalidTable, OutputError
 from mlapp.models import Model
 from mlapp.scoring import Counts, Options, Part, make_plan, score_table
-from mlapp.tables import Form, form_of, open_table
-from mlapp.writing import Bytes, finish_parquet
+from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.reading import open_table
+from mlapp.tables.writing import Bytes, finish_parquet
 
-# Is told how many rows are done, and the share of the input's bytes, None where it has no end.
+# Called with the rows that are done, and the share of the input's bytes, None where it has no end.
 Progress: TypeAlias = Callable[[int, float | None], None]
 
 SHOWN = 100  # refused rows that a summary lists
@@ -78,13 +81,14 @@ def score(
     target: Path | BinaryIO,
     options: Options = Options(),  # noqa: B008  # frozen
     *,
-    source_form: Form | None = None,
-    target_form: Form | None = None,
+    source_format: FileFormat | None = None,
+    target_format: FileFormat | None = None,
     workers: int | None = None,
     strict: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Score a table into a file or a stream, row by row in order.
 
@@ -93,13 +97,14 @@ def score(
         source: a file, or an open stream of bytes, which stays open.
         target: a file, or an open stream of bytes, which stays open.
         options: see `Options`.
-        source_form: how the source is written down; by default what its name says.
-        target_form: how the target is to be; by default what its name says, and a stream CSV.
+        source_format: that of the source; by default what its name says.
+        target_format: that of the target; by default what its name says, and of a stream CSV.
         workers: threads, by default one for each core.
         strict: whether the first refused row ends the run; a file is then not written.
         resume: whether to go on where a run into the same file was cut off, if one was.
-        progress: is told after each chunk how far the run is.
-        stop: is asked after each chunk whether to stop; what is done can then be resumed.
+        progress: called after each chunk.
+        stop: called after each chunk; if it returns true the run stops, and can be resumed.
+        say: called with a line about what a person should know of the run.
 
     Raises:
         InvalidTable: the input cannot be read, or `strict` met a refused row; nothing is written.
@@ -109,22 +114,22 @@ def score(
     """
     began = time.monotonic()
     if isinstance(target, Path):
-        target_form = target_form or form_of(str(target), write=True)
+        target_format = target_format or format_of(str(target), write=True)
         _refuse_same(source, target)
-    form = target_form or Form("csv")
-    with open_table(source, source_form) as table:
+    written = target_format or FileFormat("csv")
+    with open_table(source, source_format) as table:
         plan = make_plan(model, table.schema, options)
         if isinstance(target, Path) and not (target.exists() and not target.is_file()):
-            origin = _origin(source, model, options, table.form, form)
-            output: _File | _Stream = _File(target, form, origin, resume)
+            origin = _origin(source, model, options, table.format, written)
+            output: _File | _Stream = _File(target, written, origin, resume, say)
         elif resume:
             raise OutputError("a stream cannot be resumed, only a file")
         else:
-            output = _Stream(target, form)
+            output = _Stream(target, written)
         with output:
             earlier, complete = output.done.counts.rows, True
             parts = score_table(
-                model, table, plan, form, options.raw, workers, skip=output.done.parts
+                model, table, plan, written, options.raw, workers, skip=output.done.parts
             )
             with closing(parts):
                 for part in parts:
@@ -145,21 +150,53 @@ def score(
     return Summary(done.counts, done.refused, seconds, earlier, complete)
 
 
+def write_error(name: str, error: OSError, if_full: str = "make room on the disk") -> OutputError:
+    """Return the error for a file that cannot be written; `DiskFull` where there is no room."""
+    message = f"{name} cannot be written: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFull(f"{message}; {if_full}")
+    return OutputError(message)
+
+
 def is_unfinished(target: Path) -> bool:
-    """Tell whether a run into a file was cut off, and can be resumed."""
+    """Return whether a run into a file was cut off, and can be resumed."""
     return _beside(target, "journal").exists()
+
+
+class _Noted(BaseModel):
+    """What a journal says of the last whole chunk; see `_Done`."""
+
+    parts: int = Field(ge=0)
+    size: int = Field(ge=0)
+    counts: tuple[int, int, int, int]
+    refused: tuple[tuple[int, str], ...]
+
+
+class _Journal(BaseModel):
+    """What a journal holds."""
+
+    origin: dict[str, Any]
+    done: _Noted
 
 
 class _File:
     """The output as a file; leaving it keeps what is done, unless the input is at fault."""
 
-    def __init__(self, target: Path, form: Form, origin: dict[str, Any], resume: bool) -> None:
+    def __init__(
+        self,
+        target: Path,
+        file_format: FileFormat,
+        origin: dict[str, Any],
+        resume: bool,
+        say: Callable[[str], None],
+    ) -> None:
         self._target = Path(os.path.realpath(target))
         self._part, self._journal = _beside(target, "part"), _beside(target, "journal")
-        self._form, self._origin, self._saved_at = form, origin, 0.0
+        self._format, self._origin, self._saved_at = file_format, origin, 0.0
+        self._say = say
         self._saving: Future[None] | None = None
         self._finished = False
-        with self._told():
+        with self._writing():
             self._descriptor = self._lock()
             try:
                 self.done = self._resume() if resume else _Done()
@@ -184,12 +221,14 @@ class _File:
             elif not self._finished:
                 with suppress(OSError):
                     self._save(self.done)
+                if not self._journal.exists():  # there is nothing to go on from
+                    self._part.unlink(missing_ok=True)
         finally:
             os.close(self._descriptor)
 
     def write(self, part: Part) -> None:
         """Add a part; now and then a thread notes in the journal what is safe on the disk."""
-        with self._told():
+        with self._writing():
             _write(self._descriptor, part.data)
             self.done = self.done.add(part)
             if self._saving is None or self._saving.done():
@@ -201,10 +240,10 @@ class _File:
 
     def finish(self) -> None:
         """Put the whole output in its place."""
-        with self._told():
+        with self._writing():
             self._saver.shutdown()
             os.fsync(self._descriptor)
-            if self._form.format == "parquet":
+            if self._format.format == "parquet":
                 self._save(self.done)
                 self._convert()
                 self._part.unlink()
@@ -212,9 +251,7 @@ class _File:
                 self._part.replace(self._target)
             self._finished = True
             self._journal.unlink(missing_ok=True)
-            folder = os.open(self._target.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
+            _sync_folder(self._target.parent)
 
     def _convert(self) -> None:
         whole = _beside(self._target, "whole")
@@ -244,51 +281,63 @@ class _File:
 
     def _resume(self) -> _Done:
         try:
-            noted = json.loads(self._journal.read_text(encoding="utf-8"))
+            content = self._journal.read_bytes()
         except FileNotFoundError:
             return _Done()
-        for what, then in noted["origin"].items():
-            now = json.loads(json.dumps(self._origin[what]))
-            if then != now:
+        try:
+            noted = _Journal.model_validate_json(content, strict=True)
+        except ValueError:
+            self._say(f"{self._journal} is empty or damaged: the run begins anew")
+            return _Done()
+        now = json.loads(json.dumps(self._origin))
+        for what in sorted(now.keys() | noted.origin.keys()):
+            if (then := noted.origin.get(what)) != now.get(what):
                 raise OutputError(
-                    f"{self._target} cannot be resumed: the {what} was {then}, and is {now}; start"
-                    " anew without --resume"
+                    f"{self._target} cannot be resumed: the {what} was {then}, and is"
+                    f" {now.get(what)}; start anew without --resume"
                 )
-        done = noted["done"]
-        if os.fstat(self._descriptor).st_size < done["size"]:
+        done = noted.done
+        if os.fstat(self._descriptor).st_size < done.size:
             raise OutputError(f"{self._part} is damaged; start anew without --resume")
-        refused = tuple((row, error) for row, error in done["refused"])
-        return _Done(done["parts"], done["size"], Counts(*done["counts"]), refused)
+        return _Done(done.parts, done.size, Counts(*done.counts), done.refused)
 
     def _save(self, done: _Done) -> None:
         os.fsync(self._descriptor)
         written = self._journal.with_name(f"{self._journal.name}.new")
-        written.write_text(json.dumps({"origin": self._origin, "done": asdict(done)}))
-        written.replace(self._journal)
+        try:
+            with written.open("w", encoding="utf-8") as file:
+                json.dump({"origin": self._origin, "done": asdict(done)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            written.replace(self._journal)
+        finally:
+            written.unlink(missing_ok=True)
+        _sync_folder(self._journal.parent)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            message = f"{self._target} cannot be written: {error.strerror}"
-            if error.errno in _FULL:
-                message += "; what is done is kept: make room, then go on with --resume"
-            raise OutputError(message) from error
+            raise write_error(
+                str(self._target),
+                error,
+                "what is done is kept: make room, then go on with --resume",
+            ) from error
 
 
 class _Stream:
     """The output as a stream, which nothing can be taken back from."""
 
-    def __init__(self, target: Path | BinaryIO, form: Form) -> None:
+    def __init__(self, target: Path | BinaryIO, file_format: FileFormat) -> None:
         self._stack, self.done = ExitStack(), _Done()
         self._name = str(target) if isinstance(target, Path) else "the output"
-        with self._told():
+        with self._writing():
             if isinstance(target, Path):
                 target = self._stack.enter_context(target.open("wb"))
             self._target = target
             self._spool: BinaryIO | None = None
-            if form.format == "parquet":
+            if file_format.format == "parquet":
                 spool = TemporaryFile()  # noqa: SIM115  # the stack closes it
                 self._spool = cast(BinaryIO, self._stack.enter_context(spool))
 
@@ -301,13 +350,13 @@ class _Stream:
 
     def write(self, part: Part) -> None:
         """Write a part."""
-        with self._told():
+        with self._writing():
             (self._spool or self._target).write(part.data)
         self.done = self.done.add(part)
 
     def finish(self) -> None:
         """Write what is left."""
-        with self._told():
+        with self._writing():
             if self._spool:
                 self._spool.seek(0)
                 with TemporaryFile() as whole:
@@ -317,18 +366,27 @@ class _Stream:
             self._target.flush()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"{self._name} cannot be written: {error.strerror}") from error
+            raise write_error(self._name, error) from error
 
 
 def _beside(target: Path, kind: str) -> Path:
     target = Path(os.path.realpath(target))
     return target.with_name(f".{target.name}.{kind}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that what was renamed in a folder is so after a crash, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(descriptor: int, data: Bytes) -> None:
@@ -344,7 +402,11 @@ def _refuse_same(source: Path | BinaryIO, target: Path) -> None:
 
 
 def _origin(
-    source: Path | BinaryIO, model: Model, options: Options, source_form: Form, form: Form
+    source: Path | BinaryIO,
+    model: Model,
+    options: Options,
+    source_format: FileFormat,
+    target_format: FileFormat,
 ) -> dict[str, Any]:
     """Return what a run must have in common with the one that it goes on with."""
     made: Any = None
@@ -356,5 +418,5 @@ def _origin(
         "input": made,
         "model": [manifest.name, manifest.version, str(manifest.created)],
         "options": asdict(options),
-        "forms": [asdict(source_form), asdict(form)],
+        "formats": [asdict(source_format), asdict(target_format)],
     }

@@ -14,30 +14,34 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 import pyarrow as pa
 
-from mlapp.errors import MlappError, OutputError
-from mlapp.files import SHOWN
+from mlapp.errors import MlappError
+from mlapp.files import SHOWN, write_error
 from mlapp.models import Model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import Counts, Options, Part, make_plan, score_table
-from mlapp.streams import BLOCK
-from mlapp.tables import Chunk, Form, form_of, open_table
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.decoding import BLOCK
+from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.reading import open_table
+from mlapp.tables.writing import finish_parquet, write_chunk, write_head
 from mlapp.tallies import Histogram, Shares
-from mlapp.writing import finish_parquet, write_chunk, write_head
 
 State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
 
 AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
 FIRST = 5  # rows of a file that are shown
-CHECK_EVERY, ABSENCES = 15.0, 10  # a session can come back for two minutes: keep it for longer
+CHECK_EVERY = 1.0  # seconds between two looks whether a session is still connected
+# A browser reconnects within seconds, and Streamlit lets it for two minutes: work stops after the
+# one, the files go after the other.
+STOP_AFTER, CLEAR_AFTER = 5, 150  # looks in a row that found the session disconnected
 
-_CSV, _PARQUET = Form("csv"), Form("parquet")
+_CSV, _PARQUET = FileFormat("csv"), FileFormat("parquet")
 _turns = threading.BoundedSemaphore(AT_ONCE)
 _log = logging.getLogger(__name__)
 
@@ -57,8 +61,8 @@ class Upload:
             OutputError: the disk does not take it.
         """
         self.name = name
-        self.file = _scratch(self, name)
-        with _told():
+        with _writing():
+            self.file = _scratch(self, name)
             shutil.copyfileobj(source, self.file, BLOCK)
             self.file.flush()
         self.size = self.file.tell()
@@ -67,13 +71,13 @@ class Upload:
         """Delete the copy."""
         _close(self.file)
 
-    def form(self, encoding: str | None = None) -> Form:
-        """Return how it is written down, by its name.
+    def format(self, encoding: str | None = None, decimal: str | None = None) -> FileFormat:
+        """Return its format, by its name.
 
         Raises:
             InvalidTable: the name's suffix says nothing.
         """
-        return replace(form_of(self.name), encoding=encoding)
+        return format_of(self.name).reading(encoding, decimal)
 
     def look(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
         """Return its columns and its first rows; it is read through once, unless it is Parquet.
@@ -81,7 +85,7 @@ class Upload:
         Raises:
             InvalidTable: it cannot be read.
         """
-        with open_table(self.file, self.form(encoding)) as table:
+        with open_table(self.file, self.format(encoding)) as table:
             first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
             return table.schema, first.to_pandas()
 
@@ -144,7 +148,12 @@ class Result:
         return b"".join(parts) if len(parts) != 1 else parts[0]
 
     def score(
-        self, model: Model, upload: Upload, form: Form, options: Options, stop: Callable[[], bool]
+        self,
+        model: Model,
+        upload: Upload,
+        file_format: FileFormat,
+        options: Options,
+        stop: Callable[[], bool],
     ) -> None:
         """Score the file; the result is whole, or there is none.
 
@@ -152,9 +161,14 @@ class Result:
             MlappError: it cannot be read, or not be scored.
         """
         self.state, began = "scoring", time.monotonic()
-        csv, parquet = _scratch(self), _scratch(self)
+        with _writing():
+            csv, parquet = _scratch(self), _scratch(self)
         try:
-            with open_table(upload.file, form) as table, TemporaryFile() as spool, _told():
+            with (
+                _writing(),
+                open_table(upload.file, file_format) as table,
+                TemporaryFile() as spool,
+            ):
                 plan = make_plan(model, table.schema, options)
                 csv.write(write_head(_CSV, plan.schema, options.raw))
                 with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
@@ -210,6 +224,7 @@ class Job:
         options: Options,
         encoding: str | None = None,
         ended: threading.Event | None = None,
+        decimal: str | None = None,
     ) -> None:
         """Start.
 
@@ -217,12 +232,13 @@ class Job:
             model: what scores the files.
             uploads: the files; nobody else may read them while the job runs.
             options: as for `files.score`.
-            encoding: of files that are text; see `Form`.
+            encoding: of files that are text; see `FileFormat`.
             ended: set when whoever wants the results is gone; the job then stops.
+            decimal: of files that are CSV or TSV; see `FileFormat`.
         """
         self.model, self.results = model, [Result(model, upload) for upload in uploads]
         self._began, self._stop, self._ended = 0.0, threading.Event(), ended or threading.Event()
-        run = [list(uploads), options, encoding]
+        run = [list(uploads), options, encoding, decimal]
         self._thread = threading.Thread(target=self._run, args=run, daemon=True)
         self._thread.start()
 
@@ -256,7 +272,9 @@ class Job:
     def _over(self) -> bool:
         return self._stop.is_set() or self._ended.is_set()
 
-    def _run(self, uploads: list[Upload], options: Options, encoding: str | None) -> None:
+    def _run(
+        self, uploads: list[Upload], options: Options, encoding: str | None, decimal: str | None
+    ) -> None:
         while not _turns.acquire(timeout=0.1):
             if self._over():
                 break
@@ -265,7 +283,7 @@ class Job:
                 self._began = time.monotonic()
                 for upload, result in zip(uploads, self.results, strict=True):
                     if not self._over():
-                        self._score(upload, result, options, encoding)
+                        self._score(upload, result, options, encoding, decimal)
             finally:
                 _turns.release()
         for result in self.results:
@@ -273,10 +291,16 @@ class Job:
                 result.state = "stopped"
 
     def _score(
-        self, upload: Upload, result: Result, options: Options, encoding: str | None
+        self,
+        upload: Upload,
+        result: Result,
+        options: Options,
+        encoding: str | None,
+        decimal: str | None,
     ) -> None:
         try:
-            result.score(self.model, upload, upload.form(encoding), options, self._over)
+            file_format = upload.format(encoding, decimal)
+            result.score(self.model, upload, file_format, options, self._over)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
         except Exception as error:
@@ -317,16 +341,21 @@ class Desk:
         self._looks.clear()
 
     def clear_when(
-        self, left: Callable[[], bool], every: float = CHECK_EVERY, times: int = ABSENCES
+        self,
+        left: Callable[[], bool],
+        every: float = CHECK_EVERY,
+        times: int = CLEAR_AFTER,
+        stop_after: int = STOP_AFTER,
     ) -> None:
-        """Clear the desk when whoever brought the files has left, and does not come back.
+        """Stop the job, and later clear the desk, when the session is disconnected and stays so.
 
         Args:
-            left: whether that is so now.
-            every: seconds between two questions.
-            times: how many times in a row it must be so.
+            left: whether the session is disconnected now.
+            every: seconds between two looks.
+            times: looks in a row that must find it so before the desk is cleared.
+            stop_after: likewise, before the job is stopped.
         """
-        run = [weakref.ref(self), self.round, left, every, times]
+        run = [weakref.ref(self), self.round, left, every, times, stop_after]
         threading.Thread(target=_watch, args=run, daemon=True).start()
 
     def look(self, upload: Upload, encoding: str | None) -> tuple[pa.Schema, pd.DataFrame]:
@@ -347,11 +376,16 @@ class Desk:
         return cast(tuple[pa.Schema, pd.DataFrame], found)
 
     def start(
-        self, model: Model, uploads: Sequence[Upload], options: Options, encoding: str | None
+        self,
+        model: Model,
+        uploads: Sequence[Upload],
+        options: Options,
+        encoding: str | None,
+        decimal: str | None = None,
     ) -> None:
         """Score files of the desk, unless a job is at work on them."""
         if not (self.job and self.job.running):
-            self.job = Job(model, uploads, options, encoding, self._ended)
+            self.job = Job(model, uploads, options, encoding, self._ended, decimal)
 
 
 def _discard(uploads: list[Upload], job: Job | None) -> None:
@@ -365,15 +399,22 @@ def _discard(uploads: list[Upload], job: Job | None) -> None:
 
 
 def _watch(
-    desk: "weakref.ref[Desk]", number: int, left: Callable[[], bool], every: float, times: int
+    desk: "weakref.ref[Desk]",
+    number: int,
+    left: Callable[[], bool],
+    every: float,
+    times: int,
+    stop_after: int,
 ) -> None:
     absences = 0
     while absences < times:
         time.sleep(every)
         if (seen := desk()) is None or seen.round != number:
             return  # other files are watched by another thread
-        del seen
         absences = absences + 1 if left() else 0
+        if absences >= stop_after and seen.job:
+            seen.job.stop()
+        del seen
     if seen := desk():
         seen.take([])
 
@@ -393,9 +434,9 @@ def _close(file: BinaryIO) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Turn what a full disk raises into words."""
+def _writing() -> Iterator[None]:
+    """Raise OutputError, with the reason, for what a full disk raises."""
     try:
         yield
     except OSError as error:
-        raise OutputError(f"the temporary folder cannot be written: {error.strerror}") from error
+        raise write_error("the temporary folder", error) from error

@@ -22,8 +22,9 @@ from mlapp.markup import literal
 from mlapp.models import Model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import TEXT, Options, make_plan
+from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
 
-SUFFIXES = ("csv", "tsv", "txt", "tab", "jsonl", "ndjson", "parquet", "pq", "gz", "zip")
+UPLOADS = [suffix.removeprefix(".") for suffix in (*SUFFIXES, *COMPRESSED)]
 ENCODINGS = ("utf-8", "windows-1252", "utf-16-le", "utf-16-be", "mac-roman", "shift-jis", "gb18030")
 SWEEP = 20  # seconds between two looks whether Streamlit still holds a download
 
@@ -46,12 +47,13 @@ def _show(model: Model, desk: Desk) -> None:
         key = f"many_files_{desk.round}"
         st.file_uploader(
             "Files of rows" if isinstance(model, RegressionModel) else "Files of texts",
-            type=SUFFIXES,
+            type=UPLOADS,
             accept_multiple_files=True,
             key=key,
             on_change=_take,
             args=[desk, key],
-            help="CSV, TSV, JSON lines or Parquet; all but Parquet also gzipped or zipped.",
+            help="CSV, TSV or JSON lines, also gzipped or zipped; Parquet; the first sheet of an"
+            " .xlsx workbook.",
         )
         busy = desk.job is not None and desk.job.running
         with st.container(horizontal=True):
@@ -65,7 +67,7 @@ def _show(model: Model, desk: Desk) -> None:
                 on_click="ignore",
                 help="A CSV file with the columns that the model reads, and a typical row.",
             )
-            encoding, options = _show_options(busy)
+            encoding, decimal, options = _show_options(busy)
     with seen:
         ready, plan_options = _show_files(model, desk, encoding, options, busy)
     if desk.uploads:
@@ -78,7 +80,7 @@ def _show(model: Model, desk: Desk) -> None:
                 icon=":material/play_arrow:",
                 disabled=busy or not ready,
                 on_click=desk.start,
-                args=[model, ready, plan_options, encoding],
+                args=[model, ready, plan_options, encoding, decimal],
             )
     if desk.job and desk.job.running:
         st.fragment(_show_progress, run_every=1.0)(desk.job)
@@ -100,11 +102,13 @@ def guess_columns(wanted: Sequence[str], names: Sequence[str]) -> dict[str, str 
     Returns:
         The column's name by the input's, None where there is no such column or no single one.
     """
+    alike: dict[str, list[str]] = {}
+    for each in names:
+        alike.setdefault(_plain(each), []).append(each)
     found: dict[str, str | None] = {}
     for name in wanted:
-        alike = [each for each in names if _plain(each) == _plain(name)]
-        exact = [each for each in alike if each == name]
-        found[name] = exact[0] if exact else alike[0] if len(alike) == 1 else None
+        others = alike.get(_plain(name), [])
+        found[name] = name if name in others else others[0] if len(others) == 1 else None
     return found
 
 
@@ -132,7 +136,7 @@ def _take(desk: Desk, key: str) -> None:
             del state[name]
 
 
-def _show_options(busy: bool) -> tuple[str | None, Options]:
+def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
     with st.popover("Options", icon=":material/tune:", key="many_options"):
         explain = st.checkbox(
             "Add the reasons to each row",
@@ -159,7 +163,18 @@ def _show_options(busy: bool) -> tuple[str | None, Options]:
             help="For files that were saved by an older program.",
             persist_state="session",
         )
-    return encoding, Options(explain=explain, prefix=prefix.strip())
+        decimal = st.selectbox(
+            "Decimal mark of CSV",
+            DECIMALS,
+            index=None,
+            format_func=lambda mark: "point" if mark == "." else "comma",
+            key="many_decimal",
+            disabled=busy,
+            placeholder="as the file says",
+            help="For files whose numbers can be read in two ways, as 1.234 and 1,234.",
+            persist_state="session",
+        )
+    return encoding, decimal, Options(explain=explain, prefix=prefix.strip())
 
 
 def _show_files(

@@ -5,14 +5,12 @@ or the same faults, through every door. Training encodes rows with the same `Sch
 """
 
 import math
-import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from itertools import islice
-from numbers import Real
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 import numpy as np
@@ -20,6 +18,13 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlapp.errors import Fault, InvalidInput
+from mlapp.errors import describe as describe
+from mlapp.errors import quote as quote
+from mlapp.tables.numbers import LARGEST as LARGEST
+from mlapp.tables.numbers import MISSING as MISSING
+from mlapp.tables.numbers import Floats as Floats
+from mlapp.tables.numbers import is_missing
+from mlapp.tables.numbers import parse_number as parse_number
 
 if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
     import pandas as pd
@@ -27,17 +32,10 @@ if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
 
 Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
-Floats: TypeAlias = npt.NDArray[np.float64]
 
-# Texts that stand for a missing value, in training data and in rows to predict.
-MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
-
-# Larger numbers are refused: squares and sums of squares must stay finite in double precision.
-LARGEST = 1e100
+_TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
-
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 class _Frozen(BaseModel):
@@ -129,12 +127,23 @@ class Category(_Frozen):
     def _codes(self) -> dict[str, float]:
         return {category: float(code) for code, category in enumerate(self.categories)}
 
+    @cached_property
+    def _spellings(self) -> dict[str, float]:
+        """The codes of the categories, and of truth values as JSON, pandas and R write them."""
+        spelled = {
+            each: code
+            for category, code in self._codes.items()
+            if category in _TRUTHS
+            for each in (category.lower(), category.capitalize(), category.upper())
+        }
+        return spelled | self._codes
+
     def parse(self, value: object) -> float | None:
         """Return the category's position, NaN for a missing one, or None for one not allowed."""
         text = parse_text(value)
         if text is None:
             return math.nan if self.missing else None
-        return self._codes.get(text)
+        return self._spellings.get(text)
 
     def plain(self, parsed: float) -> str | None:
         """Return the category at a parsed position, None when it is missing."""
@@ -283,7 +292,7 @@ class Schema(_Frozen):
         """
         if is_frame(rows):
             given = [str(name) for name in rows.columns]
-            twice = sorted({name for name in given if given.count(name) > 1})
+            twice = sorted(name for name, count in Counter(given).items() if count > 1)
             if twice:
                 raise InvalidInput([Fault(name, "two columns", "one column") for name in twice])
             columns = dict(zip(given, (rows[name].to_numpy() for name in rows), strict=True))
@@ -395,31 +404,12 @@ class Schema(_Frozen):
         )
 
 
-def parse_number(value: object) -> float | None:
-    """Return a value as a float, NaN when it is missing, None when it is no allowed number."""
-    if isinstance(value, str):
-        text = value.strip()
-        if text in MISSING:
-            return math.nan
-        number = float(text) if _NUMBER.fullmatch(text) else math.inf
-    elif _is_missing(value):
-        return math.nan
-    elif isinstance(value, Real | Decimal) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            return None
-    else:
-        return None
-    return number if abs(number) <= LARGEST else None
-
-
 def parse_text(value: object) -> str | None:
     """Return a category's value as text, None when it is missing; 3.0 and 3 are the same."""
     if isinstance(value, str):
         text = value.strip()
         return None if text in MISSING else text
-    if _is_missing(value):
+    if is_missing(value):
         return None
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
@@ -457,28 +447,6 @@ def name_columns(names: Sequence[str], taken: Collection[str], prefix: str = "_"
             used.add(column)
         columns[name] = column
     return columns
-
-
-def quote(names: Iterable[str], most: int = 20) -> str:
-    """Return names in quotes, with commas; of many, the first."""
-    names = list(names)
-    return ", ".join(map(repr, names[:most])) + (", ..." if names[most:] else "")
-
-
-def describe(value: object) -> str:
-    """Return what arrived, short enough for a message."""
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return "nothing"
-    text = repr(value[:80] if isinstance(value, str) else value)
-    if isinstance(value, np.generic):
-        text = repr(value.item())
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_missing(value: object) -> bool:
-    if isinstance(value, float | np.floating):
-        return bool(np.isnan(value))
-    return value is None or type(value).__name__ in ("NAType", "NaTType")  # as pandas has them
 
 
 def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iterable[int]]:

@@ -8,9 +8,8 @@ import argparse
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -20,15 +19,23 @@ from mlapp.errors import InvalidSettings, InvalidTable
 from mlapp.files import Summary
 from mlapp.scoring import Counts, Options
 from mlapp.settings import read_settings
-from mlapp.tables import Form, Format, form_of
+from mlapp.tables.formats import (
+    READABLE,
+    TEXT_FORMATS,
+    WRITABLE,
+    FileFormat,
+    TableFormat,
+    format_of,
+)
+from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
 LISTED = 10  # refused rows that are told
 DESCRIPTION = """\
-Score every row of a file, in order. FILE and OUT are CSV or TSV (also .gz, and .zip to read), JSON
-lines or Parquet, or - for standard input and output. All columns travel through, followed by the
-prediction's; a row that the model refuses says why in its column `error`. OUT appears when it is
-whole. """
+Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
+read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns travel
+through, followed by the prediction's; a row that the model refuses says why in its column `error`.
+OUT appears when it is whole. """
 STATUSES = """\
 exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 the
 command line is wrong; 130 interrupted, and --resume goes on"""
@@ -72,10 +79,9 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         help="ray: FILE may be a folder, a pattern or s3://..., and OUT is a folder of Parquet",
     )
     add("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
-    add("--encoding", help="of FILE (default: UTF-8, or what its byte-order mark says)")
-    formats = get_args(Format)
-    add("--from", dest="source_format", choices=formats, help="what FILE is (default: by suffix)")
-    add("--to", dest="target_format", choices=formats, help="what OUT is (default: by suffix)")
+    add_reading_options(parser)
+    add("--from", dest="source_format", choices=READABLE, help="what FILE is (default: by suffix)")
+    add("--to", dest="target_format", choices=WRITABLE, help="what OUT is (default: by suffix)")
 
 
 def score_file(options: argparse.Namespace) -> int:
@@ -102,12 +108,13 @@ def score_file(options: argparse.Namespace) -> int:
             source,
             target,
             _choose(options),
-            source_form=choose_form(source, options.source_format, options.encoding),
-            target_form=choose_form(target, options.target_format, write=True),
+            source_format=_source_format(source, options),
+            target_format=choose_format(target, options.target_format, write=True),
             workers=options.workers,
             strict=options.strict,
             resume=options.resume,
             progress=meter.show,
+            say=lambda line: print(line, file=sys.stderr),
         )
     except KeyboardInterrupt:
         meter.clear()
@@ -135,7 +142,7 @@ def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
             _choose(options),
             address=options.address,
             workers=options.workers,
-            form=lambda path: choose_form(Path(path), options.source_format, options.encoding),
+            choose_format=lambda path: _source_format(Path(path), options),
             strict=options.strict,
             progress=meter.show,
         )
@@ -160,19 +167,23 @@ def _choose(options: argparse.Namespace) -> Options:
     )
 
 
-def choose_form(
-    file: Path | BinaryIO, said: Format | None, encoding: str | None = None, write: bool = False
-) -> Form:
-    """Return how a file is written down: as it is said, or by its name; a stream is CSV.
+def choose_format(
+    file: Path | BinaryIO, given: TableFormat | None, write: bool = False
+) -> FileFormat:
+    """Return a file's format: the one given, or by its name; a stream is CSV.
 
     Raises:
-        InvalidTable: nothing is said, and the name's suffix says nothing.
+        InvalidTable: none is given, and the name's suffix is not known.
     """
     if not isinstance(file, Path):
-        return Form(said or "csv", encoding=encoding)
-    packed = said != "parquet" and file.suffix.lower() == ".gz"
-    form = Form(said, packed) if said else form_of(str(file), write)
-    return replace(form, encoding=encoding)
+        return FileFormat(given or "csv")
+    compressed = given in TEXT_FORMATS and file.suffix.lower() == ".gz"
+    return FileFormat(given, compressed) if given else format_of(str(file), write)
+
+
+def _source_format(file: Path | BinaryIO, options: argparse.Namespace) -> FileFormat:
+    found = choose_format(file, options.source_format)
+    return found.reading(options.encoding, options.decimal, options.sheet)
 
 
 def parse_count(text: str) -> int:

@@ -8,7 +8,7 @@ words of the one check; a row outside the range of the training has a `notice`.
 """
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,14 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
-from mlapp.schema import LARGEST, Category, Checked, Floats, Number, describe, quote
-from mlapp.tables import Chunk, Form, Table
-from mlapp.writing import Bytes, write_chunk, write_head
+from mlapp.schema import Category, Checked, Number, describe, quote
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.formats import FileFormat
+from mlapp.tables.numbers import Floats, decimal_of, parse_numbers
+from mlapp.tables.reading import Table
+from mlapp.tables.writing import Bytes, write_chunk, write_head
 
 if TYPE_CHECKING:  # what classifies texts is imported with the first text classifier
     from mlapp.sentiment import SentimentModel
@@ -70,12 +72,14 @@ class Plan:
         schema: the table's columns, and behind them those of the prediction.
         own: how many of them are the table's.
         explain: as in `Options`.
+        decimals: the decimal mark of the columns that have one, by their names.
     """
 
     inputs: Mapping[str, str]
     schema: pa.Schema
     own: int
     explain: bool
+    decimals: Mapping[str, str]
 
 
 class Counts(NamedTuple):
@@ -117,30 +121,8 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
         InvalidInput: an input has no column.
         InvalidTable: a column is named that is not there, or the prediction's columns are.
     """
-    names = list(schema.names)
-    renamed = dict(options.columns)
-    if options.text_column is not None:
-        renamed[options.text_column] = TEXT
-    wanted = model.schema.names if isinstance(model, RegressionModel) else [TEXT]
-    for theirs, ours in renamed.items():
-        if theirs not in names:
-            raise InvalidTable(f"got {theirs!r}, expected one of the columns {quote(names)}")
-        if ours not in wanted:
-            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {quote(wanted)}")
-    inputs = {
-        name.strip(): name for name in names if name not in renamed and name.strip() in wanted
-    }
-    inputs |= {name: name for name in names if name not in renamed and name in wanted}
-    if twice := [ours for ours in wanted if list(renamed.values()).count(ours) > 1]:
-        raise InvalidTable(f"got several columns for {quote(twice)}, expected one each")
-    inputs |= {ours: theirs for theirs, ours in renamed.items()}
-    if isinstance(model, RegressionModel):
-        absent = [spec for spec in model.schema.inputs if spec.name not in inputs]
-        got = f"no such column among {quote(names)}"
-        if absent:
-            raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
-    elif TEXT not in inputs:
-        inputs[TEXT] = _text_column(schema)
+    inputs = _find_inputs(model, schema, options)
+    names = frozenset(schema.names)
     added = [
         pa.field(options.prefix + each.name, each.type) for each in _added(model, options.explain)
     ]
@@ -149,7 +131,40 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
             f"the table has columns {quote(clash)} already; let those of the prediction begin"
             " otherwise, as with --prefix new_"
         )
-    return Plan(inputs, pa.schema([*schema, *added]), len(names), options.explain)
+    marks = {each.name: decimal_of(each) for each in schema}
+    decimals = {name: mark for name, mark in marks.items() if mark is not None}
+    whole = pa.schema([*(each.remove_metadata() for each in schema), *added])
+    return Plan(inputs, whole, len(schema), options.explain, decimals)
+
+
+def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str, str]:
+    """Return the column's name, by the model's input."""
+    names = frozenset(schema.names)
+    renamed = dict(options.columns)
+    if options.text_column is not None:
+        renamed[options.text_column] = TEXT
+    wanted = model.schema.names if isinstance(model, RegressionModel) else [TEXT]
+    for theirs, ours in renamed.items():
+        if theirs not in names:
+            listed = quote(schema.names)
+            raise InvalidTable(f"got {theirs!r}, expected one of the columns {listed}")
+        if ours not in wanted:
+            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {quote(wanted)}")
+    counts = Counter(renamed.values())
+    if twice := [ours for ours in wanted if counts[ours] > 1]:
+        raise InvalidTable(f"got several columns for {quote(twice)}, expected one each")
+    free = {name.strip(): name for name in schema.names if name not in renamed}
+    free |= {name: name for name in schema.names if name not in renamed}
+    inputs = {ours: free[key] for ours in wanted for key in (ours.strip(), ours) if key in free}
+    inputs |= {ours: theirs for theirs, ours in renamed.items()}
+    if isinstance(model, RegressionModel):
+        absent = [spec for spec in model.schema.inputs if spec.name not in inputs]
+        got = f"no such column among {quote(schema.names)}"
+        if absent:
+            raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
+    elif TEXT not in inputs:
+        inputs[TEXT] = _text_column(schema)
+    return inputs
 
 
 def score_batch(
@@ -184,7 +199,7 @@ def score_table(
     model: Model,
     table: Table,
     plan: Plan,
-    form: Form,
+    form: FileFormat,
     raw: bool = False,
     workers: int | None = None,
     skip: int = 0,
@@ -270,8 +285,9 @@ def _score_rows(
     matrix = np.empty((batch.num_rows, len(model.schema.inputs)))
     found: dict[int, list[str]] = {}
     for place, spec in enumerate(model.schema.inputs):
-        column = batch.column(plan.inputs[spec.name])
-        matrix[:, place], bad = parse_column(spec, column)
+        name = plan.inputs[spec.name]
+        column = batch.column(name)
+        matrix[:, place], bad = parse_column(spec, column, plan.decimals.get(name))
         for row in bad:
             fault = Fault(spec.name, describe(column[row].as_py()), spec.allowed)
             found.setdefault(row, []).append(fault.message)
@@ -301,52 +317,39 @@ def _notices(
     return {row: "; ".join(messages) for row, messages in found.items()}
 
 
-def parse_column(spec: Number | Category, column: pa.Array) -> tuple[Floats, list[int]]:
+def parse_column(
+    spec: Number | Category, column: pa.Array, decimal: str | None = None
+) -> tuple[Floats, list[int]]:
     """Parse a column as `spec.parse` does value by value.
+
+    Args:
+        spec: the input.
+        column: n values.
+        decimal: the column's decimal mark, see `numbers.parse_number`.
 
     Returns:
         The values (n,), NaN for a missing one, and the places of those that are not allowed.
     """
-    kind = column.type
-    if isinstance(spec, Category) and not pa.types.is_nested(kind):
-        coded = column.dictionary_encode(null_encoding="encode")
-        each, wrong = _parse_each(spec, coded.dictionary)
-        codes = coded.indices.to_numpy(zero_copy_only=False)
-        return each[codes], np.flatnonzero(wrong[codes]).tolist()
-    if isinstance(spec, Number) and pa.types.is_string(kind):
-        values = _parse_texts(column)
-    elif isinstance(spec, Number) and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    else:
-        values = np.full(len(column), np.nan)
-    left = np.flatnonzero(~(np.abs(values) <= LARGEST))
-    if not len(left):
-        return values, []
-    values = values.copy()
-    values[left], wrong = _parse_each(spec, column.take(pa.array(left)))
-    return values, left[wrong].tolist()
+    if isinstance(spec, Number):
+        values, bad = parse_numbers(column, decimal)
+        if spec.missing:
+            return values, bad
+        return values, np.flatnonzero(np.isnan(values)).tolist()
+    if pa.types.is_nested(column.type):
+        each, wrong = _parse_each(spec, column)
+        return each, np.flatnonzero(wrong).tolist()
+    coded = column.dictionary_encode(null_encoding="encode")
+    each, wrong = _parse_each(spec, coded.dictionary)
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    return each[codes], np.flatnonzero(wrong[codes]).tolist()
 
 
-def _parse_each(spec: Number | Category, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _parse_each(spec: Category, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Parse value by value; return the values, and which of them are not allowed."""
     parsed = [spec.parse(value) for value in column.to_pylist()]
     wrong = [value is None for value in parsed]
     values = [np.nan if value is None else value for value in parsed]
     return np.array(values, dtype=float), np.array(wrong, dtype=bool)
-
-
-_PLAIN = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-
-
-def _parse_texts(column: pa.Array) -> Floats:
-    """Return the numbers in texts, NaN where one is to be looked at by itself."""
-    try:
-        numbers = column.cast(pa.float64())
-    except pa.ArrowInvalid:
-        plain = pc.match_substring_regex(column, _PLAIN)
-        numbers = pc.if_else(plain, column, pa.scalar(None, pa.string())).cast(pa.float64())
-    values: Floats = numbers.to_numpy(zero_copy_only=False)
-    return values
 
 
 def _score_texts(

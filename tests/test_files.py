@@ -17,7 +17,7 @@ from mlapp.files import is_unfinished
 from mlapp.models import open_model
 from mlapp.regression import RegressionModel
 from mlapp.scoring import Counts, Options
-from mlapp.tables import Form
+from mlapp.tables.formats import FileFormat
 from tests.conftest import ROOT
 
 DATA = ROOT / "data" / "linear_regression_dataset.csv"
@@ -33,8 +33,8 @@ def model(trained: Path) -> RegressionModel:
 @pytest.fixture(autouse=True)
 def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the shipped table into some forty chunks, and note each in the journal."""
-    monkeypatch.setattr("mlapp.tables.BLOCK", 1000)
-    monkeypatch.setattr("mlapp.tables.PARQUET_ROWS", 30)
+    monkeypatch.setattr("mlapp.tables.delimited.BLOCK", 1000)
+    monkeypatch.setattr("mlapp.tables.parquet.ROWS", 30)
     monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
 
 
@@ -167,15 +167,19 @@ def test_a_stream_that_turns_out_damaged_leaves_nothing(
         into.write(damaged)
         into.close()
         with pytest.raises(InvalidTable, match="ended before"):
-            files.score(model, stream, tmp_path / "out.csv", source_form=Form("csv"))
+            files.score(model, stream, tmp_path / "out.csv", source_format=FileFormat("csv"))
     assert left(tmp_path) == []
 
 
 def test_streams_go_in_and_out(model: RegressionModel) -> None:
-    for form in (Form("csv"), Form("parquet")):
+    for form in (FileFormat("csv"), FileFormat("parquet")):
         out = io.BytesIO()
         files.score(
-            model, io.BytesIO(DATA.read_bytes()), out, source_form=Form("csv"), target_form=form
+            model,
+            io.BytesIO(DATA.read_bytes()),
+            out,
+            source_format=FileFormat("csv"),
+            target_format=form,
         )
         out.seek(0)
         found = pd.read_csv(out) if form.format == "csv" else pd.read_parquet(out)
@@ -229,14 +233,14 @@ def test_a_new_run_replaces_what_a_stopped_one_left(model: RegressionModel, tmp_
     assert left(tmp_path) == ["out.csv"]
 
 
-@pytest.mark.parametrize("what", ["input", "model", "options", "forms"])
+@pytest.mark.parametrize("what", ["input", "model", "options", "formats"])
 def test_another_run_is_not_gone_on_with(
     what: str, model: RegressionModel, trained: Path, tmp_path: Path
 ) -> None:
     source, target = bad_rows(tmp_path / "in.csv"), tmp_path / "out.csv"
     run(model, source, target, stop=lambda: True)
     kept = target.with_name(".out.csv.part").read_bytes()
-    options, forms = Options(explain=True), Form("csv")
+    options, formats = Options(explain=True), FileFormat("csv")
     if what == "input":
         bad_rows(source, bad=(7,))
     elif what == "model":
@@ -244,9 +248,9 @@ def test_another_run_is_not_gone_on_with(
     elif what == "options":
         options = Options(explain=False)
     else:
-        forms = Form("tsv")
+        formats = FileFormat("tsv")
     with pytest.raises(OutputError, match=f"the {what} was .* start anew without --resume"):
-        files.score(model, source, target, options, target_form=forms, resume=True)
+        files.score(model, source, target, options, target_format=formats, resume=True)
     assert target.with_name(".out.csv.part").read_bytes() == kept
 
 
@@ -281,6 +285,52 @@ def test_an_interrupted_run_keeps_what_is_done(model: RegressionModel, tmp_path:
     run(model, DATA, target, resume=True)
     run(model, DATA, tmp_path / "whole.csv")
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\x00", b"[]", b"{}", b'{"origin": {}, "done": {"parts": -1}}']
+)
+def test_a_run_with_an_empty_or_damaged_journal_begins_anew_and_says_so(
+    content: bytes, model: RegressionModel, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.csv"
+    steps = iter([False, True])
+    assert not run(model, DATA, target, stop=lambda: next(steps)).complete
+    target.with_name(".out.csv.journal").write_bytes(content)
+    said: list[str] = []
+    summary = run(model, DATA, target, resume=True, say=said.append)
+    assert summary.earlier == 0
+    assert summary.complete
+    assert "journal is empty or damaged: the run begins anew" in said[0]
+    run(model, DATA, tmp_path / "whole.csv")
+    assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_journal_is_on_the_disk_before_it_has_its_name(
+    model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    renamed: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        sync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        if target.name.endswith(".journal"):
+            assert path.name in synced
+            synced.discard(tmp_path.name)
+            renamed.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    steps = iter([False, True])
+    run(model, DATA, tmp_path / "out.csv", stop=lambda: next(steps))
+    assert renamed
+    assert tmp_path.name in synced
+    assert left(tmp_path) == [".out.csv.journal", ".out.csv.part"]
 
 
 # --- the output -------------------------------------------------------------------------------
@@ -340,7 +390,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(model: RegressionModel, tmp_
 
 def test_a_device_that_is_full_is_told(model: RegressionModel) -> None:
     with pytest.raises(OutputError, match="/dev/full cannot be written: No space left on device"):
-        files.score(model, DATA, Path("/dev/full"), target_form=Form("csv"))
+        files.score(model, DATA, Path("/dev/full"), target_format=FileFormat("csv"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -389,8 +439,10 @@ def test_a_disk_that_is_full_at_the_end_of_parquet_leaves_what_can_be_resumed(
 def test_progress_tells_rows_and_the_share_of_the_input(
     suffix: str, model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlapp.streams.BLOCK", 1000)
-    monkeypatch.setattr("mlapp.tables._HEAD", 1000)
+    monkeypatch.setattr("mlapp.tables.decoding.BLOCK", 1000)
+    monkeypatch.setattr("mlapp.tables.jsonlines.BLOCK", 1000)
+    monkeypatch.setattr("mlapp.tables.jsonlines.HEAD", 1000)
+    monkeypatch.setattr("mlapp.tables.delimited.HEAD", 1000)
     source = tmp_path / f"in.{suffix}"
     files.score(model, DATA, source, Options(prefix="old_"))
     told: list[tuple[int, float | None]] = []

@@ -309,6 +309,30 @@ def test_the_end_of_a_session_stops_its_job_and_deletes_its_files(
     assert scratch_files() == before
 
 
+def test_a_job_stops_soon_after_its_session_is_disconnected_and_its_files_stay(
+    folder: Path, gate: threading.Event
+) -> None:
+    desk, looks = Desk(), iter([False, True, False, True, True])
+    desk.take([Upload("rows.csv", io.BytesIO(ROWS))])
+    desk.start(open_model(folder, "regression"), desk.uploads, Options(), None)
+    job = desk.job
+    assert job is not None
+    wait_until(lambda: job.results[0].state == "scoring", "the job to begin")
+    seen: list[bool] = []
+
+    def left() -> bool:
+        seen.append(job.stopping)
+        return next(looks, False)
+
+    desk.clear_when(left, every=0.001, times=1000, stop_after=2)
+    wait_until(lambda: len(seen) > 5, "the session to be missed")
+    gate.set()
+    job.join()
+    assert seen[:6] == [False, False, False, False, False, True]
+    assert job.results[0].state == "stopped"
+    assert not desk.uploads[0].file.closed
+
+
 def test_files_of_somebody_who_left_are_deleted_and_those_of_others_kept(folder: Path) -> None:
     before, desks, present = scratch_files(), [Desk(), Desk()], threading.Event()
     for desk in desks:

@@ -23,7 +23,7 @@ from mlapp.models import open_model
 from mlapp.scoring import Options, make_plan, score_batch
 from mlapp.service import create_app
 from mlapp.service.v2 import HEADER
-from mlapp.tables import open_table
+from mlapp.tables.reading import open_table
 from tests.conftest import ROOT
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}

@@ -26,7 +26,8 @@ from mlapp.scoring import (
     score_table,
 )
 from mlapp.sentiment import SentimentModel
-from mlapp.tables import Form, open_table
+from mlapp.tables.formats import FileFormat
+from mlapp.tables.reading import open_table
 from tests.conftest import ROOT, make_houses
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
@@ -325,13 +326,15 @@ def test_three_labels_have_a_probability_each(trained_texts: Path) -> None:
 def test_a_table_is_scored_in_order_and_may_be_continued(
     workers: int, regression: RegressionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlapp.tables.BLOCK", 1000)
+    monkeypatch.setattr("mlapp.tables.delimited.BLOCK", 1000)
     source = (ROOT / "data" / "linear_regression_dataset.csv").read_bytes()
 
     def parts(skip: int) -> list[Any]:
-        with open_table(io.BytesIO(source), Form("csv")) as table:
+        with open_table(io.BytesIO(source), FileFormat("csv")) as table:
             plan = make_plan(regression, table.schema, Options())
-            return list(score_table(regression, table, plan, Form("csv"), False, workers, skip))
+            return list(
+                score_table(regression, table, plan, FileFormat("csv"), False, workers, skip)
+            )
 
     whole = parts(0)
     assert len(whole) > 20
@@ -350,9 +353,9 @@ def test_few_chunks_are_in_hand_at_a_time(
     header, _, rows = (
         (ROOT / "data" / "linear_regression_dataset.csv").read_bytes().partition(b"\n")
     )
-    with open_table(io.BytesIO(header + b"\n" + 600 * rows), Form("csv")) as table:
+    with open_table(io.BytesIO(header + b"\n" + 600 * rows), FileFormat("csv")) as table:
         plan = make_plan(regression, table.schema, Options())
-        parts = score_table(regression, table, plan, Form("csv"), workers=2)
+        parts = score_table(regression, table, plan, FileFormat("csv"), workers=2)
         next(parts)
         next(parts)
         assert table.size is not None

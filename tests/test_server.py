@@ -390,7 +390,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused_and_harms_nobody(
     headers = {"Content-Type": "text/csv"}
     answer = requests.post(at.address + SCORE, data=rows, headers=headers, timeout=60)
     assert answer.status_code == 507
-    assert "no space left" in answer.json()["detail"].lower()
+    assert "no space left on device" in answer.json()["detail"].lower()
     small = rows[: rows.index("\n", 100_000) + 1]
     assert requests.post(at.address + SCORE, data=small, headers=headers, timeout=60).ok
     (small_disk / "filled").write_bytes(bytes(shutil.disk_usage(small_disk).free))

@@ -1,6 +1,7 @@
 """Whole files over HTTP: every form in and out, what is refused, and what a file leaves behind."""
 
 import contextlib
+import csv
 import gzip
 import io
 import json
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +27,7 @@ from mlapp.models import open_model
 from mlapp.scoring import Options
 from mlapp.service import create_app
 from mlapp.settings import read_settings
-from mlapp.tables import Form, Format
+from mlapp.tables.formats import FileFormat, TableFormat
 from tests.conftest import Server, make_houses, wait_until
 
 SCORE, PREDICT = "/v1/models/regression:score", "/v1/models/regression:predict"
@@ -33,7 +35,7 @@ TEXTS = "/v1/models/sentiment:score"
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 CSV = {"Content-Type": "text/csv"}
 ROWS = "id,var_1,var_2,var_3,var_4,var_5\n7,734,688,81,0.328,0.259\n8,x,688,81,0.328,0.259\n"
-TYPES: dict[str, Format] = {
+TYPES: dict[str, TableFormat] = {
     "text/csv": "csv",
     "text/tab-separated-values": "tsv",
     "application/x-ndjson": "jsonl",
@@ -76,7 +78,7 @@ def write_rows(path: Path, rows: int) -> Path:
     return path
 
 
-def write_houses(form: Format) -> bytes:
+def write_houses(form: TableFormat) -> bytes:
     """Return houses with a value out of range and, but in Parquet, a bad one."""
     houses = make_houses(40).drop(columns="price")
     houses.loc[3, "area"] = 5000.0
@@ -92,7 +94,7 @@ def write_houses(form: Format) -> bytes:
 
 
 def by_files(
-    folder: Path, name: str, body: bytes, source: Format, target: Format, **options: Any
+    folder: Path, name: str, body: bytes, source: TableFormat, target: TableFormat, **options: Any
 ) -> bytes:
     """Score a file as the command line does."""
     answer = io.BytesIO()
@@ -101,8 +103,8 @@ def by_files(
         io.BytesIO(body),
         answer,
         Options(**options),
-        source_form=Form(source),
-        target_form=Form(target),
+        source_format=FileFormat(source),
+        target_format=FileFormat(target),
     )
     return answer.getvalue()
 
@@ -170,6 +172,36 @@ def test_an_encoding_is_named_by_the_content_type_or_the_address(
     assert post(client, SCORE, data=body, headers=CSV).status_code == 422
 
 
+EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+
+
+def test_a_sheet_of_a_workbook_and_decimal_commas_are_scored_as_plain_rows(
+    client: FlaskClient,
+) -> None:
+    expected = post(client, SCORE, data=ROWS, headers=CSV).text.splitlines()
+    book, file = openpyxl.Workbook(), io.BytesIO()
+    sheet = book.create_sheet("houses")
+    for row in csv.reader(ROWS.splitlines()):
+        sheet.append([float(cell) if cell[0].isdigit() else cell for cell in row])
+    book.save(file)
+    accept = {"Content-Type": EXCEL, "Accept": "text/csv"}
+    for query in ("?sheet=houses", "?sheet=2"):
+        answer = post(client, SCORE + query, data=file.getvalue(), headers=accept)
+        assert answer.text.splitlines() == expected
+    answer = post(client, f"{SCORE}?sheet=none", data=file.getvalue(), headers=accept)
+    assert answer.status_code == 422
+    assert "expected one of 'Sheet', 'houses'" in answer.json["detail"]
+    commas = ROWS.replace(",", ";").replace(".", ",")
+    for query in ("", "?decimal=,"):
+        answer = post(client, SCORE + query, data=commas, headers=CSV)
+        rows = list(csv.DictReader(answer.text.splitlines()))
+        assert [row["prediction"] for row in rows] == [
+            row["prediction"] for row in csv.DictReader(expected)
+        ]
+    answer = post(client, SCORE, data=file.getvalue(), content_type=EXCEL)
+    assert answer.status_code == 422  # the first sheet is empty
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [
@@ -231,6 +263,11 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (f"{SCORE}?encoding=zip", ROWS, CSV, 422, "encoding: got 'zip'"),
         (f"{SCORE}?encoding=%00", ROWS, CSV, 422, "encoding: got"),
         (f"{SCORE}?encoding=idna", ROWS, CSV, 422, "encoding: got 'idna'"),
+        (f"{SCORE}?encoding=utf-7", ROWS, CSV, 422, "expected utf-8, utf-16"),
+        (f"{SCORE}?encoding=unicode_escape", ROWS, CSV, 422, "expected utf-8, utf-16"),
+        (f"{SCORE}?encoding=utf-16", ROWS, CSV, 422, "not UTF-16"),
+        (f"{SCORE}?decimal=;", ROWS, CSV, 422, "decimal: got ';', expected '.' or ','"),
+        (f"{SCORE}?sheet=1", ROWS, CSV, 422, "sheet: got '1', expected none"),
         (SCORE, ROWS, {"Content-Type": "text/csv; charset=x"}, 422, "encoding: got 'x', expected"),
         (SCORE, ROWS.replace("id", "lower"), CSV, 422, "has columns 'lower' already"),
         (TEXTS, b"a,b\nx,y\n", CSV, 422, "text: got none of the columns 'a', 'b'"),
@@ -269,7 +306,8 @@ def test_an_answer_that_the_disk_has_no_room_for_is_refused(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert answer.status_code == 507
-    assert answer.json["detail"] == "the output cannot be written: File too large"
+    full = "the output cannot be written: File too large; make room on the disk"
+    assert answer.json["detail"] == full
 
 
 def test_the_key_is_asked_for(every_model: Path) -> None:

@@ -83,13 +83,13 @@ def test_missing_values_are_read_as_missing(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        ("name\nJosé\n".encode("latin-1"), "not utf-8-sig text"),
+        ("name\nJosé\n".encode("latin-1"), "is not UTF-8"),
         (b"a,b\n1,\0\n", "NUL"),
         (b"a,b,a\n1,2,3\n", "several columns named 'a'"),
         (b"a,b\n1,2,3\n", "cannot be read as a table"),
-        (b"PK\x03\x04broken", "cannot be unpacked"),
-        (b"\x1f\x8bbroken", "cannot be unpacked"),
-        (zipped(("a.csv", CSV), ("b.csv", CSV)), "holds 2 files"),
+        (b"PK\x03\x04broken", "is damaged"),
+        (b"\x1f\x8bbroken", "is damaged"),
+        (zipped(("a.csv", CSV), ("b.csv", CSV)), "got 2 files"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(content: bytes, told: str, tmp_path: Path) -> None:

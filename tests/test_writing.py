@@ -13,19 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlapp import writing
-from mlapp.tables import Chunk, Form
-from mlapp.writing import finish_parquet, guard, write_chunk, write_head
+from mlapp.tables import writing
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.formats import FileFormat
+from mlapp.tables.writing import finish_parquet, guard, write_chunk, write_head
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20)
-CSV, TSV, JSONL, PARQUET = Form("csv"), Form("tsv"), Form("jsonl"), Form("parquet")
+CSV, TSV, JSONL, PARQUET = (
+    FileFormat("csv"),
+    FileFormat("tsv"),
+    FileFormat("jsonl"),
+    FileFormat("parquet"),
+)
 
 
 def batch(**columns: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def write(form: Form, rows: pa.RecordBatch, raw: bool = False) -> str:
+def write(form: FileFormat, rows: pa.RecordBatch, raw: bool = False) -> str:
     data = [write_head(form, rows.schema, raw), write_chunk(form, Chunk(rows), 0, raw)]
     return b"".join(data).decode()
 
@@ -142,7 +148,7 @@ def test_rows_of_nothing_are_rows() -> None:
 
 
 def test_gzipped_chunks_make_one_file_without_a_time() -> None:
-    form = Form("csv", packed=True)
+    form = FileFormat("csv", compressed=True)
     rows = batch(a=["x"])
     data = bytes(write_head(form, rows.schema)) + bytes(write_chunk(form, Chunk(rows), 0))
     assert gzip.decompress(data) == b"a\nx\n"

@@ -9,7 +9,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +31,7 @@ from mlapp.errors import InvalidData, MlappError
 from mlapp.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
 from mlapp.schema import Category, Checked, Floats, Number, Schema
 from mlapp.settings import read_settings
+from mlapp.tables.options import READING, add_reading_options
 from training.tables import Say, learn_schema, prepare, read_table
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "linear_regression_dataset.csv"
@@ -247,6 +248,9 @@ def train(
     root: Path | None = None,
     *,
     say: Say = print,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
 ) -> Artifact:
     """Train on a table and publish the model as the next version of `name`.
 
@@ -256,13 +260,17 @@ def train(
         name: the model's name.
         root: the artifact folder; by default that of the settings.
         say: called with each line of the report.
+        encoding: of a text file; see `FileFormat`.
+        decimal: the decimal mark of CSV and TSV; see `FileFormat`.
+        sheet: of an Excel workbook; see `FileFormat`.
 
     Raises:
         InvalidData: the table cannot be trained on; the message names the column.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
     root = read_settings().artifacts if root is None else root
-    table, about = read_table(data)
+    reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
+    table, about = read_table(data, **reading)
     say(f"Read {about.rows:,} rows and {about.columns} columns from {data}")
     inputs, target_column = prepare(table, target, say)
     schema = learn_schema(inputs, target_column)
@@ -290,7 +298,7 @@ def train(
         "task": "regression",
         "data": about,
         "training": {
-            "command": _command(data, target, name),
+            "command": _command(data, target, name, reading),
             "target": target,
             "rows_used": len(output),
             "level": LEVEL,
@@ -325,11 +333,17 @@ def train(
     return published
 
 
-def _command(data: Path, target: str, name: str) -> str:
+def _command(data: Path, target: str, name: str, reading: Mapping[str, str | None]) -> str:
     """Return the command that trains the same model anew."""
     given = (("--data", data, DATA), ("--target", target, TARGET), ("--name", name, NAME))
     options = [
         part for flag, value, usual in given if value != usual for part in (flag, str(value))
+    ]
+    options += [
+        part
+        for flag, given in reading.items()
+        if given is not None
+        for part in (f"--{flag}", given)
     ]
     return shlex.join(["python", "-m", "training.regression", *options])
 
@@ -341,7 +355,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data",
         type=Path,
         default=DATA,
-        help="a CSV, TSV or Parquet file (default: the shipped table)",
+        help="a CSV, TSV or JSON lines file (also .gz or .zip), Parquet or .xlsx (default: the"
+        " shipped table)",
     )
     parser.add_argument(
         "--target", default=TARGET, help="the column to predict (default: %(default)s)"
@@ -352,9 +367,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
     )
+    add_reading_options(parser)
     options = parser.parse_args(arguments)
     try:
-        train(options.data, options.target, options.name, options.artifacts)
+        train(
+            options.data,
+            options.target,
+            options.name,
+            options.artifacts,
+            **{key: getattr(options, key) for key in READING},
+        )
     except MlappError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

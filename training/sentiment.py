@@ -32,6 +32,7 @@ from mlapp.errors import InvalidData, MlappError
 from mlapp.schema import Floats, quote
 from mlapp.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, Head, Pooling, SentimentModel, softmax
 from mlapp.settings import read_settings
+from mlapp.tables.options import READING, add_reading_options
 from mlapp.text import Ids, Tokens, Vocabulary, train_vocabulary
 from training.export import export_head, export_network
 from training.linear import fit_linear
@@ -409,6 +410,9 @@ def train(
     recipe: Recipe = RECIPES["best"],
     command: str = "python -m training.sentiment",
     say: Say = print,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
 ) -> Artifact:
     """Train on labelled texts and publish the model as the next version of `name`.
 
@@ -426,6 +430,9 @@ def train(
         recipe: the knobs.
         command: the command that trains it anew, for the manifest.
         say: called with each line of the report.
+        encoding: of a text file; see `FileFormat`.
+        decimal: the decimal mark of CSV and TSV; see `FileFormat`.
+        sheet: of an Excel workbook; see `FileFormat`.
 
     Raises:
         InvalidData: the texts cannot be trained on; the message says why.
@@ -440,6 +447,9 @@ def train(
         label_column=label_column,
         labels=labels,
         say=say,
+        encoding=encoding,
+        decimal=decimal,
+        sheet=sheet,
     )
     say(
         f"Read {len(reviews.texts):,} texts labelled {', '.join(reviews.labels)} and"
@@ -607,8 +617,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         required=True,
-        help="labelled texts: a CSV, TSV (also .gz or .zip) or Parquet file, a folder or .tar.gz"
-        " in the layout of aclImdb, or imdb, which downloads the public one (84 MB)",
+        help="labelled texts: a CSV, TSV or JSON lines file (also .gz or .zip), Parquet or .xlsx,"
+        " a folder or .tar.gz in the layout of aclImdb, or imdb, which downloads the public one"
+        " (84 MB)",
     )
     parser.add_argument("--unlabelled", type=Path, help="texts without a label, likewise")
     parser.add_argument(
@@ -639,6 +650,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
     )
+    add_reading_options(parser)
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given)
     names = [label.strip() for label in options.labels.split(",") if label.strip()]
@@ -656,6 +668,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
             recipe=RECIPES[options.recipe],
             command=_command(parser, options),
+            **{key: getattr(options, key) for key in READING},
         )
     except MlappError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,133 +1,119 @@
 """Tables to train on: read a file, leave out what teaches nothing, learn the schema."""
 
-import codecs
-import csv
-import gzip
 import hashlib
-import io
 import math
-import warnings
-import zipfile
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlapp.artifacts import Data
-from mlapp.errors import InvalidData
-from mlapp.schema import LARGEST, MISSING, Category, Number, Output, Schema, describe, parse_text
+from mlapp.errors import InvalidData, InvalidTable
+from mlapp.schema import Category, Number, Output, Schema, describe, parse_text
+from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
+from mlapp.tables.reading import open_table
 
 MAX_CATEGORIES = 50  # more are refused: each costs a column and needs rows of its own
 # Names of the columns that models answer with, and of the pages' button.
 RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
-SUFFIXES = "CSV, TSV (also .gz or .zip) or Parquet"
+_PANDAS_INDEX = r"__index_level_\d+__"  # what pandas calls row names in Parquet
 
 Say = Callable[[str], None]
 
 
-def read_table(path: Path) -> tuple[pd.DataFrame, Data]:
-    """Read a table with a header row: CSV, TSV or the like, plain, gzipped or zipped, or Parquet.
+def read_table(
+    path: Path,
+    *,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
+) -> tuple[pd.DataFrame, Data]:
+    """Read a table with a header row, as `mlapp.tables.reading.open_table` does for scoring.
 
-    The separator (comma, semicolon, tab or bar), a byte-order mark and decimal commas are
-    recognised. Texts in `MISSING` are missing values.
+    Columns of text become numbers where every value is a number or missing. Texts in `MISSING` are
+    missing values.
+
+    Args:
+        path: a file whose suffix, or else its first bytes, says its format; otherwise it is CSV.
+        encoding: of a text file; see `FileFormat`.
+        decimal: the decimal mark of CSV and TSV; see `FileFormat`.
+        sheet: of an Excel workbook; see `FileFormat`.
 
     Raises:
-        InvalidData: the file cannot be read, or its header cannot be used; the message says why.
+        InvalidData: the file cannot be read, or a row of it; the message says why.
+    """
+    rows, about = read_rows(path, encoding=encoding, decimal=decimal, sheet=sheet)
+    columns: dict[str, pd.Series] = {}
+    for place, field in enumerate(rows.schema):
+        if not re.fullmatch(_PANDAS_INDEX, field.name):
+            columns[field.name] = _typed(rows.column(place), decimal_of(field))
+    return pd.DataFrame(columns), about
+
+
+def read_rows(
+    path: Path,
+    *,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
+) -> tuple[pa.Table, Data]:
+    """Read a table as `read_table` does, with its columns as they are in the file.
+
+    Raises:
+        InvalidData: as `read_table`.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file_format = _format(path, file).reading(encoding, decimal, sheet)
+        with open_table(path, file_format) as table:
+            batches, count = [], 0
+            for chunk in table.chunks():
+                for place, fault in sorted(chunk.faults.items())[:1]:
+                    raise InvalidData(
+                        f"{path} cannot be read as a table: row {count + place + 1:,}, {fault}"
+                    )
+                batches.append(chunk.batch)
+                count += chunk.batch.num_rows
+            schema = table.schema
     except OSError as error:
         raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
-    if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            table = pd.read_parquet(io.BytesIO(raw))
-        except (OSError, ValueError) as error:
-            raise InvalidData(f"{path} cannot be read as Parquet: {error}") from error
-    else:
-        table = _read_delimited(path, unpack(path, raw))
-    names = [str(name) for name in table.columns]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidData(f"{path} has several columns named {', '.join(map(repr, twice))}")
-    table.columns = pd.Index(names)
-    data = Data(
-        source=path.name,
-        rows=len(table),
-        columns=len(names),
-        sha256=hashlib.sha256(raw).hexdigest(),
-    )
-    return table, data
+    except InvalidTable as error:
+        raise InvalidData(str(error)) from error
+    rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
+    about = Data(source=path.name, rows=len(rows), columns=len(schema), sha256=digest)
+    return rows, about
 
 
-def unpack(path: Path, raw: bytes) -> bytes:
-    """Return the bytes of a file, unpacked where it is gzipped or zipped.
-
-    Raises:
-        InvalidData: it is broken, or a .zip of several files.
-    """
+def _format(path: Path, file: BinaryIO) -> FileFormat:
+    """Return a file's format: by its name, or of a name that says none, by its first bytes."""
     try:
-        if raw.startswith(b"\x1f\x8b"):
-            return gzip.decompress(raw)
-        if raw.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-                inside = [entry for entry in archive.namelist() if not entry.endswith("/")]
-                if len(inside) != 1:
-                    raise InvalidData(f"{path} holds {len(inside)} files, expected one")
-                return archive.read(inside[0])
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidData(f"{path} cannot be unpacked: {error}") from error
-    return raw
+        return format_of(path.name)
+    except InvalidTable:
+        file.seek(0)
+        return FileFormat("parquet" if file.read(4) == b"PAR1" else "csv")
 
 
-def _read_delimited(path: Path, raw: bytes) -> pd.DataFrame:
-    encoding = (
-        "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-    )
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InvalidData(
-            f"{path} is not {encoding} text (byte {error.start}): expected {SUFFIXES}, in UTF-8"
-        ) from error
-    if "\0" in text:
-        raise InvalidData(f"{path} holds NUL bytes: expected {SUFFIXES}")
-    header = text.partition("\n")[0]
-    separator = max(",;\t|", key=header.count)
-    names = next(csv.reader([header.rstrip("\r")], delimiter=separator), [])
-    if not any(names):
-        raise InvalidData(f"{path} is empty: expected a header row and data rows")
-    if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise InvalidData(f"{path} has several columns named {', '.join(map(repr, twice))}")
-
-    def read(decimal: str) -> pd.DataFrame:
-        return pd.read_csv(
-            io.StringIO(text),
-            sep=separator,
-            decimal=decimal,
-            index_col=False,
-            na_values=list(MISSING),
-            keep_default_na=False,
-            skipinitialspace=True,
-            low_memory=False,
-        )
-
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns where a row has more fields than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = read(".")
-            if separator != "," and any(_has_decimal_commas(table[name]) for name in table):
-                table = read(",")
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InvalidData(f"{path} cannot be read as a table: {error}") from error
-    return table
-
-
-def _has_decimal_commas(column: "pd.Series[str]") -> bool:
-    if pd.api.types.is_numeric_dtype(column):
-        return False
-    values = column.dropna().astype(str)
-    return len(values) > 0 and bool(values.str.fullmatch(r"\s*[+-]?[0-9]+(,[0-9]+)?\s*").all())
+def _typed(column: pa.ChunkedArray, decimal: str | None) -> pd.Series:
+    """Return a column for pandas: numbers where all values are, else as it is."""
+    whole = column.combine_chunks()
+    if pa.types.is_string(whole.type) or pa.types.is_decimal(whole.type):
+        numbers, bad = parse_numbers(whole, decimal)
+        if not bad:
+            return pd.Series(numbers)
+    if pa.types.is_string(whole.type):
+        if pc.any(pc.match_substring(whole, "\0")).as_py():
+            raise InvalidData("A text of the table holds NUL bytes: is it in another encoding?")
+        cells = pc.utf8_trim_whitespace(whole)
+        missing = pc.is_in(cells, pa.array(MISSING, pa.string()))
+        return pd.Series(pc.if_else(missing, None, cells).to_pylist(), dtype=object)
+    return pd.Series(whole.to_pandas())
 
 
 def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "pd.Series[float]"]:

@@ -5,9 +5,7 @@ sentiment analysis", 2011): folders train/pos and train/neg, and unlabelled revi
 Its test half is never read.
 """
 
-import csv
 import hashlib
-import io
 import re
 import sys
 import tarfile
@@ -15,20 +13,19 @@ import urllib.error
 import urllib.request
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from mlapp.artifacts import Data
 from mlapp.errors import InvalidData
 from mlapp.schema import parse_text
 from mlapp.text import LONGEST, Ids
 from training.progress import Progress
-from training.tables import Say, unpack
+from training.tables import Say, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 IMDB_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
@@ -72,25 +69,32 @@ def read_reviews(
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
     say: Say = print,
+    encoding: str | None = None,
+    decimal: str | None = None,
+    sheet: str | None = None,
 ) -> Reviews:
     """Read labelled texts, and texts without a label where there are some.
 
     Args:
-        path: a CSV, TSV (also .gz or .zip) or Parquet file with a header, or a folder or .tar.gz
-            in the layout of aclImdb. Fields of a TSV are taken as they are, quotes included.
+        path: a table in a file, as `training.tables.read_table` takes it, or a folder or .tar.gz
+            in the layout of aclImdb.
         unlabelled: the same, of texts alone; by default those that an aclImdb holds.
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
             themselves, or Negative and Positive for neg and pos.
         say: called with a line for each thing left out.
+        encoding: of a text file; see `FileFormat`.
+        decimal: the decimal mark of CSV and TSV; see `FileFormat`.
+        sheet: of an Excel workbook; see `FileFormat`.
 
     Raises:
         InvalidData: nothing can be trained on; the message says why.
     """
-    all_texts, all_values, extra, about = _read(path, text_column, label_column)
+    reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
+    all_texts, all_values, extra, about = _read(path, text_column, label_column, reading)
     if unlabelled is not None:
-        more, _, unsup, _ = _read(unlabelled, text_column, None)
+        more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
         extra = more + unsup
     texts, values = _usable(all_texts, all_values, say)
     found = sorted(set(values))
@@ -113,61 +117,27 @@ def key(text: str) -> str:
 
 
 def _read(
-    path: Path, text_column: str, label_column: str | None
+    path: Path, text_column: str, label_column: str | None, reading: Mapping[str, str | None]
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
     if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
         return _read_files(path, labelled=label_column is not None)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
-    table = _read_table(path, raw)
+    table, about = read_rows(path, **reading)
+    if not len(table):
+        raise InvalidData(f"{path} is empty: it has a header row and no data rows")
     wanted = {"--text-column": text_column} | (
         {"--label-column": label_column} if label_column is not None else {}
     )
     for flag, name in wanted.items():
-        if name not in table:
+        if name not in table.column_names:
             raise InvalidData(
-                f"{path} has no column {name!r}; choose {flag} from {', '.join(map(str, table))}"
+                f"{path} has no column {name!r}; choose {flag} from {', '.join(table.column_names)}"
             )
-    texts = [value if isinstance(value, str) else "" for value in table[text_column]]
+    texts = [value if isinstance(value, str) else "" for value in table[text_column].to_pylist()]
     values: list[str | None] = [None] * len(texts)
     if label_column is not None:
-        values = [parse_text(value) for value in table[label_column]]
-    digest = hashlib.sha256(raw).hexdigest()
-    return (
-        texts,
-        values,
-        [],
-        Data(source=path.name, rows=len(table), columns=len(table.columns), sha256=digest),
-    )
-
-
-def _read_table(path: Path, raw: bytes) -> pd.DataFrame:
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            table = pd.read_parquet(io.BytesIO(raw))
-        else:
-            text = unpack(path, raw).decode("utf-8-sig")
-            if not text.strip():
-                raise InvalidData(f"{path} is empty: expected a header row and data rows")
-            tabs = "\t" in text.partition("\n")[0]
-            table = pd.read_csv(
-                io.StringIO(text),
-                sep="\t" if tabs else ",",
-                quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
-                dtype=str,
-                keep_default_na=False,
-            )
-    except UnicodeDecodeError as error:
-        raise InvalidData(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except (OSError, ValueError) as error:
-        raise InvalidData(f"{path} cannot be read as a table: {error}") from error
-    table.columns = pd.Index([str(name).strip('"') for name in table.columns])
-    if not len(table):
-        raise InvalidData(f"{path} is empty: it has a header row and no data rows")
-    return table
+        values = [parse_text(value) for value in table[label_column].to_pylist()]
+    return texts, values, [], about
 
 
 def _read_files(

@@ -13,6 +13,8 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
+from mlapp.files import write_error
+
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -60,8 +62,14 @@ def make_spool(name: str) -> BinaryIO:
 
     Args:
         name: what it is called in messages.
+
+    Raises:
+        OutputError: the disk does not take it; `DiskFull` where there is no room.
     """
-    spool = cast(Any, TemporaryFile())  # noqa: SIM115  # the caller closes it
+    try:
+        spool = cast(Any, TemporaryFile())  # noqa: SIM115  # the caller closes it
+    except OSError as error:
+        raise write_error(name, error) from error
     spool.raw.name = name
     return cast(BinaryIO, spool)
 

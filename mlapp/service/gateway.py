@@ -7,9 +7,11 @@ threads of their own, so that large ones cannot delay them; the rest waits in a 
 """
 
 import asyncio
+import errno
 import functools
 import io
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +29,8 @@ from werkzeug.exceptions import (
     TooManyRequests,
 )
 
-from mlapp.errors import MlappError, OutputError
+from mlapp.errors import MlappError
+from mlapp.files import write_error
 from mlapp.service.app import HEADERS, Service
 from mlapp.service.bodies import Body
 
@@ -150,7 +153,7 @@ class Gateway:
         Raises:
             HTTPException: it is larger than it may be, late, or breaks off; or the request would be
                 refused whatever its body is.
-            OutputError: the disk has no room for it.
+            DiskFull: the disk has no room for it.
         """
         length = environ.get("CONTENT_LENGTH", "")
         limit = SMALL
@@ -285,12 +288,12 @@ def _move_to_disk(body: io.BytesIO) -> BinaryIO:
     """Return a nameless file with what there is of a body.
 
     Raises:
-        OutputError: there is no room.
+        DiskFull: there is no room.
     """
     try:
         file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the caller closes it
     except OSError as error:
-        raise OutputError(f"The body cannot be kept: {error.strerror}") from error
+        raise write_error(Body.name, error) from error
     file.name = Body.name
     _write(file, body.getvalue())
     return cast(BinaryIO, file)
@@ -300,17 +303,18 @@ def _write(body: BinaryIO, data: bytes) -> None:
     """Append to a body; a file leaves some of the disk free for everything else.
 
     Raises:
-        OutputError: there is no room.
+        DiskFull: there is no room.
     """
     if not isinstance(body, io.BytesIO):
         disk = shutil.disk_usage(tempfile.gettempdir())
         if disk.free < len(data) + min(SPARE_BYTES, SPARE_SHARE * disk.total):
-            raise OutputError("The body cannot be kept: no space left on device")
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise write_error(Body.name, full)
     try:
         while data:
             data = data[body.write(data) :]
     except OSError as error:
-        raise OutputError(f"The body cannot be kept: {error.strerror}") from error
+        raise write_error(Body.name, error) from error
 
 
 def _make_too_large(limit: int) -> HTTPException:

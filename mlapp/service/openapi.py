@@ -14,10 +14,11 @@ from mlapp.regression import RegressionModel
 from mlapp.schema import LARGEST, Number
 from mlapp.sentiment import SentimentModel
 from mlapp.service.bodies import answer
-from mlapp.service.score import COUNTS, FLAGS, PARAMETERS, TYPES
+from mlapp.service.score import ANSWERS, COUNTS, FLAGS, PARAMETERS
 from mlapp.service.state import state
 from mlapp.service.v2 import TYPES as TENSOR_TYPES
 from mlapp.service.v2 import tensors
+from mlapp.tables.formats import DECIMALS, MEDIA_TYPES, TEXT_FORMATS
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -200,16 +201,17 @@ def _score(name: str, operation: str, row: dict[str, Any]) -> dict[str, Any]:
     csv.writer(cells, lineterminator="\n").writerows([row, row.values()])
     examples = {"csv": cells.getvalue(), "jsonl": f"{orjson.dumps(row).decode()}\n"}
     body, answer = {}, {}
-    for kind, form in TYPES.items():
-        text = {} if form == "parquet" else {"schema": {"type": "string"}}
-        answer[kind] = text
-        body[kind] = text | ({"example": examples[form]} if form in examples else {})
+    for kind, format_ in MEDIA_TYPES.items():
+        text = {"schema": {"type": "string"}} if format_ in TEXT_FORMATS else {}
+        if kind in ANSWERS:
+            answer[kind] = text
+        body[kind] = text | ({"example": examples[format_]} if format_ in examples else {})
     parameters = [
         {
             "name": parameter,
             "in": "query",
             "description": meaning,
-            "schema": {"type": "boolean" if parameter in FLAGS else "string"},
+            "schema": _parameter_schema(parameter),
         }
         for parameter, meaning in PARAMETERS.items()
     ]
@@ -226,12 +228,18 @@ def _score(name: str, operation: str, row: dict[str, Any]) -> dict[str, Any]:
         "headers": counts,
         "content": answer,
     }
-    bad = ("400", "406", "411", "413", "415", "422", "429")
+    bad = ("400", "406", "411", "413", "415", "422", "429", "507")
     return _read(f"Score a file of rows with {name}", f"score_{operation}") | {
         "parameters": parameters,
         "requestBody": {"required": True, "content": body},
         "responses": _responses("200", *bad) | {"200": good},
     }
+
+
+def _parameter_schema(parameter: str) -> dict[str, Any]:
+    if parameter == "decimal":
+        return {"enum": list(DECIMALS)}
+    return {"type": "boolean" if parameter in FLAGS else "string"}
 
 
 def _instance(model: Model) -> tuple[dict[str, Any], Any]:

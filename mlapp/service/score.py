@@ -14,7 +14,6 @@ a `strict` answer must wait for its last row, and HTTP/1.0 cannot show that an a
 these are made whole on the disk, and carry their counts of rows in headers.
 """
 
-import codecs
 import errno
 import logging
 from collections.abc import Callable, Iterator
@@ -34,19 +33,12 @@ from mlapp.score_command import parse_columns
 from mlapp.scoring import Counts, Options, make_plan, score_table
 from mlapp.service.bodies import file_body, make_spool
 from mlapp.service.state import state
-from mlapp.streams import BLOCK
-from mlapp.tables import Form, Format, open_table
+from mlapp.tables.decoding import BLOCK, ENCODINGS, find_encoding
+from mlapp.tables.formats import DECIMALS, MEDIA_TYPES, TEXT_FORMATS, WRITABLE, FileFormat
+from mlapp.tables.reading import open_table
 
 blueprint = Blueprint("score", __name__, url_prefix="/v1")
 
-TYPES: dict[str, Format] = {
-    "text/csv": "csv",
-    "text/tab-separated-values": "tsv",
-    "application/x-ndjson": "jsonl",
-    "application/jsonl": "jsonl",
-    "application/x-jsonlines": "jsonl",
-    "application/vnd.apache.parquet": "parquet",
-}
 PARAMETERS = {
     "text_column": "the column that a text classifier reads; by default text, review or the only",
     "columns": "columns that are called otherwise than the model's inputs: theirs=ours,...",
@@ -55,8 +47,11 @@ PARAMETERS = {
     "prefix": "what the names of the prediction's columns begin with",
     "raw": "whether texts that a spreadsheet would run as formulas stay as they are in CSV",
     "encoding": "of a text; by default Content-Type's charset, a byte-order mark's, or UTF-8",
+    "decimal": "the decimal mark of CSV and TSV, . or ,; by default recognised for each column",
+    "sheet": "of an Excel workbook, its name or its number from 1; by default the first",
 }
 FLAGS = ("explain", "strict", "raw")
+ANSWERS = tuple(kind for kind, format_ in MEDIA_TYPES.items() if format_ in WRITABLE)
 COUNTS = tuple(f"Mlapp-{name.title()}" for name in Counts._fields)
 THREADS = 2  # for each file; one file leaves room for others
 
@@ -70,8 +65,8 @@ def score(name: str, version: int | None = None) -> Response:
     here, environ = state(), request.environ
     model = here.model(name, version)
     options = _read_options()
-    source, kind = _source_form(), _target_type()
-    target, strict = Form(TYPES[kind]), request.args.get("strict") == "true"
+    source, kind = _source_format(), _target_type()
+    target, strict = FileFormat(MEDIA_TYPES[kind]), request.args.get("strict") == "true"
     gone: Callable[[], bool] = environ.get("mlapp.gone", lambda: False)
     body = file_body(here.settings.max_file_bytes)
     with ExitStack() as stack:
@@ -82,8 +77,8 @@ def score(name: str, version: int | None = None) -> Response:
                 body,
                 answer,
                 options,
-                source_form=source,
-                target_form=target,
+                source_format=source,
+                target_format=target,
                 workers=THREADS,
                 strict=strict,
                 stop=gone,
@@ -114,8 +109,8 @@ def _hold(held: ExitStack, stream: Iterator[bytes]) -> Iterator[bytes]:
 def _score(
     model: Model,
     body: BinaryIO,
-    source: Form,
-    target: Form,
+    source: FileFormat,
+    target: FileFormat,
     options: Options,
     gone: Callable[[], bool],
     stack: ExitStack,
@@ -125,8 +120,8 @@ def _score(
     Args:
         model: any published model.
         body: the file.
-        source: how it is written down.
-        target: how it is to be written down; not Parquet.
+        source: its format.
+        target: the format of the answer; not Parquet.
         options: as in `scoring`.
         gone: whether nobody waits for the answer any more.
         stack: gets what must be closed behind the answer, and counts its rows then.
@@ -179,6 +174,8 @@ def _read_options() -> Options:
             faults.append(Fault(name, f"{len(values)} values", "one"))
         elif name in FLAGS and values[0] not in ("true", "false"):
             faults.append(Fault(name, got, "true or false"))
+        elif name == "decimal" and values[0] not in DECIMALS:
+            faults.append(Fault(name, got, "'.' or ','"))
         elif name == "columns":
             try:
                 columns = parse_columns(values[0])
@@ -195,55 +192,43 @@ def _read_options() -> Options:
     )
 
 
-def _source_form() -> Form:
-    """Return how the body is written down, as its headers say.
+def _source_format() -> FileFormat:
+    """Return the body's format, as its headers and the parameters say.
 
     Raises:
-        UnsupportedMediaType: they say nothing, or what cannot be read.
-        InvalidInput: they name no encoding of texts.
+        UnsupportedMediaType: the headers say nothing, or what cannot be read.
+        InvalidInput: the encoding is not known, or a sheet is named where there are none.
     """
     kind = request.mimetype
-    if kind not in TYPES:
-        got, allowed = repr(kind or "nothing"), ", ".join(TYPES)
+    if kind not in MEDIA_TYPES:
+        got, allowed = repr(kind or "nothing"), ", ".join(MEDIA_TYPES)
         raise UnsupportedMediaType(f"Content-Type: got {got}, expected one of {allowed}")
+    is_text = MEDIA_TYPES[kind] in TEXT_FORMATS
     coding = request.headers.get("Content-Encoding", "").strip().lower()
-    allowed = "none" if TYPES[kind] == "parquet" else "gzip or none"
-    if coding not in ("", "identity") and (coding != "gzip" or TYPES[kind] == "parquet"):
+    if coding not in ("", "identity") and (coding != "gzip" or not is_text):
+        allowed = "gzip or none" if is_text else "none"
         raise UnsupportedMediaType(f"Content-Encoding: got {coding!r}, expected {allowed}")
-    return Form(TYPES[kind], coding == "gzip", _read_encoding())
-
-
-def _read_encoding() -> str | None:
-    """Return the encoding that is named, if one is.
-
-    Raises:
-        InvalidInput: it is no encoding of texts.
-    """
     encoding = request.args.get("encoding") or request.mimetype_params.get("charset")
-    if encoding is None:
-        return None
-    try:
-        "".encode(encoding)
-        known = codecs.lookup(encoding).name not in ("idna", "punycode")  # of single names
-    except (LookupError, ValueError):
-        known = False
-    if not known:
-        allowed = "one that Python knows, as windows-1252"
-        raise InvalidInput([Fault("encoding", describe(encoding), allowed)])
-    return encoding
+    if encoding is not None and find_encoding(encoding) is None:
+        raise InvalidInput([Fault("encoding", describe(encoding), ENCODINGS)])
+    sheet = request.args.get("sheet")
+    if sheet is not None and MEDIA_TYPES[kind] != "xlsx":
+        raise InvalidInput([Fault("sheet", describe(sheet), "none: only .xlsx has sheets")])
+    file_format = FileFormat(MEDIA_TYPES[kind], coding == "gzip")
+    return file_format.reading(encoding, request.args.get("decimal"), sheet)
 
 
 def _target_type() -> str:
-    """Return the type that is asked for, by default the one that came.
+    """Return the media type that is asked for; by default the one that came, or CSV.
 
     Raises:
         NotAcceptable: none of them can be made.
     """
-    kinds = [request.mimetype, *TYPES]
+    kinds = [kind for kind in (request.mimetype, *ANSWERS) if kind in ANSWERS]
     if not request.accept_mimetypes:
         return kinds[0]
     kind = request.accept_mimetypes.best_match(kinds)
     if kind is None:
-        got, allowed = describe(request.headers["Accept"]), ", ".join(TYPES)
+        got, allowed = describe(request.headers["Accept"]), ", ".join(ANSWERS)
         raise NotAcceptable(f"Accept: got {got}, expected one of {allowed}")
     return kind

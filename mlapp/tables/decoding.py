@@ -1,11 +1,14 @@
-"""The bytes of a text file as UTF-8: unpacked, decoded, and bounded.
+"""The bytes of a text file as UTF-8: decompressed, decoded, and bounded.
 
 file -> gzip or zip -> encoding, byte-order mark -> UTF-8
 """
 
 import codecs
+import encodings
+import encodings.aliases
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +22,27 @@ from mlapp.errors import InvalidTable
 BLOCK = 1 << 18  # bytes that are read and parsed at once
 RATIO, FREE = 200, 1 << 26  # an archive unpacks to RATIO times its size, or to FREE bytes
 
+# What Python calls the character sets that a text may be in. It knows others that are none, such
+# as rot13 and base64, or that are not whole, such as idna.
+_CHARACTER_SETS = frozenset(
+    """ascii utf_8 utf_8_sig utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be latin_1
+    big5 big5hkscs gb18030 gb2312 gbk hz johab
+    euc_jp euc_jis_2004 euc_jisx0213 euc_kr shift_jis shift_jis_2004 shift_jisx0213
+    iso2022_jp iso2022_jp_1 iso2022_jp_2 iso2022_jp_3 iso2022_jp_2004 iso2022_jp_ext iso2022_kr
+    iso8859_2 iso8859_3 iso8859_4 iso8859_5 iso8859_6 iso8859_7 iso8859_8 iso8859_9 iso8859_10
+    iso8859_11 iso8859_13 iso8859_14 iso8859_15 iso8859_16
+    koi8_r koi8_t koi8_u kz1048 ptcp154 tis_620 hp_roman8
+    mac_cyrillic mac_greek mac_iceland mac_latin2 mac_roman mac_turkish
+    cp437 cp720 cp737 cp775 cp850 cp852 cp855 cp856 cp857 cp858 cp860 cp861 cp862 cp863 cp864
+    cp865 cp866 cp869 cp874 cp932 cp949 cp950 cp1006 cp1125
+    cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258""".split()  # noqa: SIM905
+)
+ENCODINGS = (
+    "utf-8, utf-16 and utf-32 (also -le and -be), iso-8859-1 to -16, windows-1250 to -1258,"
+    " shift-jis, euc-jp, iso-2022-jp, gb18030, gbk, big5, euc-kr, koi8-r, koi8-u, mac-roman or"
+    " another character set"
+)
+
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -27,30 +51,39 @@ _MARKS = (
 )
 
 
+def find_encoding(name: str) -> str | None:
+    """Return Python's name for a character set, None if it is not one, or is not known."""
+    if not name.isascii() or len(name) > 40:
+        return None
+    plain = encodings.normalize_encoding(name).lower()
+    found = encodings.aliases.aliases.get(plain, plain)
+    return found if found in _CHARACTER_SETS else None
+
+
 class Text:
-    """A text file as UTF-8 without byte-order mark, unpacked; the file beneath stays open."""
+    """A text file as UTF-8 without byte-order mark, decompressed; the stream stays open."""
 
     def __init__(
-        self, name: str, stream: BinaryIO, packed: bool = False, encoding: str | None = None
+        self, name: str, stream: BinaryIO, compressed: bool = False, encoding: str | None = None
     ) -> None:
         """Look at the first bytes.
 
         Args:
             name: what the file is called in messages.
             stream: the file, which stays open.
-            packed: whether it must be gzipped or zipped; that is seen otherwise.
+            compressed: whether it must be gzipped or zipped; it may be so in any case.
             encoding: what it is encoded in; by default UTF-8, or what its byte-order mark says.
 
         Raises:
-            InvalidTable: it is a broken archive, or looks like no UTF-8.
+            InvalidTable: it is a broken archive, is not valid UTF-8, or the encoding is not known.
         """
         self.name, self._made, self._back = name, 0, b""
         counted = _Counted(stream)
         self._inner: Any = io.BufferedReader(counted, BLOCK)
         self.position: Callable[[], int] = lambda: counted.count
-        with told(name):
+        with readable(name):
             magic = self._inner.peek(4)[:4]
-            self._packed = True
+            self._compressed = True
             if magic == b"PAR1":
                 raise InvalidTable(f"{name}: got Parquet, expected text")
             if magic == b"PK\x03\x04":
@@ -58,21 +91,16 @@ class Text:
             elif magic[:2] == b"\x1f\x8b":
                 unpacked: Any = gzip.GzipFile(fileobj=self._inner)
                 self._inner = io.BufferedReader(unpacked, BLOCK)
-            elif packed and magic:
-                raise InvalidTable(f"{name} is no gzip or zip archive, or a broken one")
+            elif compressed and magic:
+                raise InvalidTable(f"{name} is not a gzip or zip archive, or is damaged")
             else:
-                self._packed = False
+                self._compressed = False
             start = self._inner.peek(4096)
-        self.encoding = next(
-            (encoding for mark, encoding in _MARKS if start.startswith(mark)),
-            encoding or "utf-8",
-        )
-        try:
-            "".encode(self.encoding)
-        except (LookupError, ValueError):
-            raise InvalidTable(
-                f"encoding: got {self.encoding!r}, expected one that Python knows, as windows-1252"
-            ) from None
+        given = find_encoding(encoding or "utf-8")
+        if given is None:
+            raise InvalidTable(f"encoding: got {encoding!r}, expected {ENCODINGS}")
+        marked = (each for mark, each in _MARKS if start.startswith(mark))
+        self.encoding = next(marked, encoding or "utf-8")
         self._plain, self._lines = codecs.lookup(self.encoding).name == "utf-8", 0
         if self._plain and start.startswith(codecs.BOM_UTF8):
             self._inner.read(len(codecs.BOM_UTF8))
@@ -85,14 +113,11 @@ class Text:
         if self._back:
             data, self._back = self._back[:size], self._back[size:]
             return data
-        with told(self.name):
+        with readable(self.name):
             data = self._decode(size)
         self._made += len(data)
-        if self._packed and self._made > max(FREE, RATIO * self.position()):
-            raise InvalidTable(
-                f"{self.name} unpacks to more than {RATIO} times its size, as archives do that are"
-                " made to fill a machine; unpack it yourself if you trust it"
-            )
+        if self._compressed and self._made > max(FREE, RATIO * self.position()):
+            raise refuse_bomb(self.name)
         return data
 
     def peek(self, size: int) -> bytes:
@@ -106,19 +131,23 @@ class Text:
         return self._back
 
     def check(self, see: Callable[[bytes], None]) -> None:
-        """Read to the end, and show every line, with those around it, to `see`.
+        """Read to the end, and call `see` with the lines, a few at a time.
 
         Raises:
-            InvalidTable: the file is damaged, or no UTF-8.
+            InvalidTable: the file is damaged, or is not valid in its encoding.
         """
-        rest = b""
+        rest: list[bytes] = []
         while data := self.read(BLOCK):
-            whole, _, rest = (rest + data).rpartition(b"\n")
-            see(whole)
-        see(rest)
+            whole, found, after = data.rpartition(b"\n")
+            if not found:
+                rest.append(data)  # joined once, however long the line is
+                continue
+            see(b"".join([*rest, whole]))
+            rest = [after]
+        see(b"".join(rest))
 
     def wrong(self, got: str) -> InvalidTable:
-        """Return what to tell of text that is in another encoding."""
+        """Return the error for text that is in another encoding."""
         return InvalidTable(
             f"{self.name} is not {self.encoding.upper()}: got {got}. Name its encoding, as in"
             " --encoding windows-1252 (or utf-16-le), or save it as UTF-8"
@@ -129,13 +158,24 @@ class Text:
             raw: bytes = self._inner.read(size)
             try:
                 text: str = self._decoder.decode(raw, final=not raw)
+                data = raw if self._plain else text.encode()
             except UnicodeDecodeError as error:
                 line = self._lines + error.object[: error.start].count(b"\n") + 1
                 got = f"byte 0x{error.object[error.start]:02X} in line {line:,}"
                 raise self.wrong(got) from error
+            except UnicodeError as error:  # half a surrogate pair, as UTF-16 can hold
+                raise self.wrong(f"{error} near line {self._lines + 1:,}") from error
             self._lines += raw.count(b"\n")
             if text or not raw:  # else it is the first part of a character
-                return raw if self._plain else text.encode()
+                return data
+
+
+def refuse_bomb(name: str) -> InvalidTable:
+    """Return the error for an archive that unpacks to much more than its size."""
+    return InvalidTable(
+        f"{name} unpacks to more than {RATIO} times its size, as archives do that are made to fill"
+        " a machine; unpack it yourself if you trust it"
+    )
 
 
 class _Counted(io.RawIOBase):
@@ -145,11 +185,11 @@ class _Counted(io.RawIOBase):
         self._stream, self.count = stream, 0
 
     def readable(self) -> bool:
-        """Tell that this can be read."""
+        """Return whether it can be read: always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as the stream does."""
+        """Read into a buffer what the stream gives at once."""
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
@@ -163,6 +203,8 @@ def _member(name: str, stream: BinaryIO) -> Any:
     archive = zipfile.ZipFile(stream)
     files = [each for each in archive.infolist() if not each.is_dir()]
     files = [each for each in files if not each.filename.startswith("__MACOSX/")]
+    if any(each.filename == "xl/workbook.xml" for each in files):
+        raise InvalidTable(f"{name}: got an Excel workbook, expected text; name it .xlsx")
     if len(files) != 1:
         listed = ", ".join(each.filename for each in files[:5]) + (", ..." if files[5:] else "")
         raise InvalidTable(
@@ -170,18 +212,19 @@ def _member(name: str, stream: BinaryIO) -> Any:
         )
     try:
         return archive.open(files[0])
-    except RuntimeError as error:  # it has a password, or is packed in an unknown way
+    except (RuntimeError, NotImplementedError) as error:  # a password, an unknown compression
         raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """Turn what a damaged file raises into words."""
+def readable(name: str) -> Iterator[None]:
+    """Raise InvalidTable, with the reason, for what a damaged file raises."""
     try:
         yield
     except (
         EOFError,
         OSError,
+        lzma.LZMAError,
         pa.ArrowException,
         zipfile.BadZipFile,
         zlib.error,

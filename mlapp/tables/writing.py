@@ -13,7 +13,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlapp.tables import Chunk, Form
+from mlapp.tables.chunks import Chunk
+from mlapp.tables.formats import FileFormat
+from mlapp.tables.numbers import number_pattern
 
 Bytes: TypeAlias = bytes | memoryview
 
@@ -22,52 +24,52 @@ GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # of a row group of Parquet, at most
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 # A spreadsheet runs a cell that begins so, also in full width, unless it is a number.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
-_NUMBER = r"^[+-](([0-9][0-9.,]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?)?$"
+_NUMBER = f"^(?:[+-]|(?:{number_pattern('.')}|{number_pattern(',')})%?)$"
 _FIRST = np.zeros(256, dtype=bool)  # the bytes that a formula may begin with
 _FIRST[list(b"=+-@\t\r\n\xef")] = True
 
 
-def write_head(form: Form, schema: pa.Schema, raw: bool = False) -> Bytes:
+def write_head(file_format: FileFormat, schema: pa.Schema, raw: bool = False) -> Bytes:
     """Return what comes before the first chunk: of CSV the header row.
 
     Args:
-        form: how the table is written down.
+        file_format: that of the file.
         schema: its columns.
         raw: whether texts that a spreadsheet would run as a formula stay as they are in CSV.
     """
-    if form.format == "parquet":
+    if file_format.format == "parquet":
         return memoryview(schema.serialize())
-    if form.format == "jsonl":
+    if file_format.format == "jsonl":
         return b""
     names = [pa.array([name], pa.string()) for name in schema.names]
-    return _pack(form, _join([*_cells(names, SEPARATORS[form.format], raw), "\n"]))
+    return _pack(file_format, _join([*_cells(names, SEPARATORS[file_format.format], raw), "\n"]))
 
 
-def write_chunk(form: Form, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
+def write_chunk(file_format: FileFormat, chunk: Chunk, own: int, raw: bool = False) -> Bytes:
     """Return the bytes of a chunk.
 
     Args:
-        form: how the table is written down.
+        file_format: that of the file.
         chunk: the rows. Lines of the same format stay as they are, and are added to.
         own: how many of the columns those lines hold already.
         raw: as for `write_head`.
     """
-    if form.format == "parquet":
+    if file_format.format == "parquet":
         return memoryview(chunk.batch.serialize())
     parts: list[pa.Array | str] = []
     columns = chunk.batch.columns
-    stays = chunk.line_format == form.format
-    if stays and form.format != "jsonl" and not raw:
+    stays = chunk.line_format == file_format.format
+    if stays and file_format.format != "jsonl" and not raw:
         stays = not any(len(_risky(column)) for column in columns[:own])
     if stays:
         parts, columns = [chunk.lines], columns[own:]
-    if form.format == "jsonl":
+    if file_format.format == "jsonl":
         parts += _json_cells(columns, chunk.batch.schema.names[-len(columns) :], not parts)
     else:
-        separator = SEPARATORS[form.format]
+        separator = SEPARATORS[file_format.format]
         parts += [separator] if parts else []
         parts += _cells(columns, separator, raw)
-    return _pack(form, _join([*parts, "}\n" if form.format == "jsonl" else "\n"]))
+    return _pack(file_format, _join([*parts, "}\n" if file_format.format == "jsonl" else "\n"]))
 
 
 def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
@@ -247,5 +249,5 @@ def _bytes(texts: pa.Array) -> tuple[Any, Any]:
     return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
-def _pack(form: Form, data: memoryview) -> Bytes:
-    return gzip.compress(data, 6, mtime=0) if form.packed else data
+def _pack(file_format: FileFormat, data: memoryview) -> Bytes:
+    return gzip.compress(data, 6, mtime=0) if file_format.compressed else data

@@ -1,0 +1,322 @@
+"""CSV and TSV as chunks of rows. Cells stay the text that they are."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Generator
+from itertools import islice
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from mlapp.errors import Fault, InvalidTable, describe
+from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
+from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, recognise
+from mlapp.tables.formats import FileFormat, TableFormat
+from mlapp.tables.numbers import DecimalVotes, mark_decimals
+
+LONGEST_ROW = 1 << 25  # bytes; the longest text that a model reads has 8 MB at most
+MOST_VOTING = 256  # chunks that are looked at for decimal commas
+
+_WIDE = 1000  # columns of a table that is read in larger blocks
+_WIDEST_RAGGED = 1000  # cells of a ragged row that are kept, unless the table is wider
+_LINES: dict[str, TableFormat] = {",": "csv", "\t": "tsv"}
+
+# A cell that begins as a number with a comma does: within quotation marks where commas separate.
+_NUMBER_START = rb"[ ]*[+-]?[0-9. '\xa0\xc2\xe2\x80\xaf\x89\x99]*"
+_COMMA_IN_QUOTES = re.compile(rb'"' + _NUMBER_START + rb'(?:,[0-9]+)+[^",\r\n]{0,12}"')
+_POINT_GROUPS = re.compile(rb"[0-9]\.[0-9]{3}\.[0-9]{3}(?![0-9.])")
+_COMMA = re.compile(rb'(?:^|[;\t|\r\n"])' + _NUMBER_START + rb",[0-9]")
+
+
+def open_delimited(
+    name: str, stream: BinaryIO, file_format: FileFormat
+) -> tuple[pa.Schema, Generator[Chunk], Callable[[], int]]:
+    """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
+
+    def start() -> Text:
+        if stream.seekable():
+            stream.seek(0)
+        return Text(name, stream, file_format.compressed, file_format.encoding)
+
+    text = start()
+    head = text.peek(HEAD)
+    if not head.strip():
+        raise InvalidTable(f"{name} is empty")
+    dialect = recognise(name, head, "\t" if file_format.format == "tsv" else ",|;\t")
+    schema = check_columns(name, pa.schema([(each, pa.string()) for each in dialect.names]))
+    if stream.seekable():
+        commas = _find_commas(start, schema, dialect, file_format.decimal)
+        text = start()
+    else:
+        commas = _decide_commas(schema, dialect, file_format.decimal, [head])
+    schema = mark_decimals(schema, commas)
+    return schema, _read(text, schema, dialect), text.position
+
+
+def _find_commas(
+    start: Callable[[], Text], schema: pa.Schema, dialect: Dialect, decimal: str | None
+) -> list[str]:
+    """Read a file to its end, and return the names of its columns with decimal commas.
+
+    Raises:
+        InvalidTable: the file is damaged, or is not valid in its encoding.
+    """
+    first = start()
+    suspect = bool(_POINT_GROUPS.search(first.peek(HEAD)[:LOOKED_AT]))
+    pattern = _COMMA_IN_QUOTES if dialect.separator == "," else _COMMA
+    needed = b'"' if dialect.separator == "," else b","
+
+    def see(lines: bytes) -> None:
+        nonlocal suspect
+        suspect = suspect or bool(needed in lines and pattern.search(lines))
+
+    first.check((lambda _: None) if decimal else see)
+    if decimal or not suspect:
+        return list(schema.names) if decimal == "," else []
+    votes = DecimalVotes(len(schema), dialect.separator)
+    with_text = _read(start(), schema, dialect)
+    for chunk in islice(with_text, MOST_VOTING):
+        votes.add(chunk.batch.columns)
+    return [schema.names[place] for place in votes.commas()]
+
+
+def _decide_commas(
+    schema: pa.Schema, dialect: Dialect, decimal: str | None, head: list[bytes]
+) -> list[str]:
+    """Return the names of the columns with decimal commas, of a stream by its first bytes."""
+    if decimal:
+        return list(schema.names) if decimal == "," else []
+    text = Text("its first bytes", io.BytesIO(head[0][: head[0].rfind(b"\n") + 1] or head[0]))
+    votes = DecimalVotes(len(schema), dialect.separator)
+    for chunk in _read(text, schema, dialect):
+        votes.add(chunk.batch.columns)
+    return [schema.names[place] for place in votes.commas()]
+
+
+def _read(source: Text, schema: pa.Schema, dialect: Dialect) -> Generator[Chunk]:
+    """Yield the rows behind the header; a row with too few or too many cells is a fault."""
+    text = _Respaced(source, dialect.separator) if dialect.spaced else source
+    separator = dialect.separator.encode()
+    newline = _newline(text)
+    # Arrow's parser takes its time for each column, whatever the number of rows.
+    size = BLOCK if len(schema) < _WIDE else max(BLOCK, 256 * len(schema))
+    rest, header = b"", 1
+    while data := text.read(size):
+        rest += data
+        end = rest.rfind(newline) + 1
+        if dialect.quoted:
+            end, _ = find_row_end(rest, separator, newline)
+        if end:
+            for piece in _pieces(rest[:end], dialect, newline, len(schema)):
+                yield _parse_rows(piece, schema, dialect, header)
+                header = 0
+            rest = rest[end:]
+        elif len(rest) > LONGEST_ROW:
+            start = describe(rest[:80].decode(errors="replace"))
+            raise InvalidTable(
+                f"{text.name}: got a row of more than {LONGEST_ROW:,} bytes; is there a quotation"
+                f" mark that is never closed? The row begins with {start}"
+            )
+    if rest:
+        is_open = dialect.quoted and find_row_end(rest, separator, newline)[1]
+        chunk = _parse_rows(rest + newline, schema, dialect, header)
+        if is_open:
+            fault = Fault("row", "a quotation mark that is never closed", "one that is")
+            chunk.faults[chunk.batch.num_rows - 1] = fault
+        yield chunk
+
+
+def _newline(text: "Text | _Respaced") -> bytes:
+    return b"\n" if b"\n" in text.peek(HEAD) else b"\r"
+
+
+def _pieces(data: bytes, dialect: Dialect, newline: bytes, columns: int) -> Generator[bytes]:
+    """Cut whole rows where they are short and the table is wide, as few bytes make many cells."""
+    while (rows := data.count(newline)) > 1 and rows * columns > MOST_CELLS:
+        size = max(1, len(data) * MOST_CELLS // (rows * columns))
+        end = data.find(newline, size) + 1
+        if dialect.quoted:
+            found, _ = find_row_end(data[:end], dialect.separator.encode(), newline)
+            end = found or len(data)
+        yield data[:end]
+        data = data[end:]
+    if data:
+        yield data
+
+
+def find_row_end(data: bytes, separator: bytes, newline: bytes) -> tuple[int, bool]:
+    """Find the end of the last whole row of CSV that begins with a row.
+
+    Returns:
+        The place behind its line break, 0 if there is none; and whether a quotation mark is open
+        at the end of the data.
+    """
+    spans = _quoted(data, separator)
+    right = len(data)
+    for place in range(len(spans) - 1, -1, -1):
+        if (end := data.rfind(newline, spans[place][1], right)) >= 0:
+            break
+        right = int(spans[place][0])
+    else:
+        end = data.rfind(newline, 0, right)
+    return end + 1, len(spans) > 0 and spans[-1][1] == len(data)
+
+
+def _quoted(data: bytes, separator: bytes) -> Any:
+    """Return where quoted parts begin and end, (n, 2); one that is open ends with the data."""
+    if b'"' not in data:
+        return ()
+    held = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(held == ord('"'))
+    # A mark opens a cell at its start only; within a cell without quotes it is a character. Where
+    # every second one is at a start, or is the other half of a double one, marks just alternate.
+    before = held[marks[::2] - 1]
+    opens = np.isin(before, np.frombuffer(b'"\r\n' + separator, np.uint8))
+    opens[0] = opens[0] or marks[0] == 0
+    if opens.all():
+        ends = marks if len(marks) % 2 == 0 else np.append(marks, len(data))
+        return ends.reshape(-1, 2)
+    pattern = rb'(?:(?<=[\r\n%b])|\A)"[^"]*+(?:""[^"]*+)*+("|\Z)' % re.escape(separator)
+    return [
+        (found.start(), found.end() - 1 if found[1] else len(data))
+        for found in re.finditer(pattern, data)
+    ]
+
+
+def _parse_rows(data: bytes, schema: pa.Schema, dialect: Dialect, header: int) -> Chunk:
+    """Parse whole rows, of which the first `header` are left out."""
+    bad: list[Any] = []
+
+    def hold(row: Any) -> str:
+        bad.append(row)
+        return "skip"
+
+    table = _parse(data, len(schema), dialect, hold)
+    batches = table.to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
+    columns = batches[0].columns  # one, as all was one block
+    if header and bad and bad[0].number == 1:
+        del bad[0]  # a header with fewer cells than the rows
+    elif header:
+        columns = [column.slice(1) for column in columns]
+    if bad:
+        return _merge(columns, schema, bad, header + 1, dialect)
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    if header or (dialect.quoted and b'"' in data) or dialect.separator not in _LINES:
+        return Chunk(batch)
+    # Without quotes, blank lines and lone returns, a line is a row.
+    if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
+        return Chunk(batch)
+    breaks = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))
+    if len(breaks) != batch.num_rows:
+        return Chunk(batch)
+    offsets = np.concatenate([[0], breaks + 1]).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    lines = pa.Array.from_buffers(pa.string(), len(breaks), buffers)
+    return Chunk(batch, {}, pc.ascii_rtrim(lines, "\r\n"), _LINES[dialect.separator])
+
+
+def _parse(
+    data: bytes,
+    columns: int,
+    dialect: Dialect,
+    bad: Callable[[Any], str] | None = None,
+) -> pa.Table:
+    names = [str(place) for place in range(columns)]
+    return pa.csv.read_csv(
+        pa.BufferReader(data),
+        pa.csv.ReadOptions(
+            use_threads=False,
+            block_size=len(data) + 1,
+            column_names=names,
+        ),
+        pa.csv.ParseOptions(
+            delimiter=dialect.separator,
+            quote_char='"' if dialect.quoted else False,
+            newlines_in_values=dialect.quoted,
+            invalid_row_handler=bad,
+        ),
+        pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
+    )
+
+
+def _merge(
+    columns: list[pa.Array], schema: pa.Schema, bad: list[Any], number: int, dialect: Dialect
+) -> Chunk:
+    """Put bad rows among the good ones; the first of all has Arrow's row number `number`."""
+    faults: dict[int, Fault] = {}
+    held: dict[int, list[str]] = {}  # of the columns in which a bad row has a cell
+    for nth, row in enumerate(bad):
+        count = row.actual_columns
+        cells: list[str] = []
+        if count <= max(_WIDEST_RAGGED, len(schema)):
+            read = _parse(row.text.encode() + b"\n", count, dialect)
+            cells = [column[0].as_py() for column in read.columns]
+        got = f"{count} cell{'s' if count > 1 else ''}"
+        if surplus := cells[len(schema) :]:
+            got += f" ({', '.join(map(describe, surplus[:5]))} too many)"
+        faults[row.number - number] = Fault("row", got, f"{len(schema)} cells")
+        for place, cell in enumerate(cells[: len(schema)]):
+            if cell:
+                held.setdefault(place, [""] * len(bad))[nth] = cell
+    good, places = len(columns[0]), np.fromiter(faults, dtype=np.int64)
+    order = np.empty(good + len(bad), dtype=np.int64)
+    order[places] = np.arange(good, len(order))
+    order[np.setdiff1d(np.arange(len(order)), places, assume_unique=True)] = np.arange(good)
+    empty = pa.array([""] * len(bad), pa.string())
+    merged = []
+    for place, column in enumerate(columns):
+        added = pa.array(held[place], pa.string()) if place in held else empty
+        if good:
+            added = pa.concat_arrays([column, added])
+        merged.append(added.take(pa.array(order)) if good or place in held else added)
+    return Chunk(pa.RecordBatch.from_arrays(merged, schema=schema), faults)
+
+
+class _Respaced:
+    """A text like `Text`, without the spaces between separators and quotation marks."""
+
+    def __init__(self, text: Text, separator: str) -> None:
+        self.name, self._made, self._left = text.name, io.StringIO(newline=""), b""
+        self._writer = csv.writer(self._made, delimiter=separator, lineterminator="\n")
+        lines = self._lines(text)
+        self._rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+
+    def _lines(self, text: Text) -> Generator[str]:
+        rest, newline = b"", _newline(text)
+        while data := text.read(BLOCK):
+            *lines, rest = (rest + data).split(newline)
+            yield from (f"{line.decode()}\n" for line in lines)
+            if len(rest) > LONGEST_ROW:
+                raise InvalidTable(f"{self.name}: got a row of more than {LONGEST_ROW:,} bytes")
+        if rest:
+            yield rest.decode()
+
+    def read(self, size: int) -> bytes:
+        """Return about so many bytes; nothing at the end."""
+        self.peek(size)
+        data, self._left = self._left[:size], self._left[size:]
+        return data
+
+    def peek(self, size: int) -> bytes:
+        """Return the first bytes, about `size`, which `read` then returns again."""
+        if len(self._left) >= size:
+            return self._left
+        self._made.seek(0)
+        self._made.truncate()
+        held = len(self._left)
+        while held + self._made.tell() < size:
+            try:
+                row = next(self._rows, None)
+            except csv.Error as error:
+                raise InvalidTable(f"{self.name} cannot be read: {error}") from error
+            if row is None:
+                break
+            if row:
+                self._writer.writerow(row)
+        self._left += self._made.getvalue().encode()
+        return self._left

@@ -1,0 +1,142 @@
+"""The dialect of delimited text, recognised by its first bytes.
+
+A dialect is the separator, the columns' names, whether quotation marks enclose cells, and whether
+spaces may stand before them.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mlapp.errors import InvalidTable
+from mlapp.tables.chunks import check_count
+
+HEAD = 1 << 20  # bytes in which the header must end
+SAMPLE = 200  # rows that are looked at
+LOOKED_AT = 1 << 16  # characters in which quotation marks are looked at
+
+_LONE = "\x1f"  # the separator where a header has none, so that texts may hold commas
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a delimited text is written.
+
+    Attributes:
+        names: the columns' names, without spaces around them. The first is empty where the column
+            has no name: it then holds the names or numbers of the rows.
+        separator: between cells.
+        quoted: whether quotation marks enclose cells; else they are characters like others.
+        spaced: whether spaces stand between separators and quotation marks.
+    """
+
+    names: list[str]
+    separator: str
+    quoted: bool = True
+    spaced: bool = False
+
+
+def recognise(name: str, head: bytes, separators: str) -> Dialect:
+    """Return the dialect of a text.
+
+    Args:
+        name: what the file is called in messages.
+        head: its first bytes, `HEAD` if it is longer.
+        separators: those that may separate its cells; of equals, the last does.
+
+    Raises:
+        InvalidTable: its header cannot be read.
+    """
+    text = head.decode(errors="ignore")
+    is_whole = len(head) < HEAD
+    candidates = []
+    for separator in separators:
+        quoted = separator != "\t" or _is_quoted(text[:LOOKED_AT])
+        spaced = quoted and _is_spaced(text[:LOOKED_AT], separator)
+        header, rows = _sample(name, text, is_whole, separator, quoted, spaced)
+        check_count(name, len(header))
+        fitting = sum(len(row) == len(header) for row in rows) / (len(rows) or 1)
+        named = Dialect(_names(header, rows, text, quoted), separator, quoted, spaced)
+        if len(named.names) > len(header):
+            fitting = 1.0
+        candidates.append((fitting, len(header), named, header[0]))
+    several = [each for each in candidates if each[1] > 1]
+    if not several:
+        return Dialect([candidates[0][3].strip()], _LONE)
+    # Of equals the last, as people avoid it in their cells.
+    return max(reversed(several), key=lambda each: each[:2])[2]
+
+
+def _sample(
+    name: str, text: str, is_whole: bool, separator: str, quoted: bool, spaced: bool
+) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the first rows."""
+    lines = io.StringIO(text, newline="")
+    rows = _parse(lines, separator, quoted, spaced)
+    try:
+        header = next(rows)
+    except csv.Error as error:
+        raise InvalidTable(f"{name}: its first row cannot be read: {error}") from error
+    if not is_whole and not lines.read(1):
+        raise InvalidTable(f"{name}: its first row has more than {HEAD:,} bytes")
+    found: list[list[str]] = []
+    try:
+        for row in rows:
+            found.append(row)
+            if len(found) == SAMPLE:
+                return header, found
+    except csv.Error:  # a cell that is longer than the module takes
+        return header, found
+    return header, found if is_whole else found[:-1]  # the last one may be cut off
+
+
+def _parse(lines: io.StringIO, separator: str, quoted: bool, spaced: bool) -> Iterator[list[str]]:
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    rows = csv.reader(lines, delimiter=separator, quoting=quoting, skipinitialspace=spaced)
+    return filter(None, rows)
+
+
+def _is_spaced(text: str, separator: str) -> bool:
+    """Return whether spaces stand before quotation marks that enclose cells."""
+    ends = rf"[\r\n{re.escape(separator)}]"
+    begins = rf'(?:\A|(?<={ends})) +"'
+    return bool(re.search(begins, text)) and not _has_stray(begins, ends, text)
+
+
+def _is_quoted(text: str) -> bool:
+    """Return whether every quotation mark that begins a cell of TSV has another that ends it."""
+    return not _has_stray(r'(?:\A|(?<=[\t\r\n]))"', r"[\t\r\n]", text)
+
+
+def _has_stray(begins: str, ends: str, text: str) -> bool:
+    """Return whether a quotation mark that should end a cell does not."""
+    return bool(re.search(rf'{begins}[^"]*+(?:""[^"]*+)*+"(?! *(?:{ends}|\Z))', text))
+
+
+def _names(header: list[str], rows: list[list[str]], text: str, quoted: bool) -> list[str]:
+    """Return the columns' names, completed where rows have one cell more than the header."""
+    names = [name.strip() for name in header]
+    if not quoted:
+        names = [name.strip('"') for name in names]
+    if len(names) > 1 and rows and all(len(row) == len(names) + 1 for row in rows):
+        first = [row[0] for row in rows]
+        if not any(row[-1].strip() for row in rows):
+            names.append("")  # each row ends with a separator
+        elif len(set(first)) == len(first) and (len(first) > 1 or _begins_quoted(text)):
+            return ["", *names]  # names of the rows, as R's write.table writes them
+    if len(names) > 1 and not names[-1] and all(names[1:-1]):
+        names[-1] = _unnamed(names)  # what a separator at the end of the header makes
+    return names
+
+
+def _begins_quoted(text: str) -> bool:
+    """Return whether the first row behind the header begins with a quotation mark."""
+    return bool(re.match(r'[\r\n]*[^\r\n]*[\r\n]+"', text))
+
+
+def _unnamed(names: list[str]) -> str:
+    name = f"Unnamed: {len(names) - 1}"
+    return name if name not in names else ""

@@ -1,0 +1,94 @@
+"""The formats of tables: names, file suffixes and media types, and the options to read one."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from mlapp.errors import InvalidTable
+
+TableFormat: TypeAlias = Literal["csv", "tsv", "jsonl", "parquet", "xlsx"]
+WRITABLE: tuple[TableFormat, ...] = ("csv", "tsv", "jsonl", "parquet")
+READABLE: tuple[TableFormat, ...] = get_args(TableFormat)
+TEXT_FORMATS: tuple[TableFormat, ...] = ("csv", "tsv", "jsonl")
+
+SUFFIXES: dict[str, TableFormat] = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".xlsx": "xlsx",
+}
+COMPRESSED = (".gz", ".zip")
+MEDIA_TYPES: dict[str, TableFormat] = {
+    "text/csv": "csv",
+    "text/tab-separated-values": "tsv",
+    "application/x-ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "application/vnd.apache.parquet": "parquet",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
+}
+READ = ".csv, .tsv or .jsonl, also with .gz or .zip, .parquet or .xlsx"
+WRITTEN = ".csv, .tsv or .jsonl, also with .gz, or .parquet"
+DECIMALS = (".", ",")
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """The format of a table's file, and the options to read it.
+
+    Attributes:
+        format: CSV, TSV, JSON lines, Parquet or Excel.
+        compressed: whether it is gzipped (or zipped, where it is read).
+        encoding: of a text that is read; by default UTF-8, or what its byte-order mark says.
+        decimal: the decimal mark of CSV and TSV, "." or ","; by default it is recognised. The
+            other formats have numbers of their own.
+        sheet: of an Excel workbook, its name or its number from 1; by default the first.
+    """
+
+    format: TableFormat
+    compressed: bool = False
+    encoding: str | None = None
+    decimal: str | None = None
+    sheet: str | None = None
+
+    def reading(
+        self, encoding: str | None = None, decimal: str | None = None, sheet: str | None = None
+    ) -> "FileFormat":
+        """Return this format with options to read it.
+
+        Raises:
+            InvalidTable: the decimal mark is not allowed, or a sheet of another format is named.
+        """
+        if decimal not in (None, *DECIMALS):
+            raise InvalidTable(f"decimal: got {decimal!r}, expected '.' or ','")
+        if sheet is not None and self.format != "xlsx":
+            raise InvalidTable(f"sheet: got {sheet!r}, expected none: only .xlsx has sheets")
+        return replace(self, encoding=encoding, decimal=decimal, sheet=sheet)
+
+
+def format_of(name: str, write: bool = False) -> FileFormat:
+    """Return the format that a file's name says.
+
+    Args:
+        name: the file's name, or its path.
+        write: whether it is to be written: a zip archive and .xlsx are only read.
+
+    Raises:
+        InvalidTable: its suffix is not known.
+    """
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    compressed = suffixes[-1:] != [] and suffixes[-1] in COMPRESSED
+    format_ = SUFFIXES.get("".join(suffixes[-2:-1] if compressed else suffixes[-1:]))
+    known = format_ in (WRITABLE if write else READABLE)
+    if compressed:
+        known = format_ in TEXT_FORMATS and not (write and suffixes[-1] == ".zip")
+    if format_ is None or not known:
+        last = suffixes[-2:] if compressed else suffixes[-1:]
+        got = repr("".join(last)) if last else "no suffix"
+        raise InvalidTable(f"{name}: got {got}, expected {WRITTEN if write else READ}")
+    return FileFormat(format_, compressed)

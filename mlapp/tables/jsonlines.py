@@ -1,0 +1,119 @@
+"""JSON lines as chunks of rows. Cells are text: a text as it is, any other value as JSON."""
+
+import json
+from collections.abc import Callable, Generator
+from typing import Any, BinaryIO
+
+import orjson
+import pyarrow as pa
+
+from mlapp.errors import Fault, InvalidTable, describe, quote
+from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns, check_count
+from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.formats import FileFormat
+
+HEAD = 1 << 20  # bytes of a stream whose keys become columns
+LONGEST_LINE = 1 << 25  # bytes
+MOST_VALUES = 500_000  # in a line: each takes many times its bytes while it is parsed
+
+
+def open_json_lines(
+    name: str, stream: BinaryIO, file_format: FileFormat
+) -> tuple[pa.Schema, Generator[Chunk], Callable[[], int]]:
+    """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
+
+    def start() -> Text:
+        if stream.seekable():
+            stream.seek(0)
+        return Text(name, stream, file_format.compressed, file_format.encoding)
+
+    text, keys = start(), dict[str, None]()
+    if stream.seekable():
+        text.check(lambda lines: _add_keys(name, keys, lines))
+        text = start()
+    if not (head := text.peek(HEAD)).strip():
+        raise InvalidTable(f"{name} is empty")
+    if not keys:
+        _add_keys(name, keys, head[: head.rfind(b"\n") + 1] or head)
+    if not keys:
+        raise InvalidTable(f"{name}: expected a JSON object in each line, got none")
+    schema = check_columns(name, pa.schema([(key.strip(), pa.string()) for key in keys]))
+    return schema, _read(text, schema, list(keys)), text.position
+
+
+def _add_keys(name: str, keys: dict[str, None], lines: bytes) -> None:
+    """Add the keys of all JSON objects, in order.
+
+    Raises:
+        InvalidTable: they are more than a table may have columns.
+    """
+    for line in lines.split(b"\n"):
+        value = _load(line)
+        if isinstance(value, dict) and not keys.keys() >= value.keys():
+            keys.update(dict.fromkeys(value))
+            check_count(name, len(keys))
+
+
+def _load(line: bytes) -> Any:
+    """Return what is in a line, None if that is not JSON, or has too many values."""
+    if len(line) > MOST_VALUES and line.count(b",") + line.count(b":") > MOST_VALUES:
+        return None
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _read(text: Text, schema: pa.Schema, keys: list[str]) -> Generator[Chunk]:
+    """Yield the lines that are not blank; one that is not an object of known keys is a fault."""
+    rest: list[bytes] = []
+    while data := text.read(BLOCK):
+        whole, found, after = data.rpartition(b"\n")
+        if found:
+            yield from _parse_lines(b"".join([*rest, whole]), schema, keys)
+            rest = []
+        rest.append(after)
+        if sum(map(len, rest)) > LONGEST_LINE:
+            raise InvalidTable(f"{text.name}: got a line of more than {LONGEST_LINE:,} bytes")
+    yield from _parse_lines(b"".join(rest), schema, keys)
+
+
+def _parse_lines(data: bytes, schema: pa.Schema, keys: list[str]) -> Generator[Chunk]:
+    lines = [stripped for line in data.split(b"\n") if (stripped := line.strip())]
+    most = max(1, MOST_CELLS // len(keys))
+    for start in range(0, len(lines), most):
+        yield _parse_some(lines[start : start + most], schema, keys)
+
+
+def _parse_some(lines: list[bytes], schema: pa.Schema, keys: list[str]) -> Chunk:
+    known = frozenset(keys)
+    cells: dict[str, list[str | None]] = {}  # of the keys that are there
+    faults: dict[int, Fault] = {}
+    for place, line in enumerate(lines):
+        value = _load(line)
+        if not isinstance(value, dict):
+            allowed = "one JSON object"
+            if len(line) > MOST_VALUES:
+                allowed += f" of at most {MOST_VALUES:,} values"
+            faults[place] = Fault("row", describe(line[:400].decode(errors="replace")), allowed)
+            value = {}
+        elif not known >= value.keys():
+            others = quote([key for key in value if key not in known])
+            faults[place] = Fault("row", f"the key {others}", "only keys of the first rows")
+        lines[place] = line[:-1] + b"," if value else b"{"
+        for key in known & value.keys():
+            if key not in cells:
+                cells[key] = [None] * len(lines)
+            cells[key][place] = _cell(value[key], key, line)
+    empty = pa.nulls(len(lines), pa.string())
+    columns = [pa.array(cells[key], pa.string()) if key in cells else empty for key in keys]
+    batch = pa.RecordBatch.from_arrays(columns, schema=schema)
+    return Chunk(batch, faults, pa.array(lines, pa.string()), "jsonl")
+
+
+def _cell(value: Any, key: str, line: bytes) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and abs(value) >= 2**63:
+        return json.dumps(json.loads(line)[key])  # a whole number that orjson has rounded
+    return orjson.dumps(value).decode()

@@ -1,0 +1,213 @@
+"""The one parser of numbers: plain ones, and those of tables with decimal and thousands marks.
+
+Everywhere but in CSV and TSV a number in a text is plain: digits, a decimal point, an exponent. In
+CSV and TSV it is written as its column does it, with a decimal point or comma, and maybe with
+thousands marks. A field of an Arrow schema carries the decimal mark of its column as metadata, so
+that the mark belongs to what is read and never to a model.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from decimal import Decimal
+from functools import cache
+from numbers import Real
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:  # the service checks numbers before anything needs Arrow
+    import pyarrow as pa
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+# Texts that stand for a missing value, in training data and in rows to predict.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
+
+# Larger numbers are refused: squares and sums of squares must stay finite in double precision.
+LARGEST = 1e100
+
+_EXPONENT = "(?:[eE][+-]?[0-9]+)?"
+_PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
+_SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides the other of point and comma
+_KEY = b"decimal"
+
+
+@cache
+def number_pattern(decimal: str | None) -> str:
+    """Return the regular expression, for `re` and for RE2, of a number without spaces around it.
+
+    Args:
+        decimal: the decimal mark, "." or ",", of a number that may have thousands marks: the other
+            of the two, a space or an apostrophe, the same one throughout. None is a plain number.
+    """
+    if decimal is None:
+        return _PLAIN
+    point = re.escape(decimal)
+    marks = [re.escape(mark) for mark in _thousands(decimal)]
+    # The last group has three digits; those before may have two, as in 12,34,567.
+    grouped = [f"[0-9]{{1,3}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}" for mark in marks]
+    whole = "|".join([*grouped, "[0-9]+"])
+    return rf"[+-]?(?:(?:{whole})(?:{point}[0-9]*)?|{point}[0-9]+){_EXPONENT}"
+
+
+def _thousands(decimal: str) -> str:
+    return ("." if decimal == "," else ",") + _SPACES
+
+
+@cache
+def _compiled(decimal: str | None) -> re.Pattern[str]:
+    return re.compile(number_pattern(decimal))
+
+
+def is_missing(value: object) -> bool:
+    """Tell whether a value that is not a text stands for a missing one."""
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value))
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # as pandas has them
+
+
+def parse_number(value: object, decimal: str | None = None) -> float | None:
+    """Return a value as a float, NaN when it is missing, None when it is not an allowed number.
+
+    Args:
+        value: a number, or a text.
+        decimal: the decimal mark of a text from CSV or TSV; None for a plain number.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if text in MISSING:
+            return math.nan
+        if not _compiled(decimal).fullmatch(text):
+            return None
+        if decimal is not None:
+            text = text.translate(_table(decimal))
+        number = float(text)
+    elif is_missing(value):
+        return math.nan
+    elif isinstance(value, Real | Decimal) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+    else:
+        return None
+    return number if abs(number) <= LARGEST else None
+
+
+@cache
+def _table(decimal: str) -> dict[int, str]:
+    return str.maketrans(dict.fromkeys(_thousands(decimal), "") | {decimal: "."})
+
+
+def parse_numbers(column: "pa.Array", decimal: str | None = None) -> tuple[Floats, list[int]]:
+    """Parse a column as `parse_number` does value by value.
+
+    Returns:
+        The values (n,), NaN for a missing one, and the places of those that are not numbers.
+    """
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_string(kind):
+        values = _parse_texts(column, decimal)
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    else:
+        values = np.full(len(column), np.nan)
+    left = np.flatnonzero(~(np.abs(values) <= LARGEST))
+    if not len(left):
+        return values, []
+    values = values.copy()
+    parsed = [parse_number(value, decimal) for value in column.take(pa.array(left)).to_pylist()]
+    values[left] = [np.nan if value is None else value for value in parsed]
+    return values, [int(place) for place, value in zip(left, parsed, strict=True) if value is None]
+
+
+def _parse_texts(column: "pa.Array", decimal: str | None) -> Floats:
+    """Return the numbers in texts, NaN where one is to be looked at by itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = None
+    if decimal != ",":
+        try:
+            numbers = column.cast(pa.float64())  # nearly always
+        except pa.ArrowInvalid:
+            numbers = None
+    if numbers is None:
+        texts = pc.ascii_trim_whitespace(column)
+        matches = pc.match_substring_regex(texts, f"^(?:{number_pattern(decimal)})$")
+        if decimal is not None:
+            marks = "|".join(map(re.escape, _thousands(decimal)))
+            texts = pc.replace_substring_regex(texts, marks, "")
+            texts = pc.replace_substring(texts, ",", ".") if decimal == "," else texts
+        texts = pc.ascii_ltrim(texts, "+")
+        numbers = pc.if_else(matches, texts, pa.scalar(None, pa.string())).cast(pa.float64())
+    values: Floats = numbers.to_numpy(zero_copy_only=False)
+    return values
+
+
+def decimal_of(field: "pa.Field") -> str | None:
+    """Return the decimal mark of a column's texts, None where numbers are plain."""
+    mark = (field.metadata or {}).get(_KEY)
+    return None if mark is None else str(mark.decode())
+
+
+def mark_decimals(schema: "pa.Schema", commas: Collection[str]) -> "pa.Schema":
+    """Return a schema of CSV or TSV whose fields carry decimal marks, see `decimal_of`.
+
+    Args:
+        schema: columns of text.
+        commas: names of the columns with decimal commas; the others have points.
+    """
+    import pyarrow as pa
+
+    known = frozenset(commas)
+    fields = (each.with_metadata({_KEY: b"," if each.name in known else b"."}) for each in schema)
+    return pa.schema(list(fields))
+
+
+class DecimalVotes:
+    """What the cells of a table say about the decimal mark of each column.
+
+    A column votes where all its cells are numbers by one mark and not by the other: 1,5 for the
+    comma, 1.5 and 1,234.5 for the point. The others follow the majority of the table, and where
+    nothing votes, its separator: 1,234 is 1.234 unless commas separate the cells.
+    """
+
+    def __init__(self, columns: int, separator: str) -> None:
+        self._comma, self._point = [True] * columns, [True] * columns
+        self._marked = [False] * columns  # whether a number has a comma
+        self._default = "." if separator == "," else ","
+
+    def add(self, columns: "list[pa.Array]") -> None:
+        """Count the cells of some rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for place, column in enumerate(columns):
+            if not (self._comma[place] or self._point[place]):
+                continue
+            cells = pc.utf8_trim_whitespace(column)
+            cells = cells.filter(pc.invert(pc.is_in(cells, pa.array(MISSING, pa.string()))))
+            for mark, votes in ((",", self._comma), (".", self._point)):
+                matches = pc.match_substring_regex(cells, f"^(?:{number_pattern(mark)})$")
+                votes[place] = votes[place] and pc.all(matches).as_py() is not False
+            if not self._marked[place]:
+                self._marked[place] = pc.any(pc.match_substring(cells, ",")).as_py() is True
+
+    def commas(self) -> list[int]:
+        """Return the places of the columns with decimal commas."""
+        votes = list(zip(self._comma, self._point, self._marked, strict=True))
+        for_comma = sum(comma and not point for comma, point, _ in votes)
+        for_point = sum(point and not comma for comma, point, _ in votes)
+        usual = "," if for_comma > for_point else "." if for_point else self._default
+        if not for_comma and not any(comma and marked for comma, _, marked in votes):
+            usual = "."
+        return [
+            place
+            for place, (comma, point, _) in enumerate(votes)
+            if comma and (usual == "," or not point)
+        ]
