@@ -87,6 +87,8 @@ class Gateway:
         elif self.dashboard is None or self.owns(scope):
             if scope["type"] == "http":
                 await self._answer(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1008})
         else:
             await self.dashboard(scope, receive, _add_headers(send))
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -28,7 +29,7 @@ GRACE_SECONDS = 30  # for in-flight requests after SIGTERM or SIGINT
 BACKLOG = 2048  # connections that the kernel holds for a busy process
 MOST_CONNECTIONS = 1 << 16  # of a process, where the system allows as many
 SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 WATCHED = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)
 
 TIMEOUT = b"The headers of the request did not arrive in time"
@@ -187,47 +188,80 @@ def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int
     """Serve from worker processes until SIGTERM or SIGINT, which let in-flight requests finish.
 
     A worker that ends, for whatever reason, is replaced. SIGHUP replaces all. Workers stop when
-    this process is gone. It must not have started threads.
+    this process is gone.
 
     Args:
         create: called in each worker; returns the ASGI application.
         listener: a listening socket.
         workers: how many processes.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    lifeline = os.pipe()
-    born = {_fork(create, listener, lifeline): time.monotonic() for _ in range(workers)}
-    while (number := signal.sigwait(WATCHED)) not in STOPPING:
-        if number == signal.SIGHUP:
+    lifeline, signals = os.pipe(), Signals()
+
+    def fork() -> int:
+        if pid := os.fork():
+            born[pid] = time.monotonic()
+            return pid
+        signals.restore()
+        os.close(lifeline[1])
+        _work(create, listener, lifeline[0])
+
+    born: dict[int, float] = {}
+    for _ in range(workers):
+        fork()
+    while not (caught := signals.wait()) & STOPPING:
+        if signal.SIGHUP in caught:
             _log.info("Replacing all workers")
-            old = list(born)
-            born |= {_fork(create, listener, lifeline): time.monotonic() for _ in old}
-            for pid in old:
+            for pid in list(born):
+                fork()
                 del born[pid]
                 os.kill(pid, signal.SIGTERM)
         for pid in _reap():
-            if pid not in born:
-                continue
-            lived = time.monotonic() - born.pop(pid)
-            _log.warning("Worker %d ended; starting another", pid)
-            if lived < 1:  # one that cannot start must not take the machine
-                time.sleep(1)
-            born[_fork(create, listener, lifeline)] = time.monotonic()
-    _stop(set(born))
+            if pid in born:
+                _log.warning("Worker %d ended; starting another", pid)
+                if time.monotonic() - born.pop(pid) < 1:
+                    time.sleep(1)  # one that cannot start must not take the machine
+                fork()
+    _stop(set(born), signals)
 
 
-def _stop(pids: set[int]) -> None:
-    """Let workers finish; kill those that take too long, or all when asked again."""
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+class Signals:
+    """Signals to this process, one after the other, whichever of its threads they reach."""
+
+    def __init__(self) -> None:
+        self._reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
+        for number in WATCHED:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, seconds: float | None = None) -> frozenset[int]:
+        """Return the signals that have come, when one has or the time is over."""
+        ready, _, _ = select.select([self._reader], [], [], seconds)
+        return frozenset(os.read(self._reader, 512)) if ready else frozenset()
+
+    @staticmethod
+    def restore() -> None:
+        """Let signals do what they do by default, in a new process."""
+        signal.set_wakeup_fd(-1)
+        for number in WATCHED:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all
+
+
+def _stop(pids: set[int], signals: Signals) -> None:
+    """Let workers finish; kill those that take too long, or all when interrupted again."""
+    _kill(pids, signal.SIGTERM)
     end = time.monotonic() + GRACE_SECONDS + 5
     while pids := pids - set(_reap()):
-        got = signal.sigtimedwait(WATCHED, max(0, end - time.monotonic()))
-        if got is None or got.si_signo == signal.SIGINT:
-            for pid in pids:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        caught = signals.wait(max(0.0, end - time.monotonic()))
+        if not caught or signal.SIGINT in caught:
+            _kill(pids, signal.SIGKILL)
+
+
+def _kill(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _reap() -> list[int]:
@@ -239,18 +273,11 @@ def _reap() -> list[int]:
     return pids
 
 
-def _fork(create: Callable[[], Any], listener: socket.socket, lifeline: tuple[int, int]) -> int:
-    """Start a worker; return its process number."""
-    if pid := os.fork():
-        return pid
+def _work(create: Callable[[], Any], listener: socket.socket, lifeline: int) -> NoReturn:
+    """Serve in a new process, and end it."""
     status = 1
     try:
-        for number in WATCHED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, WATCHED)
-        os.close(lifeline[1])
-        threading.Thread(target=_follow, args=[lifeline[0]], daemon=True).start()
+        threading.Thread(target=_follow, args=[lifeline], daemon=True).start()
         serve(create(), [listener], ws="none")
         status = 0
     except BaseException:
