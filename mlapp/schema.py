@@ -6,6 +6,7 @@ or the same faults, through every door. Training encodes rows with the same `Sch
 
 import math
 import re
+import reprlib
 import sys
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 # Larger numbers are refused: squares and sums of squares must stay finite in double precision.
 LARGEST = 1e100
+
+NOT_GIVEN = "not given, and taken as missing"  # of an input, as a notice has it
 
 MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
 
@@ -250,6 +253,11 @@ class Schema(_Frozen):
         return [spec.name for spec in self.inputs]
 
     @cached_property
+    def not_an_input(self) -> str:
+        """The detail of a notice about a name that the model does not know."""
+        return f"not an input of this model; it has {quote(self.names)}"
+
+    @cached_property
     def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
@@ -382,11 +390,10 @@ class Schema(_Frozen):
         for place, row in rows:
             for name in self.names:
                 if name not in row:
-                    found.setdefault((name, "not given, and taken as missing"), []).append(place)
+                    found.setdefault((name, NOT_GIVEN), []).append(place)
             for name in row:
                 if name not in self._name_set:
-                    detail = f"not an input of this model; it has {quote(self.names)}"
-                    found.setdefault((str(name)[:80], detail), []).append(place)
+                    found.setdefault((str(name)[:80], self.not_an_input), []).append(place)
         return tuple(
             Notice(name, detail, places[0])
             if len(places) == 1
@@ -469,10 +476,21 @@ def describe(value: object) -> str:
     """Return what arrived, short enough for a message."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "nothing"
-    text = repr(value[:80] if isinstance(value, str) else value)
-    if isinstance(value, np.generic):
+    if isinstance(value, dict | list | tuple):
+        text = _describe_nested(value)
+    elif isinstance(value, np.generic):
         text = repr(value.item())
+    else:
+        text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _describe_nested(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
+    """Return the beginning of a nested value, however large and deep it is."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 3, 80, 80
+    brief.maxlist = brief.maxtuple = brief.maxdict = 8
+    return brief.repr(dict(islice(value.items(), 9)) if isinstance(value, dict) else value)
 
 
 def _is_missing(value: object) -> bool:

@@ -428,9 +428,10 @@ def test_binary_tensors_go_in_and_out(client: FlaskClient, folder: Path) -> None
 
 
 def test_faults_of_tensors_are_those_of_rows(client: FlaskClient) -> None:
-    bad = [list(ROW.values()), [None, "abc", 81, 0.328, 0.259]]
-    by_tensor = client.post(INFER, json=one_tensor(bad))
-    row = dict(zip(ROW, bad[1], strict=True))
+    rows = [["734", "688", "81", "0.328", "0.259"], [None, "abc", "81", "0.328", "0.259"]]
+    values = [value for row in rows for value in row]
+    by_tensor = client.post(INFER, json={"inputs": [tensor("rows", "BYTES", [2, 5], values)]})
+    row = dict(zip(ROW, rows[1], strict=True))
     by_row = client.post(PREDICT, json={"instances": [ROW, row]})
     assert by_tensor.status_code == by_row.status_code == 422
     assert by_tensor.json["faults"] == by_row.json["faults"]

@@ -16,7 +16,7 @@ from mlapp.sentiment import SentimentModel
 from mlapp.service.bodies import answer
 from mlapp.service.score import COUNTS, FLAGS, PARAMETERS, TYPES
 from mlapp.service.state import state
-from mlapp.service.v2 import TYPES as TENSOR_TYPES
+from mlapp.service.tensors import TYPES as TENSOR_TYPES
 from mlapp.service.v2 import tensors
 
 blueprint = Blueprint("openapi", __name__)
