@@ -96,36 +96,36 @@ def describe_tensors(model: Model) -> dict[str, Any]:
 
 def _tensors(model: Model, rows: int) -> dict[str, Any]:
     """Return the schema of the input tensors of some rows, those that may be left out last."""
-    names: dict[str, dict[str, Any]]
     if isinstance(model, RegressionModel):
         specs = sorted(model.schema.inputs, key=lambda spec: spec.missing)
-        values = {spec.name: _tensor_value(spec) for spec in specs}
-        other = {"type": "string", "not": {"enum": model.schema.names}}  # gets a notice
-        names = {
-            spec.name: {"anyOf": [{"const": spec.name}, other]}
-            if spec.missing
-            else {"const": spec.name}
-            for spec in specs
-        }
         needed = max(1, sum(not spec.missing for spec in specs))
+        other = {"type": "string", "not": {"enum": model.schema.names}}
+        unknown = _tensor(other, "FP64", {"type": ["number", "null"]}, rows)  # gets a notice
+        tensor = []
+        for spec in specs:
+            kind = "FP64" if isinstance(spec, Number) else "BYTES"
+            own = _tensor({"const": spec.name}, kind, _tensor_value(spec), rows)
+            tensor.append({"anyOf": [own, unknown]} if spec.missing else own)
     else:
-        values, names, needed = {TEXT: TEXT_SCHEMA}, {TEXT: {"type": "string"}}, 1
-    kinds = {each["name"]: each["datatype"] for each in tensors(model)[0]}
-    tensor = [
-        {
-            "type": "object",
-            "required": ["name", "shape", "datatype", "data"],
-            "properties": {
-                "name": names[name],
-                "shape": {"enum": [[rows], [rows, 1]]},
-                "datatype": {"const": kinds[name]},
-                "data": {"type": "array", "items": value, "minItems": rows, "maxItems": rows},
-                "parameters": {"type": ["object", "null"]},
-            },
-        }
-        for name, value in values.items()
-    ]
+        tensor, needed = [_tensor({"type": "string"}, "BYTES", TEXT_SCHEMA, rows)], 1
     return {"type": "array", "prefixItems": tensor, "minItems": needed, "items": False}
+
+
+def _tensor(
+    name: dict[str, Any], datatype: str, value: dict[str, Any], rows: int
+) -> dict[str, Any]:
+    """Return the schema of a tensor of some rows, from those of its name and of a value."""
+    return {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": name,
+            "shape": {"enum": [[rows], [rows, 1]]},
+            "datatype": {"const": datatype},
+            "data": {"type": "array", "items": value, "minItems": rows, "maxItems": rows},
+            "parameters": {"type": ["object", "null"]},
+        },
+    }
 
 
 def _json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
