@@ -92,7 +92,9 @@ def test_the_service_keeps_its_openapi_document_under_schemathesis(
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-5000:] + ran.stderr[-2000:]
-    assert "No issues found" in ran.stdout
+    counts = re.search(r"(\d+) generated, (\d+) passed", ran.stdout)
+    assert counts is not None
+    assert int(counts[1]) == int(counts[2]) > 1000
 
 
 # --- together ---------------------------------------------------------------------------------

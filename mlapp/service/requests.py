@@ -74,7 +74,8 @@ def describe_tensors(model: Model) -> dict[str, Any]:
         "type": "object",
         "required": ["inputs"],
         "description": "A tensor for each input, of as many values as there are rows: n in the"
-        " shape [n] or [n, 1]. JSON Schema cannot say so of any n; described are a few.",
+        " shape [n] or [n, 1]. JSON Schema cannot say so of any n; described are a few. A table may"
+        " also be one tensor of any name, of shape [n, inputs]",
         "properties": {
             "id": {"type": ["string", "null"]},
             "inputs": {"anyOf": [_tensors(model, rows) for rows in DESCRIBED_ROWS]},
@@ -101,11 +102,11 @@ def _tensors(model: Model, rows: int) -> dict[str, Any]:
         needed = max(1, sum(not spec.missing for spec in specs))
         other = {"type": "string", "not": {"enum": model.schema.names}}
         unknown = _tensor(other, "FP64", {"type": ["number", "null"]}, rows)  # gets a notice
-        tensor = []
+        tensor: list[dict[str, Any]] = []
         for spec in specs:
             kind = "FP64" if isinstance(spec, Number) else "BYTES"
             own = _tensor({"const": spec.name}, kind, _tensor_value(spec), rows)
-            tensor.append({"anyOf": [own, unknown]} if spec.missing else own)
+            tensor.append({"anyOf": [own, unknown]} if spec.missing and tensor else own)
     else:
         tensor, needed = [_tensor({"type": "string"}, "BYTES", TEXT_SCHEMA, rows)], 1
     return {"type": "array", "prefixItems": tensor, "minItems": needed, "items": False}
