@@ -1,8 +1,10 @@
 """The one family of errors; each knows its HTTP status."""
 
+import reprlib
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import islice
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -100,7 +102,18 @@ def describe(value: object) -> str:
     """Return what arrived, short enough for a message."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "nothing"
-    text = repr(value[:80] if isinstance(value, str) else value)
-    if isinstance(value, np.generic):
+    if isinstance(value, dict | list | tuple):
+        text = _describe_nested(value)
+    elif isinstance(value, np.generic):
         text = repr(value.item())
+    else:
+        text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _describe_nested(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
+    """Return the beginning of a nested value, however large and deep it is."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxstring, brief.maxother = 3, 80, 80
+    brief.maxlist = brief.maxtuple = brief.maxdict = 8
+    return brief.repr(dict(islice(value.items(), 9)) if isinstance(value, dict) else value)

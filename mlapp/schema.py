@@ -35,6 +35,8 @@ Column: TypeAlias = npt.NDArray[Any] | list[Any]
 
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
+NOT_GIVEN = "not given, and taken as missing"  # of an input, as a notice has it
+
 MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
 
 
@@ -259,6 +261,11 @@ class Schema(_Frozen):
         return [spec.name for spec in self.inputs]
 
     @cached_property
+    def not_an_input(self) -> str:
+        """The detail of a notice about a name that the model does not know."""
+        return f"not an input of this model; it has {quote(self.names)}"
+
+    @cached_property
     def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
@@ -391,11 +398,10 @@ class Schema(_Frozen):
         for place, row in rows:
             for name in self.names:
                 if name not in row:
-                    found.setdefault((name, "not given, and taken as missing"), []).append(place)
+                    found.setdefault((name, NOT_GIVEN), []).append(place)
             for name in row:
                 if name not in self._name_set:
-                    detail = f"not an input of this model; it has {quote(self.names)}"
-                    found.setdefault((str(name)[:80], detail), []).append(place)
+                    found.setdefault((str(name)[:80], self.not_an_input), []).append(place)
         return tuple(
             Notice(name, detail, places[0])
             if len(places) == 1

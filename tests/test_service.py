@@ -4,7 +4,6 @@ import gzip
 import json
 import logging
 import struct
-import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -273,36 +272,6 @@ def test_a_compressed_body_is_read(
     assert client.post(PREDICT, data=body, headers=headers).status_code == 415
 
 
-def test_more_predictions_at_once_than_allowed_are_asked_to_wait(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mlapp.regression import RegressionModel
-
-    client = with_settings(folder, max_concurrent=1)
-    inside, leave = threading.Event(), threading.Event()
-    predict = RegressionModel.predict_array
-
-    def wait(model: RegressionModel, checked: Any) -> Any:
-        inside.set()
-        assert leave.wait(30)
-        return predict(model, checked)
-
-    monkeypatch.setattr(RegressionModel, "predict_array", wait)
-    statuses: list[int] = []
-    other = client.application.test_client()
-    slow = threading.Thread(
-        target=lambda: statuses.append(other.post(PREDICT, json={"instances": [ROW]}).status_code)
-    )
-    slow.start()
-    assert inside.wait(30)
-    refused = client.post(PREDICT, json={"instances": [ROW]})
-    leave.set()
-    slow.join()
-    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
-    assert statuses == [200]
-    assert client.post(PREDICT, json={"instances": [ROW]}).status_code == 200
-
-
 def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_go_on(
     folder: Path,
 ) -> None:
@@ -428,9 +397,10 @@ def test_binary_tensors_go_in_and_out(client: FlaskClient, folder: Path) -> None
 
 
 def test_faults_of_tensors_are_those_of_rows(client: FlaskClient) -> None:
-    bad = [list(ROW.values()), [None, "abc", 81, 0.328, 0.259]]
-    by_tensor = client.post(INFER, json=one_tensor(bad))
-    row = dict(zip(ROW, bad[1], strict=True))
+    rows = [["734", "688", "81", "0.328", "0.259"], [None, "abc", "81", "0.328", "0.259"]]
+    values = [value for row in rows for value in row]
+    by_tensor = client.post(INFER, json={"inputs": [tensor("rows", "BYTES", [2, 5], values)]})
+    row = dict(zip(ROW, rows[1], strict=True))
     by_row = client.post(PREDICT, json={"instances": [ROW, row]})
     assert by_tensor.status_code == by_row.status_code == 422
     assert by_tensor.json["faults"] == by_row.json["faults"]

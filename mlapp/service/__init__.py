@@ -7,7 +7,9 @@ v1       the short form: /v1/models/{name}:predict and :explain
 score    whole files: /v1/models/{name}:score
 v2       the Open Inference Protocol, with the binary tensor extension
 forms    pages for people: /form, /predict, /sentiment
+tensors  the tensors of v2, in JSON and as binary data
 openapi  /openapi.json and /docs, from the models' schemas
+requests  what requests look like, for that document
 gateway  the service within the dashboard's server
 run      `mlapp serve`
 replicas `mlapp serve --engine ray`

@@ -149,7 +149,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     app.register_blueprint(forms.blueprint)
     app.register_blueprint(openapi.blueprint)
     if home:
-        app.add_url_rule("/", "home", forms.show_form)
+        app.add_url_rule("/", "home", forms.show_home)
     app.add_url_rule("/livez", "livez", lambda: _plain("ok"))
     app.add_url_rule("/readyz", "readyz", _readyz)
     app.add_url_rule("/metrics", "metrics", lambda: _plain(state().expose_metrics()))

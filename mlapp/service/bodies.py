@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 from flask import Response, request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import (
     BadRequest,
     RequestEntityTooLarge,
@@ -15,7 +16,8 @@ from werkzeug.exceptions import (
 
 from mlapp.files import write_error
 
-_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_PIECE = 1 << 16  # bytes that are unpacked at once
+MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 
 
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
@@ -27,34 +29,93 @@ def read_body(limit: int) -> bytes:
     """Return the body, unpacked where it is compressed.
 
     Args:
-        limit: the largest body that is taken, in bytes.
+        limit: the largest body, in bytes, packed and unpacked.
 
     Raises:
         RequestEntityTooLarge: it is, or becomes, larger.
-        UnsupportedMediaType: it is encoded otherwise than by gzip or deflate.
-        BadRequest: it cannot be unpacked.
+        UnsupportedMediaType: its encoding is neither gzip nor deflate.
+        BadRequest: it breaks off, or cannot be unpacked.
     """
     environ = request.environ
-    length = environ.get("CONTENT_LENGTH", "")
-    if length.isdecimal() and int(length) <= limit:
-        raw: bytes = environ["wsgi.input"].read(int(length))
-    else:
-        raw = request.get_data(cache=False)  # chunked, or too large
+    raw = _read_raw(limit)
     encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return raw
-    if encoding not in _WINDOWS:
-        raise UnsupportedMediaType(f"Content-Encoding: got {encoding!r}, expected gzip or deflate")
-    unpack = zlib.decompressobj(_WINDOWS[encoding])
+    if encoding in ("gzip", "x-gzip"):
+        return _unpack_gzip(raw, limit)
+    if encoding == "deflate":
+        return _unpack_deflate(raw, limit)
+    raise UnsupportedMediaType(f"Content-Encoding: got {encoding!r}, expected gzip or deflate")
+
+
+def _read_raw(limit: int) -> bytes:
+    """Return the body as it came."""
+    given = request.environ.get("CONTENT_LENGTH", "")
+    length = int(given) if given.isdecimal() else None
+    if length is None and not request.environ.get("wsgi.input_terminated"):
+        return b""  # neither a length nor chunks: there is no body
+    wanted = limit + 1 if length is None else length
+    if length is not None and length > limit:
+        raise RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
+    parts, left = [], wanted
+    while left and (data := _read_some(left)):
+        parts.append(data)
+        left -= len(data)
+    if wanted - left > limit:
+        raise RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
+    if length is not None and left:
+        raise BadRequest(f"The body breaks off: got {length - left:,} bytes, expected {length:,}")
+    return b"".join(parts)
+
+
+def _read_some(size: int) -> bytes:
     try:
-        body = unpack.decompress(raw, limit + 1)
-    except zlib.error as error:
-        raise BadRequest(f"The body is no {encoding} data: {error}") from error
-    if len(body) > limit:
-        raise RequestEntityTooLarge(f"The unpacked body is larger than {limit:,} bytes")
-    if not unpack.eof:
-        raise BadRequest(f"The body's {encoding} data is cut off")
+        data: bytes = request.environ["wsgi.input"].read(size)
+    except OSError as error:  # so servers report a connection, or a chunk, that breaks off
+        raise BadRequest("The body breaks off") from error
+    return data
+
+
+def _unpack_gzip(raw: bytes, limit: int) -> bytes:
+    """Unpack gzip data, which is one or more members in a row (RFC 1952, section 2.2)."""
+    body, place = bytearray(), 0
+    for _ in range(MOST_MEMBERS):
+        data, place = _unpack_stream(raw, place, 16 + zlib.MAX_WBITS, "gzip", limit - len(body))
+        body += data
+        if place == len(raw):
+            return bytes(body)
+    raise BadRequest(f"The body has more than {MOST_MEMBERS:,} gzip members")
+
+
+def _unpack_deflate(raw: bytes, limit: int) -> bytes:
+    """Unpack deflate data, with the zlib header that the standard asks for or without."""
+    wrapped = len(raw) >= 2 and raw[0] & 15 == 8 and (raw[0] * 256 + raw[1]) % 31 == 0
+    window = zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
+    body, end = _unpack_stream(raw, 0, window, "deflate", limit)
+    if end < len(raw):
+        raise BadRequest(f"The body has {len(raw) - end:,} bytes behind its deflate data")
     return body
+
+
+def _unpack_stream(
+    raw: bytes, start: int, window: int, encoding: str, limit: int
+) -> tuple[bytes, int]:
+    """Unpack one compressed stream; return its content, and where it ends."""
+    unpack = zlib.decompressobj(window)
+    parts, size = [], 0
+    # In pieces, since what follows a stream is copied.
+    for place in range(start, len(raw), _PIECE):
+        piece = raw[place : place + _PIECE]
+        try:
+            parts.append(unpack.decompress(piece, limit + 1 - size))
+        except zlib.error as error:
+            raise BadRequest(f"The body is not valid {encoding} data: {error}") from error
+        size += len(parts[-1])
+        if size > limit:
+            raise RequestEntityTooLarge("The unpacked body is larger than allowed")
+        if unpack.eof:
+            return b"".join(parts), place + len(piece) - len(unpack.unused_data)
+    raise BadRequest(f"The body's {encoding} data is cut off")
 
 
 def make_spool(name: str) -> BinaryIO:
@@ -99,10 +160,10 @@ def file_body(limit: int) -> BinaryIO:
 
 
 def require_json() -> None:
-    """Check that the body is said to be JSON.
+    """Check that the body's declared type is JSON.
 
     Raises:
-        UnsupportedMediaType: it is not.
+        UnsupportedMediaType: it is another, or missing.
     """
     given = request.environ.get("CONTENT_TYPE")
     if given != "application/json" and request.mimetype != "application/json":
@@ -115,15 +176,29 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """Return a JSON object.
 
     Raises:
-        BadRequest: it is no JSON, or no object; NaN, Infinity and lone surrogates are no JSON.
+        BadRequest: it is not valid JSON, or not an object; NaN, Infinity and lone surrogates are
+            not valid JSON.
     """
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is no JSON: {error}") from error
+        raise BadRequest(f"The body is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise BadRequest(f"The body is a JSON {type(content).__name__}, expected an object")
     return content
+
+
+def read_form() -> MultiDict[str, str]:
+    """Return the fields of a form.
+
+    Raises:
+        RequestEntityTooLarge: it is larger than allowed.
+        BadRequest: it breaks off.
+    """
+    try:
+        return request.form
+    except OSError as error:
+        raise BadRequest("The body breaks off") from error
 
 
 def check_rows(rows: int, limit: int) -> None:

@@ -9,6 +9,7 @@ from mlapp.errors import InvalidInput, ModelNotFound
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import Number
 from mlapp.sentiment import SentimentModel
+from mlapp.service.bodies import answer, read_form
 from mlapp.service.state import state
 
 blueprint = Blueprint("forms", __name__)
@@ -19,6 +20,17 @@ PAGES = ("/", "/form", "/predict", "/sentiment")
 def is_page(path: str) -> bool:
     """Return whether a path is one of the pages for people."""
     return path in PAGES
+
+
+def show_home() -> str | Response:
+    """Show the form to a person; tell KServe's v1 client, which asks here, that the server is live.
+
+    Browsers name HTML among what they accept, and programs do not.
+    """
+    accepted = {kind.lower() for kind, _ in request.accept_mimetypes}
+    if accepted and not accepted & {"text/html", "application/xhtml+xml", "text/*"}:
+        return answer({"status": "alive"})
+    return show_form()
 
 
 @blueprint.get("/form")
@@ -38,11 +50,10 @@ def to_form() -> AnyResponse:
 def predict() -> str | Response:
     """Show the prediction, or the form again with each fault beside its field."""
     model = _regression()
-    given = {spec.name: request.form.get(spec.name, "") for spec in model.schema.inputs}
+    given = {spec.name: read_form().get(spec.name, "") for spec in model.schema.inputs}
     try:
-        with state().room:
-            checked = model.check([given])
-            predicted = model.predict_array(checked)
+        checked = model.check([given])
+        predicted = model.predict_array(checked)
     except InvalidInput as error:
         faults = {fault.input: fault for fault in error.faults}
         return Response(_form(model, given, faults), 422)
@@ -61,12 +72,11 @@ def sentiment() -> str | Response:
     """Show the form of a text classifier, and its answer to a review."""
     model = _find("text-classification", "sentiment")
     assert isinstance(model, SentimentModel)
-    if request.method == "GET":
+    if request.method in ("GET", "HEAD"):
         return render_template("sentiment.html", model=model, review="", fault=None, answer=None)
-    review = request.form.get("review", "")
+    review = read_form().get("review", "")
     try:
-        with state().room:
-            [answer] = model.classify([review])
+        [found] = model.classify([review])
     except InvalidInput as error:
         page = render_template(
             "sentiment.html", model=model, review=review, fault=error.faults[0], answer=None
@@ -78,8 +88,8 @@ def sentiment() -> str | Response:
         model=model,
         review=review,
         fault=None,
-        answer=answer,
-        unsure=model.is_unsure(answer.probabilities),
+        answer=found,
+        unsure=model.is_unsure(found.probabilities),
     )
 
 

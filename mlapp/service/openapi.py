@@ -1,28 +1,24 @@
 """/openapi.json (OpenAPI 3.1), made from the schemas of the models that are there, and /docs."""
 
-import csv
-import io
 from importlib.metadata import version as library_version
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response, render_template
 
 from mlapp.errors import ArtifactError
 from mlapp.models import Model
-from mlapp.regression import RegressionModel
-from mlapp.schema import LARGEST, Number
-from mlapp.sentiment import SentimentModel
 from mlapp.service.bodies import answer
-from mlapp.service.score import ANSWERS, COUNTS, FLAGS, PARAMETERS
+from mlapp.service.requests import (
+    FILES,
+    describe_files,
+    describe_instances,
+    describe_tensors,
+    make_example,
+)
+from mlapp.service.score import COUNTS
 from mlapp.service.state import state
-from mlapp.service.v2 import TYPES as TENSOR_TYPES
-from mlapp.service.v2 import tensors
-from mlapp.tables.formats import DECIMALS, MEDIA_TYPES, TEXT_FORMATS
 
 blueprint = Blueprint("openapi", __name__)
-
-TEXT = "I did not want it to end: a wonderful, funny film."
 
 
 @blueprint.get("/openapi.json")
@@ -47,6 +43,7 @@ def make_document() -> dict[str, Any]:
             "get": _read("Whether models can be served", "serverReady", v2=True)
             | {"responses": _responses("200", "503", v2=True)}
         },
+        "/v2/repository/index": {"post": _index()},
     }
     for name in state().models.names():
         try:
@@ -104,84 +101,47 @@ def make_document() -> dict[str, Any]:
     return made
 
 
+def _index() -> dict[str, Any]:
+    """Return the operation that lists the models' versions."""
+    text = {"type": "string"}
+    entry = {
+        "type": "object",
+        "required": ["name", "version", "state", "reason"],
+        "properties": {
+            "name": text,
+            "version": text,
+            "state": {"enum": ["READY", "UNAVAILABLE"]},
+            "reason": text,
+        },
+    }
+    ready = {"type": ["boolean", "null"], "description": "whether only those served are listed"}
+    body = {"type": "object", "properties": {"ready": ready}}
+    good = {
+        "description": "The versions",
+        "content": {"application/json": {"schema": {"type": "array", "items": entry}}},
+    }
+    return _read("List the version of each model that is served", "repositoryIndex") | {
+        "requestBody": {"content": {"application/json": {"schema": body}}},
+        "responses": _responses("200", "400", "413", "415", v2=True) | {"200": good},
+    }
+
+
 def _model_paths(name: str, model: Model) -> dict[str, Any]:
     operation = name.replace("-", "_").replace(".", "_")
-    instance, example = _instance(model)
-    body = {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["instances"],
-                    "properties": {
-                        "instances": {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": state().settings.max_rows,
-                            "items": instance,
-                        }
-                    },
-                },
-                "example": {"instances": [example]},
-            }
-        },
-    }
-    tensor = {
-        "type": "object",
-        "required": ["name", "shape", "datatype", "data"],
-        "properties": {
-            "name": {"type": "string"},
-            "shape": {
-                "type": "array",
-                "minItems": 1,
-                "items": {"type": "integer", "minimum": 0},
-            },
-            "datatype": {"enum": [*TENSOR_TYPES, "BYTES"]},
-            "data": {"type": "array"},
-            "parameters": {"type": "object"},
-        },
-    }
-    inputs, _ = tensors(model)
-    values = example if isinstance(example, dict) else {"text": example}
-    infer = {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "inputs": {"type": "array", "minItems": 1, "items": tensor},
-                    },
-                },
-                "example": {
-                    "inputs": [
-                        {
-                            "name": entry["name"],
-                            "shape": [1],
-                            "datatype": entry["datatype"],
-                            "data": [values[entry["name"]]],
-                        }
-                        for entry in inputs
-                    ]
-                },
-            }
-        },
-    }
+    values = make_example(model)
     bad = ("400", "413", "415", "422", "429")
+    short, infer = describe_instances(model), describe_tensors(model)
     return {
         f"/v1/models/{name}": {"get": _read(f"What {name} is", f"show_{operation}")},
         f"/v1/models/{name}:predict": {
             "post": _read(f"Predict with {name}", f"predict_{operation}")
-            | {"requestBody": body, "responses": _responses("200", *bad)}
+            | {"requestBody": short, "responses": _responses("200", *bad)}
         },
         f"/v1/models/{name}:explain": {
             "post": _read(f"Explain predictions of {name}", f"explain_{operation}")
-            | {"requestBody": body, "responses": _responses("200", *bad)}
+            | {"requestBody": short, "responses": _responses("200", *bad)}
         },
-        f"/v1/models/{name}:score": {"post": _score(name, operation, values)},
+        f"/v1/models/{name}:score": {"post": _score(name, operation, model, values)},
         f"/v2/models/{name}": {
             "get": _read(f"Metadata of {name}", f"metadata_{operation}", v2=True)
         },
@@ -195,26 +155,9 @@ def _model_paths(name: str, model: Model) -> dict[str, Any]:
     }
 
 
-def _score(name: str, operation: str, row: dict[str, Any]) -> dict[str, Any]:
+def _score(name: str, operation: str, model: Model, row: dict[str, Any]) -> dict[str, Any]:
     """Return the operation that scores a file; `row` is an example."""
-    cells = io.StringIO()
-    csv.writer(cells, lineterminator="\n").writerows([row, row.values()])
-    examples = {"csv": cells.getvalue(), "jsonl": f"{orjson.dumps(row).decode()}\n"}
-    body, answer = {}, {}
-    for kind, format_ in MEDIA_TYPES.items():
-        text = {"schema": {"type": "string"}} if format_ in TEXT_FORMATS else {}
-        if kind in ANSWERS:
-            answer[kind] = text
-        body[kind] = text | ({"example": examples[format_]} if format_ in examples else {})
-    parameters = [
-        {
-            "name": parameter,
-            "in": "query",
-            "description": meaning,
-            "schema": _parameter_schema(parameter),
-        }
-        for parameter, meaning in PARAMETERS.items()
-    ]
+    parameters, body, answer = describe_files(model, row)
     counts = {
         header: {
             "description": "Rows, of Parquet and strict answers",
@@ -230,38 +173,11 @@ def _score(name: str, operation: str, row: dict[str, Any]) -> dict[str, Any]:
     }
     bad = ("400", "406", "411", "413", "415", "422", "429", "507")
     return _read(f"Score a file of rows with {name}", f"score_{operation}") | {
+        "description": FILES,
         "parameters": parameters,
         "requestBody": {"required": True, "content": body},
         "responses": _responses("200", *bad) | {"200": good},
     }
-
-
-def _parameter_schema(parameter: str) -> dict[str, Any]:
-    if parameter == "decimal":
-        return {"enum": list(DECIMALS)}
-    return {"type": "boolean" if parameter in FLAGS else "string"}
-
-
-def _instance(model: Model) -> tuple[dict[str, Any], Any]:
-    """Return the JSON schema of an instance, and an example."""
-    if isinstance(model, SentimentModel):
-        return {"type": "string", "minLength": 1}, TEXT
-    assert isinstance(model, RegressionModel)
-    properties: dict[str, Any] = {}
-    for spec in model.schema.inputs:
-        if isinstance(spec, Number):
-            kind: dict[str, Any] = {
-                "type": ["number", "null"] if spec.missing else "number",
-                "minimum": -LARGEST,
-                "maximum": LARGEST,
-                "description": f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}",
-            }
-        else:
-            kind = {"enum": [*spec.categories, *([None] if spec.missing else [])]}
-        properties[spec.name] = kind
-    required = [spec.name for spec in model.schema.inputs if not spec.missing]
-    schema = {"type": "object", "properties": properties, "required": required}
-    return schema, model.schema.typical
 
 
 def _read(summary: str, operation: str, v2: bool = False) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """What a process's requests share: the settings, the models, the metrics."""
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
 
-from mlapp.errors import ArtifactError, MlappError, ModelNotFound
+from mlapp.errors import ArtifactError, ModelNotFound
 from mlapp.models import Model
 from mlapp.repository import Repository, repository
 from mlapp.scoring import Counts
@@ -22,37 +21,6 @@ FRESH = 0.5  # seconds for which a model is served before a newer version is loo
 _log = logging.getLogger(__name__)
 
 
-class TooManyRequests(MlappError):
-    """More predictions at once than the worker makes."""
-
-    status = 429
-
-
-class Room:
-    """Places for work at once: `with room` holds one."""
-
-    def __init__(self, places: int) -> None:
-        self.places = places
-        self._free = deque([None] * places)  # taking and leaving are one step each, without a lock
-
-    def __enter__(self) -> None:
-        """Take a place.
-
-        Raises:
-            TooManyRequests: all places are taken.
-        """
-        try:
-            self._free.pop()
-        except IndexError:
-            raise TooManyRequests(
-                f"{self.places} predictions are under way; try again in a second"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the place."""
-        self._free.append(None)
-
-
 class State:
     """The settings, the models and the metrics of an application."""
 
@@ -60,7 +28,6 @@ class State:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
         self.metrics = Metrics()
-        self.room = Room(settings.max_concurrent)
 
     def model(self, name: str, version: int | None = None) -> Model:
         """Return a model and note it for the access log.

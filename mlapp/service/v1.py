@@ -1,9 +1,12 @@
 """The short form, as in TensorFlow Serving and KServe v1, for people with curl.
 
     POST /v1/models/{name}:predict  {"instances": [...]}  ->  {"predictions": [...]}
+                                    {"inputs": {...}}     ->  the same, and {"outputs": {...}}
     POST /v1/models/{name}:explain  {"instances": [...]}  ->  {"explanations": [...]}
 
-An instance is an object of values by input name, or a text.
+An instance is a text, or a row: an object of values by input name, or a list of values in the
+order of the schema's inputs. `inputs` holds the same as columns: an object of lists by input name.
+A list there is a list of instances, as KServe has it.
 """
 
 from typing import Any
@@ -12,8 +15,11 @@ from flask import Blueprint, Response
 
 from mlapp import artifacts
 from mlapp.errors import ArtifactError, Fault, InvalidInput
+from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
+from mlapp.schema import quote
+from mlapp.scoring import TEXT
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
 from mlapp.settings import Settings
@@ -56,18 +62,20 @@ def predict(name: str, version: int | None = None) -> Response:
     """Predict instances."""
     here = state()
     model = here.model(name, version)
-    instances = _instances(here.settings)
+    instances, by_name = _read_instances(model, here.settings)
     content: dict[str, Any]
-    with here.room:
-        if isinstance(model, RegressionModel):
-            checked = model.check(instances)
-            predicted = model.predict_array(checked)
-            rows = predicted.tolist()
-            content = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
-            if notices := model.notices(checked, predicted):
-                content["notices"] = [str(notice) for notice in notices]
-        else:
-            content = {"predictions": model.predict_rows(instances)}
+    if isinstance(model, RegressionModel):
+        checked = model.check(instances)
+        predicted = model.predict_array(checked)
+        rows = predicted.tolist()
+        content = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+        if notices := model.notices(checked, predicted):
+            content["notices"] = [str(notice) for notice in notices]
+    else:
+        content = {"predictions": model.predict_rows(instances)}
+    if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
+        rows = content["predictions"]
+        content["outputs"] = {key: [row[key] for row in rows] for key in rows[0]}
     here.count(model, len(instances))
     return answer(content)
 
@@ -78,13 +86,17 @@ def explain(name: str, version: int | None = None) -> Response:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
     here = state()
     model = here.model(name, version)
-    instances = _instances(here.settings)
-    with here.room:
-        if isinstance(model, RegressionModel):
-            explanations = model.explain(instances).to_dict("records")
-        else:
-            model.read(instances)  # all faults at once, before any text is explained
-            explanations = [
+    instances, _ = _read_instances(model, here.settings)
+    content: dict[str, Any]
+    if isinstance(model, RegressionModel):
+        checked = model.check(instances)
+        content = {"explanations": model.explain(checked).to_dict("records")}
+        if notices := model.notices(checked, model.predict_array(checked)):
+            content["notices"] = [str(notice) for notice in notices]
+    else:
+        model.read(instances)  # all faults at once, before any text is explained
+        content = {
+            "explanations": [
                 {
                     "label": explained.label,
                     "logit": explained.logit,
@@ -96,16 +108,82 @@ def explain(name: str, version: int | None = None) -> Response:
                 }
                 for explained in map(model.explain, instances)
             ]
+        }
     here.count(model, len(instances))
-    return answer({"explanations": explanations})
+    return answer(content)
 
 
-def _instances(settings: Settings) -> list[Any]:
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], bool]:
+    """Return a request's instances, and whether they came as `inputs`.
+
+    Raises:
+        BadRequest, UnsupportedMediaType: the body is not a JSON object.
+        RequestEntityTooLarge: there are too many.
+        InvalidInput: there are none, or they are not in one of the forms above.
+    """
     require_json()
     content = parse_json(read_body(settings.max_bytes))
-    instances = content.get("instances")
+    if "instances" in content and "inputs" in content:
+        raise InvalidInput([Fault("inputs", "both instances and inputs", "one of them")])
+    key = "inputs" if "inputs" in content else "instances"
+    given = instances = content.get(key)
+    if key == "inputs" and isinstance(given, dict):
+        instances = _from_columns(given, settings.max_rows)
     if not isinstance(instances, list) or not instances:
-        got = "an empty list" if instances == [] else describe_value(instances)
-        raise InvalidInput([Fault("instances", got, "a list of one or more instances")])
+        got = "an empty list" if given == [] else describe_value(given)
+        columns = ", or an object of lists by input name" if key == "inputs" else ""
+        raise InvalidInput([Fault(key, got, f"a list of one or more instances{columns}")])
     check_rows(len(instances), settings.max_rows)
-    return instances
+    if isinstance(model, RegressionModel):
+        instances = _name_values(instances, model.schema.names)
+    elif isinstance(given, dict):
+        if given.keys() != {TEXT}:
+            raise InvalidInput([Fault(key, f"columns {quote(given)}", f"one column, {TEXT!r}")])
+        instances = given[TEXT]
+    return instances, key == "inputs"
+
+
+def _from_columns(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:
+    """Return columns by name as rows.
+
+    Raises:
+        InvalidInput: a column is not a list, or they are not equally long.
+        RequestEntityTooLarge: they are too long.
+    """
+    faults = [
+        Fault(name[:80], describe_value(column), "a list of values, one for each row")
+        for name, column in columns.items()
+        if not isinstance(column, list)
+    ]
+    if faults:
+        raise InvalidInput(faults)
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f"{name[:80]!r} of {length:,}" for name, length in [*lengths.items()][:20])
+        raise InvalidInput([Fault("inputs", f"columns {got} values", "columns of equal length")])
+    check_rows(max(lengths.values(), default=0), limit)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _name_values(instances: list[Any], names: list[str]) -> list[Any]:
+    """Return instances with lists of values as objects.
+
+    Raises:
+        InvalidInput: a list is of another length than the schema's inputs.
+    """
+    if list not in set(map(type, instances)):
+        return instances
+    allowed = f"{len(names)} values, in this order: {quote(names)}"
+    faults = [
+        Fault("row", f"a list of {len(row):,} values", allowed, place)
+        for place, row in enumerate(instances)
+        if isinstance(row, list) and len(row) != len(names)
+    ]
+    if faults:
+        raise InvalidInput(faults)
+    return [
+        dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in instances
+    ]

@@ -2,10 +2,13 @@
 
 Tables arrive as one tensor [n, inputs], or as one tensor [n] or [n, 1] per input, by name; texts
 as one BYTES tensor. A NaN, null or empty BYTES stands for a missing value.
+
+A request that is not in this form is refused with 400, and values that the model does not allow
+with 422.
 """
 
-import math
-import struct
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version as library_version
 from typing import Any
 
@@ -16,29 +19,26 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
 from mlapp import artifacts
+from mlapp.errors import ArtifactError
 from mlapp.models import Model
 from mlapp.regression import COLUMNS, RegressionModel
-from mlapp.schema import Column, Number
+from mlapp.schema import (
+    MOST_MISMATCHES,
+    NOT_GIVEN,
+    Checked,
+    Column,
+    Notice,
+    Number,
+    describe,
+    quote,
+)
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, state
+from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
 
 HEADER = "Inference-Header-Content-Length"
-TYPES: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 
 
 @blueprint.get("")
@@ -70,6 +70,31 @@ def is_ready() -> bool:
     """Return whether there is a model, and all can be served, by an older version if need be."""
     models = state().models
     return all([models.is_ready(name, FRESH) for name in models.names()] or [False])
+
+
+@blueprint.post("/repository/index")
+def index() -> Response:
+    """List the version of each model that is served, and those that should be but do not open.
+
+    This is the index of Triton's model repository extension; its field `ready` asks for the
+    served ones only.
+    """
+    content = parse_json(read_body(state().settings.max_bytes) or b"{}")
+    ready = content.get("ready")
+    if ready is not None and not isinstance(ready, bool):
+        raise BadRequest(f"ready: got {describe(ready)}, expected true or false")
+    models, found = state().models, []
+    for name in models.names():
+        with suppress(ArtifactError):
+            version = models.get(name, max_age=FRESH).manifest.version
+            found.append({"name": name, "version": str(version), "state": "READY", "reason": ""})
+        if models.refused(name) and not ready:
+            root = models.root
+            version = artifacts.pinned(root, name) or max(artifacts.versions(root, name), default=1)
+            reason = "It cannot be opened; the server's log says why"
+            entry = {"name": name, "version": str(version), "state": "UNAVAILABLE"}
+            found.append(entry | {"reason": reason})
+    return answer(found)
 
 
 @blueprint.get("/models/<model:name>")
@@ -125,22 +150,24 @@ def infer(name: str, version: int | None = None) -> Response:
     """Predict from tensors to tensors."""
     model = state().model(name, version)
     content, binary = _read_request()
+    given_id = content.get("id")
+    if given_id is not None and not isinstance(given_id, str):
+        raise BadRequest(f"id: got {describe(given_id)}, expected a text")
     inputs = content.get("inputs")
     if not isinstance(inputs, list) or not inputs:
         raise BadRequest("inputs: expected a list of one or more tensors")
     given: dict[str, npt.NDArray[Any]] = {}
     for entry in inputs:
-        tensor_name, tensor, binary = _read_tensor(entry, binary)
+        tensor_name, tensor, binary = read_tensor(entry, binary)
         if tensor_name in given:
-            raise BadRequest(f"inputs: {tensor_name!r} is there twice")
+            raise BadRequest(f"inputs: got {describe(tensor_name)} twice, expected each name once")
         given[tensor_name] = tensor
     if binary:
-        raise BadRequest(f"The body has {len(binary)} bytes more than its tensors")
+        raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
-    with state().room:
-        outputs, rows, notices = _predict(model, given)
+    outputs, rows, notices = _predict(model, given)
     state().count(model, rows)
-    return _respond(model, content.get("id"), outputs, wanted, notices)
+    return _respond(model, given_id, outputs, wanted, notices)
 
 
 # --- predicting ------------------------------------------------------------------------------
@@ -152,15 +179,16 @@ def _predict(
     """Return the output tensors, how many rows there are, and the notices."""
     if isinstance(model, RegressionModel):
         columns, rows = _columns(model, given)
-        check_rows(rows, state().settings.max_rows)
-        checked = model.schema.check_columns(columns, rows)
+        checked = _check(model, columns, rows)
         predicted = model.predict_array(checked)
         notices = list(map(str, model.notices(checked, predicted)))
         return dict(zip(COLUMNS, predicted.T, strict=True)), rows, notices
     if len(given) != 1:
         raise BadRequest(f"inputs: got {len(given)} tensors, expected one of BYTES")
-    [tensor] = given.values()
-    texts = _flat(next(iter(given)), tensor).tolist()
+    [(name, tensor)] = given.items()
+    if tensor.dtype != object or not all(isinstance(each, str | None) for each in tensor.flat):
+        raise BadRequest(f"{name[:80]}: got other values than texts, expected BYTES")
+    texts = _flat(name, tensor).tolist()
     check_rows(len(texts), state().settings.max_rows)
     answers = model.classify(texts)
     labels = np.array([answer.label for answer in answers], dtype=object)
@@ -181,26 +209,48 @@ def _predict(
 def _columns(
     model: RegressionModel, given: dict[str, npt.NDArray[Any]]
 ) -> tuple[dict[str, Column], int]:
+    """Return the columns by name, and how many rows they have."""
     names = model.schema.names
     if len(given) == 1 and not set(given) & set(names):
         [(name, tensor)] = given.items()
         if tensor.ndim != 2 or tensor.shape[1] != len(names):
             raise BadRequest(
-                f"{name}: got shape {list(tensor.shape)}, expected [n, {len(names)}]:"
-                f" {', '.join(names)}"
+                f"{name[:80]}: got shape {list(tensor.shape)}, expected [n, {len(names)}]:"
+                f" {quote(names)}"
             )
         return dict(zip(names, tensor.T, strict=True)), len(tensor)
     columns = {name: _flat(name, tensor) for name, tensor in given.items()}
     rows = {len(column) for column in columns.values()}
     if len(rows) != 1:
-        raise BadRequest(f"inputs: the tensors have {sorted(rows)} rows, expected as many each")
+        got = ", ".join(map(str, sorted(rows)))
+        raise BadRequest(f"inputs: got tensors of {got} rows, expected equally many each")
     return dict(columns), rows.pop()
+
+
+def _check(model: RegressionModel, columns: dict[str, Column], rows: int) -> Checked:
+    """Check columns; a tensor may be left out where its values may be missing.
+
+    Raises:
+        BadRequest: a tensor is not there.
+        RequestEntityTooLarge: there are too many rows.
+        InvalidInput: values are not allowed.
+    """
+    check_rows(rows, state().settings.max_rows)
+    schema = model.schema
+    absent = [spec for spec in schema.inputs if spec.name not in columns]
+    if needed := [spec.name for spec in absent if not spec.missing]:
+        raise BadRequest(f"inputs: got no tensor for {quote(needed)}, expected one each")
+    notices = [Notice(spec.name, NOT_GIVEN, None) for spec in absent]
+    unknown = [name for name in columns if name not in schema.names]
+    notices += [Notice(name[:80], schema.not_an_input, None) for name in unknown[:MOST_MISMATCHES]]
+    whole = columns | {spec.name: np.full(rows, np.nan) for spec in absent}
+    return replace(schema.check_columns(whole, rows), mismatches=tuple(notices))
 
 
 def _flat(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if tensor.ndim == 1 or (tensor.ndim == 2 and tensor.shape[1] == 1):
         return tensor.reshape(-1)
-    raise BadRequest(f"{name}: got shape {list(tensor.shape)}, expected [n] or [n, 1]")
+    raise BadRequest(f"{name[:80]}: got shape {list(tensor.shape)}, expected [n] or [n, 1]")
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -215,110 +265,29 @@ def _read_request() -> tuple[dict[str, Any], bytes]:
     return parse_json(body[: int(text)]), body[int(text) :]
 
 
-def _read_tensor(entry: Any, binary: bytes) -> tuple[str, npt.NDArray[Any], bytes]:
-    """Return a tensor's name and content, and what is left of the binary data."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-        raise BadRequest("inputs: expected objects with name, datatype, shape and data")
-    name, datatype, shape = entry["name"], entry.get("datatype"), entry.get("shape")
-    if not isinstance(datatype, str) or datatype not in (*TYPES, "BYTES"):
-        allowed = ", ".join([*TYPES, "BYTES"])
-        raise BadRequest(f"{name}: got datatype {datatype!r}, expected one of {allowed}")
-    if (
-        not isinstance(shape, list)
-        or not 1 <= len(shape) <= 8
-        or any(type(size) is not int or not 0 <= size < 2**31 for size in shape)
-    ):
-        raise BadRequest(f"{name}: got shape {shape!r}, expected a list of whole numbers")
-    count = math.prod(shape)
-    parameters = entry.get("parameters") or {}
-    size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-    if size is None:
-        return name, _from_json(name, datatype, shape, count, entry.get("data")), binary
-    if type(size) is not int or not 0 <= size <= len(binary):
-        raise BadRequest(f"{name}: got binary_data_size {size!r}, {len(binary)} bytes are there")
-    return name, _from_binary(name, datatype, shape, count, binary[:size]), binary[size:]
-
-
-def _from_json(
-    name: str, datatype: str, shape: list[int], count: int, data: Any
-) -> npt.NDArray[Any]:
-    flat = _flatten(data) if isinstance(data, list) else None
-    if flat is None or len(flat) != count:
-        got = "no list" if flat is None else f"{len(flat)} values"
-        raise BadRequest(f"{name}: got {got} of data, expected {count} for shape {shape}")
-    # The values stay what they are: the one check of a row tells what is wrong with them.
-    tensor = np.empty(count, dtype=object)
-    tensor[:] = flat
-    if datatype != "BYTES" and all(type(value) in (int, float) for value in flat):
-        try:
-            tensor = tensor.astype(np.float64)
-        except OverflowError:
-            return tensor.reshape(shape)
-    return tensor.reshape(shape)
-
-
-def _flatten(data: list[Any]) -> list[Any]:
-    """Return nested lists as one: both forms are allowed."""
-    while data and any(isinstance(value, list) for value in data):
-        data = [
-            inner for value in data for inner in (value if isinstance(value, list) else [value])
-        ]
-    return data
-
-
-def _from_binary(
-    name: str, datatype: str, shape: list[int], count: int, data: bytes
-) -> npt.NDArray[Any]:
-    if datatype != "BYTES":
-        dtype = np.dtype(TYPES[datatype]).newbyteorder("<")
-        if len(data) != count * dtype.itemsize:
-            expected = count * dtype.itemsize
-            raise BadRequest(f"{name}: got {len(data)} bytes, expected {expected} for {shape}")
-        return np.frombuffer(data, dtype).reshape(shape)
-    values: list[str | None] = []
-    place = 0
-    while place < len(data):
-        if place + 4 > len(data):
-            raise BadRequest(f"{name}: its BYTES are cut off")
-        [length] = struct.unpack_from("<I", data, place)
-        value = data[place + 4 : place + 4 + length]
-        if len(value) != length:
-            raise BadRequest(f"{name}: its BYTES are cut off")
-        try:
-            values.append(value.decode())
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"{name}: its BYTES are no UTF-8 text: {error}") from error
-        place += 4 + length
-    if len(values) != count:
-        raise BadRequest(f"{name}: got {len(values)} values, expected {count} for shape {shape}")
-    tensor = np.empty(count, dtype=object)
-    tensor[:] = values
-    return tensor.reshape(shape)
-
-
 # --- answering -------------------------------------------------------------------------------
 
 
 def _wanted(content: dict[str, Any], names: list[str]) -> dict[str, bool]:
     """Return the outputs to send, in order, and whether each is wanted as binary data."""
-    parameters = content.get("parameters")
-    usual = isinstance(parameters, dict) and parameters.get("binary_data_output") is True
+    usual = read_flag("parameters", content, "binary_data_output", False)
     outputs = content.get("outputs")
     if outputs is None or outputs == []:
         return dict.fromkeys(names, usual)
+    if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
+        raise BadRequest(f"outputs: got {describe(outputs)}, expected a list of objects with name")
     wanted = {}
-    for entry in outputs if isinstance(outputs, list) else [outputs]:
-        name = entry.get("name") if isinstance(entry, dict) else entry
-        if name not in names:
-            raise BadRequest(f"outputs: got {name!r}, expected some of {', '.join(names)}")
-        own = entry.get("parameters")
-        wanted[name] = bool(own.get("binary_data", usual)) if isinstance(own, dict) else usual
+    for entry in outputs:
+        name = entry.get("name")
+        if not isinstance(name, str) or name not in names:
+            raise BadRequest(f"outputs: got {describe(name)}, expected some of {quote(names)}")
+        wanted[name] = read_flag(f"outputs: {name}", entry, "binary_data", usual)
     return wanted
 
 
 def _respond(
     model: Model,
-    given_id: Any,
+    given_id: str | None,
     outputs: dict[str, npt.NDArray[Any]],
     wanted: dict[str, bool],
     notices: list[str],
@@ -334,11 +303,11 @@ def _respond(
         tensor = outputs[name]
         entry: dict[str, Any] = {
             "name": name,
-            "datatype": _datatype(tensor),
+            "datatype": name_datatype(tensor),
             "shape": list(tensor.shape),
         }
         if binary:
-            data = _to_binary(tensor)
+            data = to_binary(tensor)
             entry["parameters"] = {"binary_data_size": len(data)}
             parts.append(data)
         else:
@@ -350,14 +319,3 @@ def _respond(
     response = Response(b"".join([text, *parts]), mimetype="application/octet-stream")
     response.headers[HEADER] = str(len(text))
     return response
-
-
-def _datatype(tensor: npt.NDArray[Any]) -> str:
-    return {"f": "FP64", "i": "INT64"}.get(tensor.dtype.kind, "BYTES")
-
-
-def _to_binary(tensor: npt.NDArray[Any]) -> bytes:
-    if tensor.dtype != object:
-        return tensor.astype(tensor.dtype.newbyteorder("<")).tobytes()
-    values = [str(value).encode() for value in tensor.reshape(-1)]
-    return b"".join(struct.pack("<I", len(value)) + value for value in values)

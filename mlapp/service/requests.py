@@ -1,0 +1,241 @@
+"""Requests as JSON Schema, for the OpenAPI document.
+
+A schema here describes requests that are certainly well formed. It cannot say all that is taken:
+JSON Schema has no word for as many values as a shape says, nor for a text with a known word.
+"""
+
+import csv
+import io
+import re
+from typing import Any
+
+import orjson
+
+from mlapp.models import Model
+from mlapp.regression import RegressionModel
+from mlapp.schema import LARGEST, MISSING, Category, Number
+from mlapp.scoring import TEXT
+from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
+from mlapp.service.state import state
+from mlapp.service.v2 import tensors
+from mlapp.tables.formats import MEDIA_TYPES, TEXT_FORMATS
+
+TEXT_EXAMPLE = "I did not want it to end: a wonderful, funny film."
+TEXT_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "description": "A text with at least one word that the model knows; others get status 422",
+}
+
+# Numbers that are written as text, as far as they are certainly not too large.
+DECIMAL = r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9])?"
+ENCODINGS = ("utf-8", "iso-8859-1")  # which any file may be taken for
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+DESCRIBED_ROWS = (1, 2)  # for how many rows the tensors of v2 are described
+FILES = (
+    "A bad row is answered with what is wrong with it in its column `error`. With the parameter"
+    " `strict=true` it refuses the file, with status 422. A text classifier reads the column that"
+    " `text_column` names, by default `text`, `review` or the only column of texts. The body may"
+    " have more columns than those described, in any order. `decimal` is the mark of its numbers, and"
+    " `sheet` the sheet of a workbook."
+)
+
+
+def make_example(model: Model) -> dict[str, Any]:
+    """Return an example of a row, by input name."""
+    return model.schema.typical if isinstance(model, RegressionModel) else {TEXT: TEXT_EXAMPLE}
+
+
+def describe_instances(model: Model) -> dict[str, Any]:
+    """Return the body of v1."""
+    row = make_example(model)
+    instances = {
+        "type": "array",
+        "minItems": 1,
+        "items": _instance(model),
+        "description": f"At most {state().settings.max_rows:,}. Instead of them, `inputs` may hold"
+        " the same as columns: an object of lists of equal length, by input name",
+    }
+    return _json_body(
+        {"type": "object", "required": ["instances"], "properties": {"instances": instances}},
+        {"instances": [row if isinstance(model, RegressionModel) else row[TEXT]]},
+    )
+
+
+def describe_tensors(model: Model) -> dict[str, Any]:
+    """Return the body of v2."""
+    values = make_example(model)
+    inputs, outputs = tensors(model)
+    nullable = {"type": ["object", "null"]}
+    output = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"enum": [each["name"] for each in outputs]}},
+    }
+    schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "description": "A tensor for each input, of as many values as there are rows: n in the"
+        " shape [n] or [n, 1]. JSON Schema cannot say so of any n; described are a few. A table may"
+        " also be one tensor of any name, of shape [n, inputs]",
+        "properties": {
+            "id": {"type": ["string", "null"]},
+            "inputs": {"anyOf": [_tensors(model, rows) for rows in DESCRIBED_ROWS]},
+            "outputs": {"type": ["array", "null"], "items": output},
+            "parameters": nullable,
+        },
+    }
+    example = [
+        {
+            "name": entry["name"],
+            "shape": [1],
+            "datatype": entry["datatype"],
+            "data": [values[entry["name"]]],
+        }
+        for entry in inputs
+    ]
+    return _json_body(schema, {"inputs": example})
+
+
+def _tensors(model: Model, rows: int) -> dict[str, Any]:
+    """Return the schema of the input tensors of some rows, those that may be left out last."""
+    if isinstance(model, RegressionModel):
+        specs = sorted(model.schema.inputs, key=lambda spec: spec.missing)
+        needed = max(1, sum(not spec.missing for spec in specs))
+        other = {"type": "string", "not": {"enum": model.schema.names}}
+        unknown = _tensor(other, "FP64", {"type": ["number", "null"]}, rows)  # gets a notice
+        tensor: list[dict[str, Any]] = []
+        for spec in specs:
+            kind = "FP64" if isinstance(spec, Number) else "BYTES"
+            own = _tensor({"const": spec.name}, kind, _tensor_value(spec), rows)
+            tensor.append({"anyOf": [own, unknown]} if spec.missing and tensor else own)
+    else:
+        tensor, needed = [_tensor({"type": "string"}, "BYTES", TEXT_SCHEMA, rows)], 1
+    return {"type": "array", "prefixItems": tensor, "minItems": needed, "items": False}
+
+
+def _tensor(
+    name: dict[str, Any], datatype: str, value: dict[str, Any], rows: int
+) -> dict[str, Any]:
+    """Return the schema of a tensor of some rows, from those of its name and of a value."""
+    return {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": name,
+            "shape": {"enum": [[rows], [rows, 1]]},
+            "datatype": {"const": datatype},
+            "data": {"type": "array", "items": value, "minItems": rows, "maxItems": rows},
+            "parameters": {"type": ["object", "null"]},
+        },
+    }
+
+
+def _json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"required": True, "content": content}
+
+
+def _instance(model: Model) -> dict[str, Any]:
+    """Return the schema of an instance of v1."""
+    if not isinstance(model, RegressionModel):
+        return TEXT_SCHEMA
+    inputs = model.schema.inputs
+    values = {spec.name: _value(spec) for spec in inputs}
+    row = {
+        "type": "object",
+        "properties": values,
+        "required": [spec.name for spec in inputs if not spec.missing],
+    }
+    ordered = {
+        "type": "array",
+        "description": f"The values of {', '.join(values)}, in this order",
+        "prefixItems": list(values.values()),
+        "minItems": len(values),
+        "items": False,
+    }
+    return {"anyOf": [row, ordered]}
+
+
+def _value(spec: Number | Category) -> dict[str, Any]:
+    """Return the schema of an input's value in v1, where numbers may be written as text."""
+    value = _tensor_value(spec)
+    if isinstance(spec, Category):
+        return value
+    texts = "|".join([DECIMAL, *MISSING] if spec.missing else [DECIMAL])
+    return {"anyOf": [value, {"type": "string", "pattern": rf"^\s*({texts})\s*$"}]}
+
+
+def _tensor_value(spec: Number | Category) -> dict[str, Any]:
+    """Return the schema of an input's value in a tensor."""
+    if isinstance(spec, Category):
+        return {"enum": [*spec.categories, *([None] if spec.missing else [])]}
+    return {
+        "type": ["number", "null"] if spec.missing else "number",
+        "minimum": -LARGEST,
+        "maximum": LARGEST,
+        "description": f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}",
+    }
+
+
+def describe_files(
+    model: Model, row: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Return the parameters, bodies and answers of `:score`, by type; `row` is an example.
+
+    Left out are parameters whose values depend on what the file holds: `FILES` explains them.
+    """
+    cells = io.StringIO()
+    csv.writer(cells, lineterminator="\n").writerows([row, row.values()])
+    examples = {"csv": cells.getvalue(), "jsonl": f"{orjson.dumps(row).decode()}\n"}
+    body: dict[str, Any] = {}
+    answer: dict[str, Any] = {}
+    for kind, format_ in MEDIA_TYPES.items():
+        is_text = format_ in TEXT_FORMATS
+        if kind in ANSWERS:
+            answer[kind] = {"schema": {"type": "string"}} if is_text else {}
+        body[kind] = {}
+        if is_text:
+            body[kind] = {"schema": {"type": "string", "pattern": _file_pattern(model, format_)}}
+            body[kind] |= {"example": examples[format_]} if format_ in examples else {}
+    schemas: dict[str, Any] = {
+        **{flag: {"type": "boolean"} for flag in FLAGS if flag != "strict"},
+        "columns": {"enum": ["", "{0}={0}".format(next(iter(row)))]},
+        "encoding": {"enum": list(ENCODINGS)},
+        "prefix": {"type": "string"},
+    }
+    parameters = [
+        {"name": name, "in": "query", "description": PARAMETERS[name], "schema": schema}
+        for name, schema in schemas.items()
+    ]
+    return parameters, body, answer
+
+
+def _file_pattern(model: Model, format_: str) -> str:
+    """Return a regular expression of files of the inputs, in their order, and at least one row."""
+    if isinstance(model, RegressionModel):
+        cells = {spec.name: _line_value(spec) for spec in model.schema.inputs}
+    else:
+        cells = {TEXT: '"[A-Za-z .,:]*"'}
+    if format_ == "jsonl":
+        pairs = ", ?".join(f"{_literal(name)}: ?{value}" for name, value in cells.items())
+        return rf"^\{{{pairs}\}}(\n|$)"
+    head = io.StringIO()
+    csv.writer(head, delimiter=DELIMITERS[format_], lineterminator="").writerow(cells)
+    return rf'^{_escape(head.getvalue())}\r?\n[^\s"]'
+
+
+def _line_value(spec: Number | Category) -> str:
+    if isinstance(spec, Number):
+        return r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"
+    return f"({'|'.join(map(_literal, spec.categories))})"
+
+
+def _literal(text: str) -> str:
+    """Return a text as JSON, as a regular expression."""
+    return _escape(orjson.dumps(text).decode())
+
+
+def _escape(text: str) -> str:
+    """Return a text as a regular expression of every dialect."""
+    return re.sub(r"([\\^$.*+?()[\]{}|/])", r"\\\1", text)

@@ -1,0 +1,706 @@
+"""The protocols v1 and v2, as clients of other projects use and misuse them."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mlapp import artifacts
+from mlapp.regression import open_regression
+from mlapp.schema import describe
+from mlapp.service import create_app
+from mlapp.service.tensors import TYPES
+from mlapp.service.v2 import HEADER
+from mlapp.settings import read_settings
+from tests.conftest import TINY
+from training.regression import train
+from training.sentiment import train as train_texts
+
+ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
+VALUES = list(ROW.values())
+HOUSE = {"area": 100.0, "rooms": 3, "district": "west"}
+GOOD = "The acting is wonderful and I loved every minute of it."
+PREDICT = "/v1/models/regression:predict"
+EXPLAIN = "/v1/models/regression:explain"
+INFER = "/v2/models/regression/infer"
+HOUSES = "/v2/models/houses/infer"
+
+
+@pytest.fixture
+def client(every_model: Path) -> FlaskClient:
+    return create_app().test_client()
+
+
+def tensor(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+def house(**changed: Any) -> dict[str, Any]:
+    """Return a request of one house; a change of None leaves the tensor out."""
+    inputs = {
+        "area": tensor("area", "FP64", [1], [100.0]),
+        "rooms": tensor("rooms", "FP64", [1], [3]),
+        "district": tensor("district", "BYTES", [1], ["west"]),
+    } | changed
+    return {"inputs": [each for each in inputs.values() if each]}
+
+
+# --- v1: rows and columns ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [PREDICT, EXPLAIN])
+def test_instances_may_be_rows_of_values_in_the_order_of_the_schema(
+    client: FlaskClient, path: str
+) -> None:
+    by_list = client.post(path, json={"instances": [VALUES, ROW]})
+    by_name = client.post(path, json={"instances": [ROW, ROW]})
+    assert by_list.status_code == 200
+    assert by_list.json == by_name.json
+
+
+def test_categories_and_missing_values_may_stand_in_a_row_of_values(client: FlaskClient) -> None:
+    path = "/v1/models/houses:predict"
+    by_list = client.post(path, json={"instances": [[100.0, None, "west"]]}).json
+    by_name = client.post(path, json={"instances": [HOUSE | {"rooms": None}]}).json
+    assert by_list == by_name
+
+
+def test_a_row_of_another_length_is_refused_with_the_names_in_their_order(
+    client: FlaskClient,
+) -> None:
+    answer = client.post(PREDICT, json={"instances": [VALUES, VALUES[:4], [*VALUES, 1]]})
+    assert answer.status_code == 422
+    expected = "5 values, in this order: 'var_1', 'var_2', 'var_3', 'var_4', 'var_5'"
+    assert answer.json["faults"] == [
+        {"row": 1, "input": "row", "got": "a list of 4 values", "expected": expected},
+        {"row": 2, "input": "row", "got": "a list of 6 values", "expected": expected},
+    ]
+
+
+@pytest.mark.parametrize("path", [PREDICT, EXPLAIN])
+def test_inputs_may_be_columns_by_name(client: FlaskClient, path: str) -> None:
+    columns = {name: [value, value] for name, value in ROW.items()}
+    by_column = client.post(path, json={"inputs": columns})
+    by_row = client.post(path, json={"instances": [ROW, ROW]}).json
+    assert by_column.status_code == 200
+    assert by_column.json | by_row == by_column.json
+
+
+def test_columns_are_answered_by_column_too(client: FlaskClient) -> None:
+    columns = {name: [value, value] for name, value in ROW.items()}
+    answer = client.post(PREDICT, json={"inputs": columns}).json
+    rows = answer["predictions"]
+    assert answer["outputs"] == {key: [row[key] for row in rows] for key in rows[0]}
+
+
+@pytest.mark.parametrize("inputs", [[GOOD, "dull"], {"text": [GOOD, "dull"]}])
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+def test_inputs_of_a_text_model_are_texts(client: FlaskClient, inputs: Any, verb: str) -> None:
+    path = f"/v1/models/sentiment:{verb}"
+    by_column = client.post(path, json={"inputs": inputs})
+    by_row = client.post(path, json={"instances": [GOOD, "dull"]}).json
+    assert by_column.status_code == 200
+    assert by_column.json | by_row == by_column.json
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"inputs": {"var_1": 1}}, "var_1: got 1, expected a list of values"),
+        ({"inputs": {"var_1": [1, 2], "var_2": [1]}}, "'var_1' of 2, 'var_2' of 1"),
+        ({"inputs": {}}, "inputs: got {}"),
+        ({"inputs": None}, "inputs: got nothing"),
+        ({"inputs": []}, "inputs: got an empty list"),
+        ({"inputs": [VALUES], "instances": [VALUES]}, "both instances and inputs"),
+        ({"inputs": {"var_1": [[1]] * 2}}, "row 0, var_1: got [1]"),
+    ],
+)
+def test_faults_of_columns_are_named(client: FlaskClient, body: Any, words: str) -> None:
+    answer = client.post(PREDICT, json=body)
+    assert answer.status_code == 422
+    assert words in answer.json["detail"]
+
+
+def test_columns_that_a_text_model_does_not_have_are_refused(client: FlaskClient) -> None:
+    answer = client.post("/v1/models/sentiment:predict", json={"inputs": {"review": [GOOD]}})
+    assert answer.status_code == 422
+    assert "'review'" in answer.json["detail"]
+
+
+def test_too_many_rows_are_refused_in_every_form(every_model: Path) -> None:
+    client = create_app(replace(read_settings(), max_rows=2)).test_client()
+    for body in (
+        {"instances": [VALUES] * 3},
+        {"inputs": [VALUES] * 3},
+        {"inputs": {name: [value] * 3 for name, value in ROW.items()}},
+    ):
+        assert client.post(PREDICT, json=body).status_code == 413
+
+
+# --- notices of names -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"instances": [{"area": 100, "district": "west", "colour": "red"}]},
+        {"inputs": {"area": [100], "district": ["west"], "colour": ["red"]}},
+    ],
+)
+def test_v1_says_which_inputs_are_missing_or_unknown(
+    client: FlaskClient, body: dict[str, Any], verb: str
+) -> None:
+    notices = client.post(f"/v1/models/houses:{verb}", json=body).json["notices"]
+    assert any("rooms: not given" in notice for notice in notices)
+    assert any("colour: not an input of this model" in notice for notice in notices)
+
+
+def test_v2_says_which_inputs_are_missing_or_unknown(client: FlaskClient) -> None:
+    body = house(rooms=None, colour=tensor("colour", "BYTES", [1], ["red"]))
+    answer = client.post(HOUSES, json=body)
+    assert answer.status_code == 200
+    notices = answer.json["parameters"]["notices"]
+    assert any("rooms: not given" in notice for notice in notices)
+    assert any("colour: not an input of this model" in notice for notice in notices)
+    row = {"area": 100, "district": "west", "rooms": None}
+    by_row = client.post("/v1/models/houses:predict", json={"instances": [row]}).json
+    assert answer.json["outputs"][0]["data"] == [by_row["predictions"][0]["prediction"]]
+
+
+def test_v2_refuses_a_request_without_a_tensor_that_is_needed(client: FlaskClient) -> None:
+    answer = client.post(INFER, json={"inputs": [tensor("var_1", "FP64", [1], [734])]})
+    assert answer.status_code == 400
+    assert "no tensor for 'var_2', 'var_3', 'var_4', 'var_5'" in answer.json["error"]
+
+
+# --- v2: values and their datatypes -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "allowed"),
+    [
+        ("INT8", 734.9, "a whole number from -128 to 127"),
+        ("INT8", 128, "a whole number from -128 to 127"),
+        ("INT64", 0.5, "a whole number"),
+        ("INT64", 2**63, "a whole number"),
+        ("UINT8", -1, "a whole number from 0 to 255"),
+        ("UINT8", 300, "a whole number from 0 to 255"),
+        ("UINT64", -1, "a whole number from 0"),
+        ("INT32", "7", "a whole number"),
+        ("INT32", True, "a whole number"),
+        ("BOOL", 2, "true or false"),
+        ("BOOL", "true", "true or false"),
+        ("FP16", 70000, "a number from -65504 to 65504"),
+        ("FP32", 1e39, "a number from"),
+        ("FP64", "734", "a number from"),
+        ("FP64", "abc", "a number from"),
+        ("FP64", False, "a number from"),
+        ("FP64", {"a": 1}, "a number from"),
+        ("BYTES", 5, "a text"),
+        ("BYTES", True, "a text"),
+    ],
+)
+@pytest.mark.parametrize("beside", [[], [None]])
+def test_a_value_that_is_not_of_its_datatype_is_refused_by_name(
+    client: FlaskClient, datatype: str, value: Any, allowed: str, beside: list[None]
+) -> None:
+    data = [value, *beside]
+    answer = client.post(INFER, json={"inputs": [tensor("var_1", datatype, [len(data)], data)]})
+    assert answer.status_code == 400
+    got = f"var_1: got {describe(value)} as a value of {datatype}, expected {allowed}"
+    assert got in answer.json["error"]
+
+
+def test_whole_numbers_may_be_written_with_a_point(client: FlaskClient) -> None:
+    by_float = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [3.0]))).json
+    by_int = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [3]))).json
+    assert by_float == by_int == client.post(HOUSES, json=house()).json
+
+
+def test_a_missing_value_has_any_datatype(client: FlaskClient) -> None:
+    missing = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [None]))).json
+    nan = {"rooms": tensor("rooms", "FP32", [1], [None])}
+    assert client.post(HOUSES, json=house(**nan)).json == missing
+
+
+def test_a_byte_that_is_not_true_or_false_is_refused_in_binary(client: FlaskClient) -> None:
+    entry = {"name": "var_1", "datatype": "BOOL", "shape": [3]}
+    entry |= {"parameters": {"binary_data_size": 3}}
+    header = json.dumps({"inputs": [entry]}).encode()
+    body = header + b"\0\1\2"
+    answer = client.post(INFER, data=body, headers={HEADER: str(len(header))})
+    assert answer.status_code == 400
+    assert "got 2 as a value of BOOL" in answer.json["error"]
+
+
+@pytest.mark.parametrize("given_id", [7, 1.5, True, ["a"], {"a": 1}])
+def test_an_id_that_is_not_a_text_is_refused(client: FlaskClient, given_id: Any) -> None:
+    answer = client.post(HOUSES, json=house() | {"id": given_id})
+    assert answer.status_code == 400
+    assert answer.json["error"].startswith("id: got")
+
+
+def test_optional_fields_may_be_null(client: FlaskClient) -> None:
+    body = house() | {"id": None, "parameters": None, "outputs": None}
+    for entry in body["inputs"]:
+        entry["parameters"] = None
+    answer = client.post(HOUSES, json=body)
+    assert answer.status_code == 200
+    assert "id" not in answer.json
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"outputs": ["prediction"]},
+        {"outputs": [["prediction"]]},
+        {"outputs": [{"name": ["prediction"]}]},
+        {"outputs": [{}]},
+        {"outputs": {"name": "prediction"}},
+        {"outputs": [{"name": "prediction", "parameters": 1}]},
+        {"outputs": [{"name": "prediction", "parameters": {"binary_data": "yes"}}]},
+        {"parameters": []},
+        {"parameters": {"binary_data_output": 1}},
+        {"inputs": [tensor("x", "FP64", [2147483647, 5, 0], [])]},
+        {"inputs": [tensor("x", "FP64", [2**63 - 1, 0], [])]},
+        {"inputs": [tensor("x", "FP64", [0, 2**40, 2**40], [])]},
+        {"inputs": [tensor("x", "FP64", [1] * 9, [1])]},
+        {"inputs": [tensor("x", "FP64", [1.0, 5], VALUES)]},
+        {"inputs": [tensor("x", ["FP64"], [1, 5], VALUES)]},  # type: ignore[arg-type]
+        {"inputs": [tensor("x", "FP64", [1, 5], [[VALUES]])]},
+        {"inputs": [tensor("x", "FP64", [2, 5], [VALUES, VALUES[:4] + [[1]]])]},
+        {"inputs": [tensor("x", "FP64", [2, 5], [VALUES[:4], [*VALUES, 1]])]},
+        {"inputs": [tensor("x", "FP64", [1, 5], VALUES) | {"parameters": "none"}]},
+        {"inputs": [tensor("x", "FP64", [1, 5], VALUES) | {"parameters": {"binary_data_size": 0}}]},
+        {"inputs": {"x": VALUES}},
+    ],
+)
+def test_a_malformed_request_is_400_under_v2(client: FlaskClient, changed: dict[str, Any]) -> None:
+    answer = client.post(INFER, json={"inputs": [tensor("x", "FP64", [1, 5], VALUES)]} | changed)
+    assert answer.status_code == 400
+    assert isinstance(answer.json["error"], str)
+    assert len(answer.json["error"]) < 1000
+
+
+# --- v2: the index of the repository ----------------------------------------------------------
+
+
+def test_the_index_lists_every_model_with_its_version_and_state(client: FlaskClient) -> None:
+    found = client.post("/v2/repository/index").json
+    assert {each["name"] for each in found} >= {"regression", "houses", "sentiment"}
+    assert {"name": "houses", "version": "1", "state": "READY", "reason": ""} in found
+
+
+def test_the_index_says_what_does_not_open_unless_only_the_ready_are_asked_for(
+    every_model: Path, houses_csv: Path
+) -> None:
+    train(houses_csv, "price", "houses", every_model, say=lambda line: None)
+    for version in ("houses/2", "moods/1"):
+        (every_model / version / "manifest.json").write_bytes(b"broken")
+    client = create_app().test_client()
+
+    def ask(body: dict[str, Any]) -> list[tuple[str, str, str]]:
+        answer = client.post("/v2/repository/index", json=body)
+        assert str(every_model) not in answer.text
+        return [(each["name"], each["version"], each["state"]) for each in answer.json]
+
+    found = ask({})
+    assert ("houses", "1", "READY") in found
+    assert ("houses", "2", "UNAVAILABLE") in found
+    assert ("moods", "1", "UNAVAILABLE") in found
+    assert ask({"ready": False}) == found
+    assert ask({"ready": True}) == [each for each in found if each[2] == "READY"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'{"ready": "yes"}', b'{"ready": 1}'])
+def test_a_malformed_question_for_the_index_is_400(client: FlaskClient, body: bytes) -> None:
+    answer = client.post("/v2/repository/index", data=body)
+    assert answer.status_code == 400
+    assert answer.json["error"]
+
+
+# --- deep and hostile JSON --------------------------------------------------------------------
+
+
+def nest(depth: int, values: int) -> bytes:
+    """Return a list of values, some of them nested."""
+    inner = b"[" * depth + b"1" + b"]" * depth
+    return b"[" + b",".join([b"1"] * values + [inner]) + b"]"
+
+
+@pytest.mark.parametrize("depth", [1, 8, 400, 1000])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PREDICT, '{"instances": %s}'),
+        (PREDICT, '{"instances": [%s]}'),
+        (PREDICT, '{"instances": [{"var_1": %s}]}'),
+        (PREDICT, '{"inputs": %s}'),
+        (PREDICT, '{"inputs": {"var_1": %s}}'),
+        (PREDICT, '{"instances": {"a": %s}}'),
+        ("/v1/models/sentiment:predict", '{"instances": [%s]}'),
+        (INFER, '{"inputs": %s}'),
+        (INFER, '{"id": %s}'),
+        (INFER, '{"inputs": [{"name": "x", "datatype": %s}]}'),
+        (INFER, '{"inputs": [{"name": "x", "datatype": "FP64", "shape": %s}]}'),
+        (INFER, '{"inputs": [{"name":"x","datatype":"FP64","shape":[40001],"data": %s}]}'),
+        (INFER, '{"inputs": [{"name":"x","datatype":"FP64","shape":[1],"data": {"a": %s}}]}'),
+        (INFER, '{"inputs": [{"name":"x","datatype":"FP64","shape":[1],"parameters": %s}]}'),
+        (INFER, '{"inputs": [{"name":"x"}], "parameters": %s}'),
+        (INFER, '{"inputs": [{"name":"x"}], "outputs": %s}'),
+        ("/v2/repository/index", '{"ready": %s}'),
+    ],
+)
+def test_nested_values_are_refused_in_a_few_words(
+    client: FlaskClient, path: str, body: str, depth: int
+) -> None:
+    data = body.encode() % nest(depth, 40_000)
+    answer = client.post(path, data=data, content_type="application/json")
+    assert answer.status_code in (400, 413, 422)
+    assert len(answer.data) < 3000
+
+
+def test_only_the_beginning_of_a_nested_value_is_described() -> None:
+    value: list[Any] = []
+    for _ in range(5000):
+        value = [value, *range(100)]
+    assert describe(value).startswith("[[[[...]")
+    assert len(describe({str(place): value for place in range(1000)})) <= 80
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+    | st.sampled_from(["FP64", "BYTES", "prediction", "x", "var_1", GOOD]),
+    lambda inner: (
+        st.lists(inner, max_size=6)
+        | st.dictionaries(
+            st.sampled_from(
+                ["name", "datatype", "shape", "data", "parameters", "binary_data", "text"]
+                + ["binary_data_size", "binary_data_output", "var_1", "id"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=25,
+)
+TENSOR = st.fixed_dictionaries(
+    {
+        "name": JSON | st.sampled_from(["x", "text", *ROW]),
+        "datatype": st.sampled_from([*TYPES, "BYTES"]) | JSON,
+        "shape": st.lists(st.integers(-1, 6) | st.sampled_from([2**31 - 1, 2**62]), max_size=4)
+        | JSON,
+        "data": st.lists(JSON, max_size=6) | JSON,
+    },
+    optional={"parameters": JSON},
+)
+INFERENCE = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSOR, max_size=6) | JSON},
+    optional={"id": JSON, "outputs": JSON | st.lists(JSON, max_size=3), "parameters": JSON},
+)
+SHORT = st.fixed_dictionaries({}, optional={"instances": JSON, "inputs": JSON})
+
+
+@pytest.fixture(scope="module")
+def fuzzed(models: Path) -> FlaskClient:
+    return create_app(replace(read_settings(), artifacts=models)).test_client()
+
+
+FUZZ = settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@FUZZ
+@given(body=INFERENCE | JSON, model=st.sampled_from(["regression", "houses", "sentiment"]))
+def test_no_request_under_v2_is_a_server_error(fuzzed: FlaskClient, body: Any, model: str) -> None:
+    answer = fuzzed.post(f"/v2/models/{model}/infer", json=body)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code == 200 or isinstance(answer.json["error"], str)
+
+
+@FUZZ
+@given(
+    body=SHORT | JSON,
+    model=st.sampled_from(["regression", "houses", "sentiment"]),
+    verb=st.sampled_from(["predict", "explain"]),
+)
+def test_no_request_under_v1_is_a_server_error(
+    fuzzed: FlaskClient, body: Any, model: str, verb: str
+) -> None:
+    answer = fuzzed.post(f"/v1/models/{model}:{verb}", json=body)
+    assert answer.status_code < 500, answer.text
+    assert answer.status_code == 200 or answer.json["detail"]
+
+
+@FUZZ
+@given(data=st.data())
+def test_no_binary_tensor_is_a_server_error(fuzzed: FlaskClient, data: st.DataObject) -> None:
+    binary = data.draw(st.binary(max_size=60))
+    entry = {
+        "name": "x",
+        "datatype": data.draw(st.sampled_from([*TYPES, "BYTES"])),
+        "shape": data.draw(st.lists(st.integers(0, 5), max_size=3)),
+        "parameters": {"binary_data_size": data.draw(st.sampled_from([len(binary), 0, 5, -1]))},
+    }
+    header = json.dumps({"inputs": [entry]}).encode()
+    length = len(header) + data.draw(st.sampled_from([0, 0, 0, -1, 1, 100]))
+    model = data.draw(st.sampled_from(["regression", "sentiment"]))
+    answer = fuzzed.post(
+        f"/v2/models/{model}/infer", data=header + binary, headers={HEADER: str(length)}
+    )
+    assert answer.status_code < 500, answer.text
+
+
+# --- bodies -----------------------------------------------------------------------------------
+
+GOOD_BODY = json.dumps({"instances": [ROW]}).encode()
+
+
+def deflate_raw(data: bytes) -> bytes:
+    pack = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return pack.compress(data) + pack.flush()
+
+
+def send(client: FlaskClient, body: bytes, encoding: str) -> int:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    return client.post(PREDICT, data=body, headers=headers).status_code
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(GOOD_BODY)),
+        ("GZIP", gzip.compress(GOOD_BODY)),
+        ("x-gzip", gzip.compress(GOOD_BODY)),
+        ("gzip", gzip.compress(GOOD_BODY[:20]) + gzip.compress(GOOD_BODY[20:])),
+        ("gzip", b"".join(gzip.compress(GOOD_BODY[i : i + 1]) for i in range(len(GOOD_BODY)))),
+        ("gzip", gzip.compress(b"") + gzip.compress(GOOD_BODY)),
+        ("deflate", zlib.compress(GOOD_BODY)),
+        ("deflate", deflate_raw(GOOD_BODY)),
+        ("identity", GOOD_BODY),
+    ],
+)
+def test_every_kind_of_compressed_body_is_read(
+    client: FlaskClient, encoding: str, body: bytes
+) -> None:
+    assert send(client, body, encoding) == 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(GOOD_BODY) + b"junk"),
+        ("gzip", gzip.compress(GOOD_BODY) + b"\0"),
+        ("gzip", gzip.compress(GOOD_BODY) + gzip.compress(b" ")[:-1]),
+        ("gzip", gzip.compress(GOOD_BODY)[:-1]),
+        ("gzip", gzip.compress(GOOD_BODY)[:-8] + bytes(8)),
+        ("gzip", b""),
+        ("gzip", gzip.compress(b"") * 1001 + gzip.compress(GOOD_BODY)),
+        ("deflate", zlib.compress(GOOD_BODY) + b"junk"),
+        ("deflate", deflate_raw(GOOD_BODY) + b"junk"),
+        ("deflate", zlib.compress(GOOD_BODY)[:-1]),
+        ("deflate", deflate_raw(GOOD_BODY)[:-1]),
+        ("deflate", b"x"),
+        ("deflate", b""),
+    ],
+)
+def test_a_damaged_compressed_body_is_400(client: FlaskClient, encoding: str, body: bytes) -> None:
+    assert send(client, body, encoding) == 400
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("gzip", lambda data: b"".join(gzip.compress(data[: len(data) // 50]) for _ in range(50))),
+        ("deflate", zlib.compress),
+        ("deflate", deflate_raw),
+    ],
+)
+def test_a_body_that_unpacks_beyond_the_limit_is_413(
+    every_model: Path, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    limit = 100_000
+    client = create_app(replace(read_settings(), max_bytes=limit)).test_client()
+    padded = GOOD_BODY.ljust(limit)
+    assert send(client, zlib.compress(padded), "deflate") == 200
+    assert send(client, pack(b" " * (limit + 50)), encoding) == 413
+
+
+class Chunks:
+    """A chunked body, as a server hands it on; it may break off with an error."""
+
+    def __init__(self, data: bytes, error: OSError | None = None) -> None:
+        self.rest, self.error = io.BytesIO(data), error
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.rest.read(size)
+        if not data and self.error:
+            raise self.error
+        return data
+
+
+def send_chunks(client: FlaskClient, path: str, body: Chunks, kind: str) -> int:
+    environ = {
+        "wsgi.input": body,
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+        "CONTENT_LENGTH": "",
+    }
+    return client.post(path, content_type=kind, environ_overrides=environ).status_code
+
+
+def test_a_chunked_body_is_read_to_its_end(client: FlaskClient) -> None:
+    assert send_chunks(client, PREDICT, Chunks(GOOD_BODY), "application/json") == 200
+
+
+def test_a_chunked_body_beyond_the_limit_is_413(every_model: Path) -> None:
+    client = create_app(replace(read_settings(), max_bytes=1000)).test_client()
+    body = GOOD_BODY.ljust(1000)
+    assert send_chunks(client, PREDICT, Chunks(body), "application/json") == 200
+    assert send_chunks(client, PREDICT, Chunks(body + b" "), "application/json") == 413
+    assert send_chunks(client, INFER, Chunks(body + b" "), "application/json") == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (PREDICT, "application/json"),
+        (INFER, "application/json"),
+        ("/v2/repository/index", "application/json"),
+        ("/v1/models/regression:score", "text/csv"),
+        ("/predict", "application/x-www-form-urlencoded"),
+        ("/sentiment", "application/x-www-form-urlencoded"),
+        ("/sentiment", "multipart/form-data; boundary=x"),
+    ],
+)
+def test_a_body_with_a_damaged_chunk_is_400(client: FlaskClient, path: str, kind: str) -> None:
+    broken = Chunks(b"--x\r\n", OSError("a damaged chunk"))
+    assert send_chunks(client, path, broken, kind) == 400
+
+
+# --- pages and health checks ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/form", "/sentiment", "/docs", "/v1/models", "/v2"])
+def test_head_is_answered_as_get_without_a_body(client: FlaskClient, path: str) -> None:
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.mimetype) == (get.status_code, get.mimetype) != (422, "")
+    assert head.status_code == 200
+    assert head.data == b""
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("*/*", "application/json"),
+        ("application/json", "application/json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("text/html", "text/html"),
+        (None, "text/html"),
+    ],
+)
+def test_the_root_is_the_form_for_browsers_and_the_health_check_of_kserve_v1_for_programs(
+    client: FlaskClient, accept: str | None, kind: str
+) -> None:
+    answer = client.get("/", headers={"Accept": accept} if accept else {})
+    assert (answer.status_code, answer.mimetype) == (200, kind)
+    if kind == "application/json":
+        assert answer.json == {"status": "alive"}
+
+
+# --- names ------------------------------------------------------------------------------------
+
+LABELS = ("unknown", "label", "probability", "probabilities", "tokens")
+
+
+def test_labels_may_be_called_as_the_fields_of_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["text,mood"]
+    words = dict(zip(LABELS, ["furious", "quiet", "merry", "weary", "bold"], strict=True))
+    for place in range(150):
+        label = LABELS[place % 5]
+        lines.append(f"we said {words[label]} again n{place},{label}")
+    data = tmp_path / "moods.csv"
+    data.write_text("\n".join(lines))
+    train_texts(
+        data,
+        text_column="text",
+        label_column="mood",
+        name="odd",
+        root=tmp_path,
+        recipe=TINY,
+        say=lambda line: None,
+    )
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
+    client = create_app().test_client()
+    text = "we said quiet again"
+    [row] = client.post("/v1/models/odd:predict", json={"instances": [text]}).json["predictions"]
+    body = {"inputs": [tensor("text", "BYTES", [1], [text])]}
+    outputs = {
+        each["name"]: each["data"]
+        for each in client.post("/v2/models/odd/infer", json=body).json["outputs"]
+    }
+    labels = client.get("/v1/models/odd").json["labels"]
+    assert set(labels) == set(LABELS)
+    assert row["label"] == outputs["label"][0] in LABELS
+    own = [row[f"p_{label}"] for label in labels]
+    assert sum(own) == pytest.approx(1)
+    assert own == outputs["probabilities"]
+    assert row["probability"] == max(own) == outputs["probability"][0]
+    assert (row["tokens"], row["unknown"]) == (4, outputs["unknown"][0])
+
+
+def test_inputs_may_be_called_as_the_fields_of_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["inputs", "instances", "name", "row", "id", "text", "data", "outputs"]
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(60, len(names)))
+    lines = [",".join([*names, "price"])]
+    lines += [
+        ",".join(map(str, [*row, 2 * row.sum()]))
+        for row in table.tolist()
+        for row in [np.array(row)]
+    ]
+    data = tmp_path / "odd.csv"
+    data.write_text("\n".join(lines))
+    train(data, "price", "odd", tmp_path, say=lambda line: None)
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
+    client = create_app().test_client()
+    row = dict(zip(names, table[0].tolist(), strict=True))
+    [expected] = open_regression(tmp_path, "odd").predict([row]).to_dict("records")
+    columns = {name: [value] for name, value in row.items()}
+    for body in ({"instances": [row]}, {"inputs": columns}, {"instances": [list(row.values())]}):
+        answer = client.post("/v1/models/odd:predict", json=body)
+        assert answer.json["predictions"] == [expected], answer.text
+        assert "notices" not in answer.json
+    tensors = [tensor(name, "FP64", [1], values) for name, values in columns.items()]
+    answer = client.post("/v2/models/odd/infer", json={"inputs": tensors}).json
+    assert answer["outputs"][0]["data"] == [expected["prediction"]]
+    [explained] = client.post("/v1/models/odd:explain", json={"instances": [row]}).json[
+        "explanations"
+    ]
+    assert set(explained) == {"baseline", *names}
+    assert artifacts.names(tmp_path) == ["odd"]
