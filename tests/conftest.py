@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mlapp.repository import repository
 from training.regression import train
@@ -22,6 +23,15 @@ from training.sentiment import train as train_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+]
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -161,15 +171,31 @@ def chromium() -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A running Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page of a browser without a past."""
+    with browser.new_context() as context:
+        context.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        yield context.new_page()
+
+
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Start `streamlit run Home.py` on an artifact folder; return its address."""
     started = []
 
     def start(artifacts: Path) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         log = (tmp_path / "dashboard.log").open("wb")
         command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
         options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
@@ -190,6 +216,13 @@ def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         server.terminate()
         server.wait(timeout=30)
         log.close()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def answers(address: str) -> bool:
@@ -213,9 +246,7 @@ class Server:
     """A running `mlapp serve`, with its address, process and log."""
 
     def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.log = log
         command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", str(self.port), *options]

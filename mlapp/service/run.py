@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from flask import Flask
@@ -17,7 +16,7 @@ from flask import Flask
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.repository import repository
 from mlapp.service.app import create_app
-from mlapp.settings import Settings, read_settings
+from mlapp.settings import Settings, dashboard_script, read_settings
 
 THREADS = 32  # per worker; one that waits for a slow client costs nothing else
 GRACE = 30  # seconds for the requests in hand when asked to stop
@@ -150,9 +149,10 @@ def serve_together(host: str, port: int) -> None:
         warm(settings)
         yield {}
 
-    home = Path(__file__).resolve().parents[2] / "Home.py"
+    # Streamlit looks for its settings beside the script that started the process.
+    sys.argv = [str(dashboard_script())]
     dashboard = st.App(
-        home,
+        dashboard_script(),
         routes=[Route(path, service, include_in_schema=False) for path in ROUTES],
         lifespan=lifespan,
     )
