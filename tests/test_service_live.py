@@ -112,6 +112,19 @@ def test_dashboard_and_service_answer_at_one_port(together: Server) -> None:
     assert requests.get(f"{together.address}/_stcore/health", timeout=30).text == "ok"
 
 
+@pytest.mark.parametrize("kind", ["workers", "together"])
+def test_every_model_has_a_form_without_a_script(kind: str, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue(kind)
+    form = requests.get(f"{server.address}/form?_model=sentiment", timeout=30).text
+    assert "<textarea" in form
+    assert "<script" not in form
+    action = re.search(r'<form method="post" action="([^"]+)"', form)
+    assert action is not None
+    answer = requests.post(server.address + action[1], data={"review": GOOD}, timeout=30).text
+    assert "Probability" in answer
+    assert "<script" not in answer
+
+
 def test_without_a_key_it_says_at_the_start_whom_it_serves(together: Server) -> None:
     assert "this machine only" in together.log.read_text()
 
