@@ -1,10 +1,13 @@
 """Fixtures: tiny models, really trained and published; folders to damage; a browser."""
 
+import fcntl
+import functools
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from streamlit.components.v2 import manifest_scanner
 
 from mlapp.repository import repository
 from training.regression import train
@@ -32,6 +36,11 @@ BROWSER_FLAGS = [
     "--disable-quic",
     "--disable-sync",
 ]
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test by bytes: archives hold the time, and pytest-xdist wants names that last."""
+    return argname if isinstance(val, bytes) else None
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -86,15 +95,44 @@ def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The first two are trained on the shipped sample, by either recipe; the third tells three
     labels apart.
     """
-    root = tmp_path_factory.mktemp("trained-texts")
+    return make_once("trained-texts", train_every_classifier, tmp_path_factory)
+
+
+def train_every_classifier(root: Path) -> None:
+    """Train the text classifiers of the tests into a folder."""
     sample = ROOT / "data" / "reviews_sample.tsv"
     chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
     train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
     train_texts(sample, name="chapter", root=root, recipe=chapter, say=lambda line: None)
-    moods = root.parent / "moods.csv"
-    make_moods().to_csv(moods, index=False)
-    train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
-    return root
+    with tempfile.TemporaryDirectory() as folder:
+        moods = Path(folder) / "moods.csv"
+        make_moods().to_csv(moods, index=False)
+        train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
+
+
+def make_once(
+    name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a folder that all processes of pytest-xdist share; the first to ask makes it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(base / f"{name}.part")
+            (base / f"{name}.part").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def component_manifests() -> Iterator[None]:
+    """Let Streamlit look for components among the installed packages once, not in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 def make_moods(rows: int = 180) -> pd.DataFrame:

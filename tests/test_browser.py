@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from mlapp import files
 from mlapp.regression import open_regression
 
+pytestmark = pytest.mark.slow
+
 ROW = {"var_1": "734", "var_2": "688", "var_3": "81", "var_4": "0.328", "var_5": "0.259"}
 ADDRESS = "regression?" + "&".join(f"{name}={value}" for name, value in ROW.items())
 

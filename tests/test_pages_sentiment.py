@@ -104,6 +104,7 @@ def test_an_example_is_answered_at_one_click() -> None:
     assert app.metric or app.error
 
 
+@pytest.mark.slow
 def test_an_answer_within_the_margin_is_shown_as_unsure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

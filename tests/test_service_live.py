@@ -27,6 +27,8 @@ from mlapp.service import create_app
 from tests.conftest import Server, answers, use_artifacts, wait_until
 from training.regression import train
 
+pytestmark = pytest.mark.slow
+
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."
 PREDICT = "/v1/models/regression:predict"

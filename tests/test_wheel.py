@@ -15,6 +15,8 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import answers, free_port, make_houses, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE = {"area": 100.0, "rooms": 3, "district": "west"}
 TAKEN = ("Home.py", "LICENSE", "README.md", "pyproject.toml")
@@ -27,7 +29,7 @@ class Installed:
     def __init__(self, python: Path, folder: Path) -> None:
         self.python, self.folder = python, folder
         kept = {key: value for key, value in os.environ.items() if not key.startswith("MLAPP_")}
-        self.environment = kept | {"PYTHONDONTWRITEBYTECODE": "1", "COVERAGE_PROCESS_START": ""}
+        self.environment = kept | {"PYTHONDONTWRITEBYTECODE": "1"}
         self.environment.pop("PYTHONPATH", None)
         self.at_first = self.files()
 
@@ -103,26 +105,22 @@ def address(trained_there: Installed) -> Iterator[str]:
     server.wait(timeout=60)
 
 
-@pytest.mark.slow
 def test_mlapp_is_imported_from_the_wheel(installed: Installed) -> None:
     where = installed.run("-c", "import mlapp, training; print(mlapp.__file__, training.__file__)")
     assert all(str(installed.python.parents[1]) in path for path in where.split())
 
 
-@pytest.mark.slow
 def test_training_without_a_file_takes_the_table_that_ships(installed: Installed) -> None:
     said = installed.run("-m", "training.regression", "--name", "shipped", "--artifacts", "other")
     assert "Published other/shipped/1" in said
 
 
-@pytest.mark.slow
 def test_the_command_line_predicts_with_what_was_trained_there(trained_there: Installed) -> None:
     words = [word for name, value in HOUSE.items() for word in (f"--{name}", str(value))]
     said = trained_there.run("-m", "mlapp.cli", "predict", *words)
     assert said.startswith("prediction: ")
 
 
-@pytest.mark.slow
 def test_the_service_answers_for_what_was_trained_there(address: str) -> None:
     answer = requests.post(
         f"{address}/v1/models/regression:predict", json={"instances": [HOUSE]}, timeout=30
@@ -131,7 +129,6 @@ def test_the_service_answers_for_what_was_trained_there(address: str) -> None:
     assert 200 < answer.json()["predictions"][0]["prediction"] < 400
 
 
-@pytest.mark.slow
 def test_a_person_predicts_on_the_dashboard_which_has_its_theme(address: str, page: Page) -> None:
     page.goto(address)
     theme = "rgb(22, 33, 31)"  # textColor of .streamlit/config.toml
@@ -141,7 +138,6 @@ def test_a_person_predicts_on_the_dashboard_which_has_its_theme(address: str, pa
     expect(page.get_by_text("90% interval")).to_be_visible()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("address")
 def test_serving_and_training_write_nothing_into_the_packages(
     installed: Installed,
