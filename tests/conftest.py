@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +25,10 @@ from mlapp.repository import repository
 from training.regression import train
 from training.sentiment import RECIPES, Recipe
 from training.sentiment import train as train_texts
+
+# How long an example takes says nothing while other tests run beside it.
+hypothesis.settings.register_profile("beside others", deadline=None)
+hypothesis.settings.load_profile("beside others")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"

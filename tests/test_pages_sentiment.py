@@ -8,6 +8,8 @@ from mlapp import artifacts
 from mlapp.sentiment import SentimentModel, open_sentiment
 from tests.test_pages import home, run, texts
 
+pytestmark = pytest.mark.slow
+
 GOOD = "The acting is wonderful and I loved every minute of it."
 BAD = "A dull mess: I hated the story and the acting."
 
@@ -104,7 +106,6 @@ def test_an_example_is_answered_at_one_click() -> None:
     assert app.metric or app.error
 
 
-@pytest.mark.slow
 def test_an_answer_within_the_margin_is_shown_as_unsure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
