@@ -119,6 +119,9 @@ def _plain(name: str) -> str:
 def _take(desk: Desk, key: str) -> None:
     """Copy what was uploaded to the disk, and let Streamlit's memory of it go."""
     state = st.session_state
+    if not state[key]:
+        # A rerun while another tab is open empties the box; the files stay until others come.
+        return
     try:
         desk.take([Upload(each.name, each) for each in state[key]])
         state.pop("_many_error", None)

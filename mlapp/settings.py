@@ -46,15 +46,27 @@ class Settings:
     json_log: bool = False
 
 
+def dashboard_script() -> Path:
+    """Return the dashboard's entry script: the checkout's Home.py, or the wheel's copy of it.
+
+    Its pages and its `.streamlit/config.toml` lie beside it.
+    """
+    return (_checkout() or Path(__file__).resolve().with_name("_dashboard")) / "Home.py"
+
+
+def _checkout() -> Path | None:
+    """Return the checkout that mlapp runs from, or None where it was installed as a wheel."""
+    folder = Path(__file__).resolve().parents[1]
+    return folder if (folder / "pyproject.toml").is_file() else None
+
+
 def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings.
 
     Raises:
         InvalidSettings: a variable's value cannot be used; the message names it.
     """
-    checkout = Path(__file__).resolve().parents[1]
-    home = checkout if (checkout / "pyproject.toml").is_file() else Path()
-    folder = environ.get("MLAPP_ARTIFACTS") or home / "artifacts"
+    folder = environ.get("MLAPP_ARTIFACTS") or (_checkout() or Path()) / "artifacts"
     log = environ.get("MLAPP_LOG") or "text"
     if log not in ("text", "json"):
         raise InvalidSettings(f"MLAPP_LOG: got {log!r}, expected text or json")

@@ -1,27 +1,51 @@
 """Fixtures: tiny models, really trained and published; folders to damage; a browser."""
 
+import fcntl
+import functools
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from streamlit.components.v2 import manifest_scanner
 
 from mlapp.repository import repository
 from training.regression import train
 from training.sentiment import RECIPES, Recipe
 from training.sentiment import train as train_texts
 
+# How long an example takes says nothing while other tests run beside it.
+hypothesis.settings.register_profile("beside others", deadline=None)
+hypothesis.settings.load_profile("beside others")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+]
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test by bytes: archives hold the time, and pytest-xdist wants names that last."""
+    return argname if isinstance(val, bytes) else None
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -76,15 +100,44 @@ def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     The first two are trained on the shipped sample, by either recipe; the third tells three
     labels apart.
     """
-    root = tmp_path_factory.mktemp("trained-texts")
+    return make_once("trained-texts", train_every_classifier, tmp_path_factory)
+
+
+def train_every_classifier(root: Path) -> None:
+    """Train the text classifiers of the tests into a folder."""
     sample = ROOT / "data" / "reviews_sample.tsv"
     chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
     train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
     train_texts(sample, name="chapter", root=root, recipe=chapter, say=lambda line: None)
-    moods = root.parent / "moods.csv"
-    make_moods().to_csv(moods, index=False)
-    train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
-    return root
+    with tempfile.TemporaryDirectory() as folder:
+        moods = Path(folder) / "moods.csv"
+        make_moods().to_csv(moods, index=False)
+        train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
+
+
+def make_once(
+    name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a folder that all processes of pytest-xdist share; the first to ask makes it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(base / f"{name}.part")
+            (base / f"{name}.part").rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def component_manifests() -> Iterator[None]:
+    """Let Streamlit look for components among the installed packages once, not in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        scan = functools.cache(manifest_scanner.scan_component_manifests)
+        patch.setattr(manifest_scanner, "scan_component_manifests", scan)
+        yield
 
 
 def make_moods(rows: int = 180) -> pd.DataFrame:
@@ -161,15 +214,31 @@ def chromium() -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A running Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page of a browser without a past."""
+    with browser.new_context() as context:
+        context.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)
+        yield context.new_page()
+
+
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Start `streamlit run Home.py` on an artifact folder; return its address."""
     started = []
 
     def start(artifacts: Path) -> str:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         log = (tmp_path / "dashboard.log").open("wb")
         command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
         options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
@@ -190,6 +259,13 @@ def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         server.terminate()
         server.wait(timeout=30)
         log.close()
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def answers(address: str) -> bool:
@@ -213,9 +289,7 @@ class Server:
     """A running `mlapp serve`, with its address, process and log."""
 
     def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.log = log
         command = [sys.executable, "-m", "mlapp.cli", "serve", "--port", str(self.port), *options]

@@ -282,6 +282,7 @@ def test_any_flipped_bit_is_found_out(toy: Path, data: st.DataObject) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(files=st.dictionaries(st.from_regex(r"[a-z]{1,8}\.bin", fullmatch=True), st.binary()))
+@pytest.mark.slow
 def test_files_come_back_as_they_were_published(
     files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -372,6 +373,7 @@ def start_publisher(root: Path, *count: str) -> subprocess.Popen[str]:
     return publisher
 
 
+@pytest.mark.slow
 def test_publishers_killed_at_random_moments_leave_only_whole_versions(tmp_path: Path) -> None:
     chance = random.Random(1)
     cut_off = 0

@@ -28,8 +28,11 @@ from mlapp.service import create_app
 from tests.conftest import ROOT, SHIPPED, Server, make_houses, use_artifacts, wait_until
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
-# Ray's own, when it fills in its settings
-pytestmark = pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own, when it fills in its settings
+    pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning"),
+]
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 

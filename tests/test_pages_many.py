@@ -24,6 +24,8 @@ from mlapp.tallies import Histogram, Shares
 from tests.conftest import wait_until
 from tests.test_pages import home, run
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["var_1", "var_2", "var_3", "var_4", "var_5"]
 ROW = "734,688,81,0.328,0.259"
 HEADER = ",".join(NAMES)

@@ -8,6 +8,8 @@ from mlapp import artifacts
 from mlapp.sentiment import SentimentModel, open_sentiment
 from tests.test_pages import home, run, texts
 
+pytestmark = pytest.mark.slow
+
 GOOD = "The acting is wonderful and I loved every minute of it."
 BAD = "A dull mess: I hated the story and the acting."
 

@@ -147,6 +147,7 @@ def by_command(row: dict[str, Any]) -> Answer:
 
 
 @pytest.mark.parametrize("row", ROWS)
+@pytest.mark.slow
 def test_a_row_gets_the_same_answer_or_faults_through_every_door(
     row: dict[str, Any], client: FlaskClient
 ) -> None:
@@ -232,6 +233,7 @@ def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch
 
 
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.slow
 def test_a_text_gets_the_same_answer_or_fault_through_every_door(
     text: str, client: FlaskClient
 ) -> None:

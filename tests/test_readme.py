@@ -28,6 +28,22 @@ def test_ci_runs_the_two_set_up_commands_of_the_readme() -> None:
     assert "$(block 2)" in ci
 
 
+def test_the_commit_hooks_check_what_ci_checks() -> None:
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    checks = re.findall(r"^\.venv/bin/((?:ruff|mypy).*)$", ci, re.MULTILINE)
+    assert checks
+    assert re.findall(r"entry: (.+)", hooks) == checks
+
+
+def test_contributing_names_every_file_that_has_only_slow_tests() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in (ROOT / "tests").glob("test_*.py"):
+        if re.search(r"^pytestmark = .*slow", path.read_text(encoding="utf-8"), re.MULTILINE):
+            assert path.name in text
+
+
+@pytest.mark.slow
 def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_houses().to_csv(tmp_path / "houses.csv", index=False)
     moods = make_moods().rename(columns={"review": "text", "sentiment": "mood"})
@@ -49,6 +65,7 @@ def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.M
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 
+@pytest.mark.slow
 def test_the_services_start_as_printed_and_every_curl_line_is_answered(tmp_path: Path) -> None:
     starts = [line.partition("#")[0].split() for line in SHELL[0].splitlines()]
     assert [words[:2] for words in starts] == [["mlapp", "serve"], ["mlapp", "serve"]]

@@ -206,6 +206,7 @@ def running(place: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("running", ["csv", "parquet"], indirect=True)
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGKILL)
@@ -222,6 +223,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(running: Running) -> 
 
 
 @pytest.mark.parametrize("running", ["csv"], indirect=True)
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGINT)
@@ -235,6 +237,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(running: Running) -> No
 
 
 @pytest.mark.parametrize("running", ["csv"], indirect=True)
+@pytest.mark.slow
 def test_a_second_run_into_the_same_file_is_told(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGSTOP)
@@ -247,6 +250,7 @@ def test_a_second_run_into_the_same_file_is_told(running: Running) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_what_is_done_can_be_resumed(suffix: str, place: Path) -> None:
     many_rows(place / "in.csv", 200)
     target = place / f"out.{suffix}"
@@ -267,6 +271,7 @@ def test_a_full_disk_is_told_and_what_is_done_can_be_resumed(suffix: str, place:
 # --- progress ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(place: Path) -> None:
     many_rows(place / "in.csv", 600)
     outer, inner = pty.openpty()

@@ -154,6 +154,7 @@ def same(found: float, expected: float) -> bool:
 @settings(deadline=None, max_examples=500)
 @given(cells=st.lists(CELLS, min_size=1, max_size=20), missing=st.booleans())
 @example(cells=["1e309", "-0", ".5", "5.", "1e-400", "٣"], missing=True)
+@pytest.mark.slow
 def test_numbers_in_texts_are_parsed_as_one_by_one(cells: list[str | None], missing: bool) -> None:
     spec = NUMBER.model_copy(update={"missing": missing})
     values, bad = parse_column(spec, pa.array(cells, pa.string()))

@@ -219,6 +219,7 @@ def test_what_stands_around_words_changes_no_answer(model: SentimentModel, text:
     pd.testing.assert_frame_equal(model.predict([text])[columns], expected)
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_text_is_classified_and_explained(model: SentimentModel) -> None:
     text = (f"{GOOD} " * 50_000)[:1_000_000]
     assert model.predict([text])["label"][0] == "Positive"

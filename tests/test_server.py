@@ -22,6 +22,8 @@ from mlapp.service import create_app, gateway, run
 from mlapp.settings import Settings
 from tests.conftest import SHIPPED, Server, wait_until
 
+pytestmark = pytest.mark.slow
+
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 PREDICT = "/v1/models/regression:predict"
 SCORE = "/v1/models/regression:score"

@@ -3,6 +3,8 @@
 import gzip
 import json
 import logging
+import re
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -92,6 +94,7 @@ def test_bad_values_give_the_form_again_filled_as_it_was(client: FlaskClient) ->
 def test_get_predict_leads_back_to_the_form(client: FlaskClient) -> None:
     answer = client.get("/predict")
     assert (answer.status_code, answer.location) == (302, "/form")
+    assert client.get("/predict?_model=moods").location == "/form?_model=moods"
 
 
 def test_another_model_is_named_in_the_address(client: FlaskClient) -> None:
@@ -99,6 +102,43 @@ def test_another_model_is_named_in_the_address(client: FlaskClient) -> None:
     page = client.post("/predict?_model=houses", data={"area": "100", "district": "west"})
     assert "Predicted price" in page.text
     assert client.get("/form?_model=flats").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("form", "action"),
+    [("/form?_model=sentiment", "/predict?_model=sentiment"), ("/sentiment", "/sentiment")],
+)
+def test_a_text_classifier_has_a_form_too(client: FlaskClient, form: str, action: str) -> None:
+    assert 'action="/predict?_model=sentiment"' in client.get(form).text
+    page = client.post(action, data={"review": GOOD})
+    assert "Probability" in page.text
+    refused = client.post(action, data={"review": " "})
+    assert refused.status_code == 422
+    assert "Please enter valid values" in refused.text
+
+
+def test_every_page_leads_to_the_form_of_every_model(client: FlaskClient, folder: Path) -> None:
+    for path in ("/form", "/form?_model=flats", "/docs"):
+        links = re.findall(r'href="(/form[^"]*)"', client.get(path).text)
+        assert {f"/form?_model={name}" for name in artifacts.names(folder)} <= set(links)
+    for link in links:
+        assert "<form" in client.get(link).text
+
+
+def test_the_form_is_that_of_a_text_classifier_where_there_is_no_other(
+    client: FlaskClient, folder: Path
+) -> None:
+    for name in set(artifacts.names(folder)) - {"moods"}:
+        shutil.rmtree(folder / name)
+    assert "<textarea" in client.get("/form").text
+
+
+def test_the_form_says_where_no_model_is_published(client: FlaskClient, folder: Path) -> None:
+    for name in artifacts.names(folder):
+        shutil.rmtree(folder / name)
+    page = client.get("/form")
+    assert page.status_code == 404
+    assert "No model is published" in page.text
 
 
 def test_the_sentiment_page_answers_a_review_and_refuses_nothing(client: FlaskClient) -> None:

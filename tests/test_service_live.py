@@ -25,6 +25,8 @@ from mlapp.sentiment import open_sentiment
 from tests.conftest import ROOT, Server, answers, wait_until
 from training.regression import train
 
+pytestmark = pytest.mark.slow
+
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."
 PREDICT = "/v1/models/regression:predict"
@@ -106,6 +108,19 @@ def test_dashboard_and_service_answer_at_one_port(together: Server) -> None:
     answer = requests.post(together.address + PREDICT, json={"instances": [ROW]}, timeout=30)
     assert answer.json()["predictions"][0]["prediction"] == pytest.approx(0.4011, abs=1e-4)
     assert requests.get(f"{together.address}/_stcore/health", timeout=30).text == "ok"
+
+
+@pytest.mark.parametrize("kind", ["workers", "together"])
+def test_every_model_has_a_form_without_a_script(kind: str, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue(kind)
+    form = requests.get(f"{server.address}/form?_model=sentiment", timeout=30).text
+    assert "<textarea" in form
+    assert "<script" not in form
+    action = re.search(r'<form method="post" action="([^"]+)"', form)
+    assert action is not None
+    answer = requests.post(server.address + action[1], data={"review": GOOD}, timeout=30).text
+    assert "Probability" in answer
+    assert "<script" not in answer
 
 
 def test_without_a_key_it_says_at_the_start_whom_it_serves(together: Server) -> None:

@@ -446,6 +446,7 @@ def ask(server: Server, path: Path, *more: str) -> socket.socket:
         ("--data-binary", "@rows.csv", "--compressed"),
     ],
 )
+@pytest.mark.slow
 def test_curl_gets_a_file_back_however_it_sends_it(
     kind: str,
     how: tuple[str, ...],
@@ -464,6 +465,7 @@ def test_curl_gets_a_file_back_however_it_sends_it(
 
 
 @pytest.mark.parametrize("kind", ["workers", "together"])
+@pytest.mark.slow
 def test_a_client_that_sends_all_before_it_reads_gets_its_answer(
     kind: str, many: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -475,6 +477,7 @@ def test_a_client_that_sends_all_before_it_reads_gets_its_answer(
     assert answer.text.count("\n") == 300_001
 
 
+@pytest.mark.slow
 def test_the_first_rows_leave_before_the_last_are_scored_and_hold_a_place_until_then(
     alone: Server, many: Path
 ) -> None:
@@ -514,6 +517,7 @@ def test_a_chunked_file_that_breaks_off_is_not_taken_for_whole(alone: Server) ->
 
 
 @pytest.mark.parametrize("accept", ["text/csv", PARQUET])
+@pytest.mark.slow
 def test_nothing_is_left_of_a_client_that_goes_away_half_way(
     alone: Server, many: Path, accept: str
 ) -> None:
@@ -550,6 +554,7 @@ def test_an_answer_breaks_off_where_the_file_is_damaged(alone: Server, damaged: 
     assert not spools(alone)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(alone: Server, tmp_path: Path) -> None:
     process = (alone.workers() or [alone.process.pid])[0]
 

@@ -3,13 +3,17 @@ from pathlib import Path
 import pytest
 
 from mlapp.errors import InvalidSettings
-from mlapp.settings import read_settings
+from mlapp.settings import dashboard_script, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_artifact_folder_is_the_checkouts_by_default() -> None:
     assert read_settings({}).artifacts == ROOT / "artifacts"
+
+
+def test_the_dashboard_is_the_checkouts() -> None:
+    assert dashboard_script() == ROOT / "Home.py"
 
 
 def test_the_artifact_folder_can_be_set() -> None:

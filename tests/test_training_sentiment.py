@@ -87,6 +87,7 @@ def test_the_manifest_says_how_it_was_trained(trained_texts: Path) -> None:
     assert {"tensorflow", "keras", "onnxruntime", "tokenizers"} <= set(manifest.libraries)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_and_says_what_it_did(
     tmp_path: Path,
     few_steps: None,
@@ -128,11 +129,13 @@ def test_what_cannot_be_trained_on_is_told_in_one_line(
     assert artifacts.names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, few_steps: None) -> None:
     with pytest.raises(ArtifactError, match="name"):
         train(SAMPLE, name="No Name", root=tmp_path, recipe=QUICK, say=quiet)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     tmp_path: Path, few_steps: None
 ) -> None:
@@ -147,6 +150,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     assert [each.version for each in made] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) -> None:
     unlabelled = tmp_path / "more.csv"
     texts = [f"a zebra number {place}" for place in range(30)]
@@ -156,6 +160,7 @@ def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) 
     assert published.manifest.training["texts_unlabelled"] == 30
 
 
+@pytest.mark.slow
 def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training.sentiment", "--data", str(SAMPLE)]
     process = subprocess.Popen(
@@ -312,6 +317,7 @@ def test_a_few_texts_that_are_all_told_apart_make_no_answer_certain() -> None:
     assert softmax(scores / temperature).max() == pytest.approx(13 / 14, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +340,7 @@ def test_film_phrases_need_labels_of_their_own(tmp_path: Path) -> None:
         train(SAMPLE, root=tmp_path, labels=["Bad", "Good"], film_phrases=True, say=quiet)
 
 
+@pytest.mark.slow
 def test_the_held_out_part_chooses_nothing(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

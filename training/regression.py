@@ -34,7 +34,9 @@ from mlapp.settings import read_settings
 from mlapp.tables.options import READING, add_reading_options
 from training.tables import Say, learn_schema, prepare, read_table
 
-DATA = Path(__file__).resolve().parents[1] / "data" / "linear_regression_dataset.csv"
+_HERE = Path(__file__).resolve().parent
+# The shipped table lies beside this package in a checkout, and inside it in a wheel.
+DATA = (_HERE if (_HERE / "data").is_dir() else _HERE.parent) / "data/linear_regression_dataset.csv"
 TARGET = "output"
 NAME = "regression"
 LEVEL = 0.9  # the share of new rows that the interval is to hold

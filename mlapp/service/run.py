@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings
@@ -18,7 +17,7 @@ from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
 from mlapp.service.server import listen, prepare_process, run_workers, serve
-from mlapp.settings import Settings, read_settings
+from mlapp.settings import Settings, dashboard_script, read_settings
 
 ROUTES = (
     "/form",
@@ -151,7 +150,8 @@ def serve_together(host: str, port: int) -> None:
         print(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         yield {}
 
-    home = Path(__file__).resolve().parents[2] / "Home.py"
-    dashboard: Any = st.App(home, lifespan=lifespan)
+    # Streamlit looks for its settings beside the script that started the process.
+    sys.argv = [str(dashboard_script())]
+    dashboard: Any = st.App(dashboard_script(), lifespan=lifespan)
     gateway = Gateway(app, allowed_hosts(host, settings), dashboard, ROUTES)
     serve(gateway, host=host, port=port, ws="websockets-sansio")
