@@ -36,8 +36,8 @@ FILES = (
     "A bad row is answered with what is wrong with it in its column `error`. With the parameter"
     " `strict=true` it refuses the file, with status 422. A text classifier reads the column that"
     " `text_column` names, by default `text`, `review` or the only column of texts. The body may"
-    " have more columns than those described, in any order. `decimal` is the mark of its numbers, and"
-    " `sheet` the sheet of a workbook."
+    " have more columns than those described, in any order. `decimal` is the mark of its numbers;"
+    " `sheet` names the sheet of a workbook."
 )
 
 
