@@ -1,20 +1,23 @@
-"""Requests per second of the service, beside a bare Flask handler, in one run.
+"""Requests per second of the service, beside a bare Flask handler, and LitServe, in one run.
 
-    python benchmarks/service.py [--seconds 4] [--rounds 8]
+    python benchmarks/service.py [--seconds 4] [--rounds 8] [--litserve PYTHON]
 
-Method: both are served on loopback by gunicorn with the same settings (two workers of 32 threads
-each), in turns, and asked by wrk over 16 kept connections, one row or one review of median length
-(174 words) a request. The bare handler parses the JSON and runs the model; ours also checks every
-value, computes the interval, counts metrics, writes the access log and sets security headers.
-Every answer is compared with the expected one in wrk; one that differs ends the run. gunicorn
+Method: ours and the bare handler run on the same server, with two workers each, in turns, and are
+asked by wrk over 16 kept connections, one row or one review of median length (174 words) a request.
+The bare handler parses the JSON and runs the model; ours also checks every value, computes the
+interval, counts metrics, writes the access log and sets security headers. LitServe serves rows with
+two workers and two API servers, where `--litserve` names the Python of an environment that has it.
+Every answer is compared with the expected one in wrk; one that differs ends the run. The kernel
 leaves it to chance which worker takes a connection, and one worker with all of them is twice as
-slow, whatever it serves: a run in which a worker did more than 60 % of the work is made again with
-new connections, at most ten times. All figures are medians of the rounds: requests per second,
-start-up (until the first answer) and memory (the resident set of all processes after the load).
+slow, whatever it serves: a run of ours or the bare handler in which a worker did more than 60 % of
+the work is made again with new connections, at most ten times. All figures are medians of the
+rounds: requests per second, the median and the 99th percentile of the time to an answer, start-up
+(until the first answer) and memory (the resident set of all processes after the load).
 """
 
 import argparse
 import json
+import math
 import os
 import re
 import socket
@@ -38,6 +41,7 @@ BODIES = {"rows": {"instances": [ROW]}, "reviews": {"instances": [REVIEW]}}
 PATHS = {
     "bare": {"rows": "/rows", "reviews": "/reviews"},
     "ours": {"rows": "/v1/models/regression:predict", "reviews": "/v1/models/sentiment:predict"},
+    "litserve": {"rows": "/predict"},
 }
 SCRIPT = """
 wrk.method = "POST"
@@ -58,19 +62,20 @@ end
 """
 
 
-def start(kind: str) -> tuple[subprocess.Popen[bytes], str, float]:
+def start(kind: str, litserve: str) -> tuple[subprocess.Popen[bytes], str, float]:
     """Start a server; return it with its address and the seconds until it answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    if kind == "ours":
-        command = ["-m", "mlapp.cli", "serve", "--api-only", "--workers", "2", "--port", str(port)]
-    else:
-        command = ["-m", "gunicorn", "-w", "2", "-k", "gthread", "--threads", "32"]
-        command += ["--keep-alive", "15", "-b", f"127.0.0.1:{port}", "benchmarks.bare_service:app"]
+    command = {
+        "ours": [sys.executable, "-m", "mlapp.cli", "serve", "--api-only", "--workers", "2"],
+        "bare": [sys.executable, "benchmarks/bare_service.py"],
+        "litserve": [litserve, "benchmarks/litserve_service.py"],
+    }[kind]
+    command += ["--port", str(port)] if kind == "ours" else [str(port)]
     began = time.perf_counter()
     server = subprocess.Popen(
-        [sys.executable, *command],
+        command,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -98,23 +103,34 @@ def ask(address: str, body: object) -> bytes:
 
 def load(
     server: subprocess.Popen[bytes], address: str, body: object, seconds: int, folder: Path
-) -> float:
-    """Return requests per second, both workers busy; fail if any answer was not the expected."""
+) -> tuple[float, float, float]:
+    """Return requests per second, and the milliseconds of the median and the 99th percentile.
+
+    Both workers are busy. It fails if any answer was not the expected.
+    """
     (folder / "body").write_text(json.dumps(body))
     (folder / "expected").write_bytes(ask(address, body))
     (folder / "script.lua").write_text(SCRIPT)
     environment = os.environ | {"BODY": str(folder / "body")}
     environment["EXPECTED"] = str(folder / "expected")
-    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", str(folder / "script.lua"), address]
+    command = ["wrk", "-t1", "-c16", "--latency", f"-d{seconds}s", "-s"]
+    command += [str(folder / "script.lua"), address]
     for _ in range(10):
         before = spent(server)
         out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         if "wrong answers: 0" not in out.stdout or "Socket errors" in out.stdout:
             raise RuntimeError(out.stdout)
         used = [after - then for after, then in zip(spent(server), before, strict=True)]
-        if max(used) <= 0.6 * sum(used):
-            return float(re.findall(r"Requests/sec:\s+([0-9.]+)", out.stdout)[0])
+        if len(used) != 2 or max(used) <= 0.6 * sum(used):
+            rate = float(re.findall(r"Requests/sec:\s+([0-9.]+)", out.stdout)[0])
+            return rate, percentile(out.stdout, 50), percentile(out.stdout, 99)
     raise RuntimeError("ten times one worker took most of the connections")
+
+
+def percentile(printed: str, share: int) -> float:
+    """Return a percentile that wrk printed, in milliseconds."""
+    [(value, unit)] = re.findall(rf"\s{share}%\s+([0-9.]+)(us|ms|s)\n", printed)
+    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
 def workers(server: subprocess.Popen[bytes]) -> list[str]:
@@ -141,41 +157,47 @@ def resident(server: subprocess.Popen[bytes]) -> float:
     return total / 1000
 
 
+def measure(kind: str, seconds: int, litserve: str, folder: Path) -> list[float]:
+    """Return a server's rates, percentiles, start-up and memory; NaN for what it does not serve."""
+    server, address, ready = start(kind, litserve)
+    try:
+        found: list[float] = []
+        for name, body in BODIES.items():
+            if path := PATHS[kind].get(name):
+                found += load(server, address + path, body, seconds, folder)
+            else:
+                found += [math.nan] * 3
+        return [*found, ready, resident(server)]
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main() -> None:
-    """Measure both in turns and print a table."""
+    """Measure all in turns and print a table."""
     parser = argparse.ArgumentParser(description="Measure the service beside a bare handler.")
     parser.add_argument("--seconds", type=int, default=4, choices=range(1, 61))
     parser.add_argument("--rounds", type=int, default=8, choices=range(1, 21))
+    parser.add_argument("--litserve", default="", help="the Python of an environment with LitServe")
     options = parser.parse_args()
-    found: dict[str, list[list[float]]] = {kind: [] for kind in PATHS}
+    kinds = [kind for kind in PATHS if kind != "litserve" or options.litserve]
+    rounds: dict[str, list[list[float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.rounds):
-            for kind, paths in PATHS.items():
-                server, address, ready = start(kind)
-                try:
-                    rates = [
-                        load(
-                            server,
-                            address + paths[body],
-                            BODIES[body],
-                            options.seconds,
-                            Path(folder),
-                        )
-                        for body in BODIES
-                    ]
-                    found[kind].append([*rates, ready, resident(server)])
-                finally:
-                    server.terminate()
-                    server.wait()
-    print(f"{'':6}  {'rows/s':>8}  {'reviews/s':>9}  {'start-up':>8}  {'resident':>9}")
-    chosen = {
-        kind: [statistics.median(column) for column in zip(*rounds, strict=True)]
-        for kind, rounds in found.items()
+            for kind in kinds:
+                rounds[kind].append(measure(kind, options.seconds, options.litserve, Path(folder)))
+    columns = ("rows/s", "p50 ms", "p99 ms", "reviews/s", "p50 ms", "p99 ms", "start s", "MB")
+    print(f"{'':8}" + "".join(f"{column:>11}" for column in columns))
+    found = {
+        kind: [statistics.median(column) for column in zip(*each, strict=True)]
+        for kind, each in rounds.items()
     }
-    for kind, (rows, reviews, ready, memory) in chosen.items():
-        print(f"{kind:6}  {rows:8.0f}  {reviews:9.0f}  {ready:6.2f} s  {memory:6.0f} MB")
-    ratios = [a / b for a, b in zip(chosen["ours"], chosen["bare"], strict=True)]
-    print(f"{'ratio':6}  {ratios[0]:8.2f}  {ratios[1]:9.2f}  {ratios[2]:8.2f}  {ratios[3]:9.2f}")
+    for kind, figures in found.items():
+        print(f"{kind:8}" + "".join(f"{figure:11.2f}" for figure in figures))
+    for kind in kinds:
+        if kind != "ours":
+            ratios = [a / b for a, b in zip(found["ours"], found[kind], strict=True)]
+            print(f"ours/{kind:8}"[:8] + "".join(f"{ratio:11.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":

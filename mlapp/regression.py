@@ -205,6 +205,8 @@ class RegressionModel:
             outside |= prediction < 0
         if output.maximum <= 0:
             outside |= prediction > 0
+        if not outside.any():  # nearly always
+            return {}
         return {
             row: "the prediction "
             + describe_outside(float(prediction[row]), output.minimum, output.maximum)

@@ -241,6 +241,8 @@ class Checked:
         low, high = self.schema.limits
         outside = (self.matrix < low) | (self.matrix > high)
         found = list(self.mismatches)
+        if not outside.any():  # nearly always
+            return found
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.labels is None else self.labels[row]

@@ -3,11 +3,11 @@
 import io
 import zlib
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import orjson
 from flask import Response, request
-from werkzeug.datastructures import MultiDict
+from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.exceptions import (
     BadRequest,
     RequestEntityTooLarge,
@@ -16,13 +16,26 @@ from werkzeug.exceptions import (
 
 from mlapp.files import write_error
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 _PIECE = 1 << 16  # bytes that are unpacked at once
 MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 
 
+class JsonResponse(Response):
+    """A whole answer, whose headers are complete as they are."""
+
+    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:  # noqa: ARG002
+        """Return the headers."""
+        return self.headers
+
+
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
     """Return content as a JSON response."""
-    return Response(orjson.dumps(content), status, content_type=mimetype)
+    data = orjson.dumps(content)
+    headers = Headers([("Content-Type", mimetype), ("Content-Length", str(len(data)))])
+    return JsonResponse([data], status, headers)
 
 
 def read_body(limit: int) -> bytes:
