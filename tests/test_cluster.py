@@ -260,7 +260,7 @@ def test_strict_ends_with_a_refused_row_and_writes_nothing(
         ("z.csv.gz", gzip.compress(b"area,rooms,district\n" * 9_000)[:-9], "z.csv.gz cannot be"),
         ("z.csv", b"area,rooms,district\n1,2,w\xe9st\n", "z.csv is not UTF-8"),
         ("z.parquet", b"PAR1 and no more", "z.parquet cannot be read, or is damaged"),
-        ("z.xlsx", b"PK", r"z.xlsx: got '.xlsx', expected .csv"),
+        ("z.xlsx", b"PK", "z.xlsx is not an .xlsx workbook, or is damaged"),
     ],
 )
 def test_a_bad_file_is_told_before_anything_is_written(

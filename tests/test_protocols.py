@@ -588,7 +588,6 @@ def test_a_chunked_body_beyond_the_limit_is_413(every_model: Path) -> None:
         (PREDICT, "application/json"),
         (INFER, "application/json"),
         ("/v2/repository/index", "application/json"),
-        ("/v1/models/regression:score", "text/csv"),
         ("/predict", "application/x-www-form-urlencoded"),
         ("/sentiment", "application/x-www-form-urlencoded"),
         ("/sentiment", "multipart/form-data; boundary=x"),

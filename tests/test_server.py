@@ -224,9 +224,10 @@ def test_a_body_is_not_read_from_who_lacks_the_key(hurried: Callable[..., Server
         assert read_all(connection).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
 
 
-def test_a_damaged_chunk_is_a_bad_request(hurried: Callable[..., Server]) -> None:
+@pytest.mark.parametrize("path", [PREDICT, SCORE])
+def test_a_damaged_chunk_is_a_bad_request(path: str, hurried: Callable[..., Server]) -> None:
     at = hurried()
-    head = head_of(PREDICT, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    head = head_of(path, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
     with connect(at) as connection:
         connection.sendall(head + b"5\r\n{....\r\nzz\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 Bad Request\r\n")
