@@ -39,4 +39,10 @@ class Regression(litserve.LitAPI):  # type: ignore[misc]
 
 if __name__ == "__main__":
     server = litserve.LitServer(Regression(), accelerator="cpu", workers_per_device=2)
-    server.run(port=int(sys.argv[1]), num_api_servers=2, log_level="warning", access_log=False)
+    server.run(
+        port=int(sys.argv[1]),
+        num_api_servers=2,
+        log_level="warning",
+        access_log=False,
+        generate_client_file=False,
+    )
