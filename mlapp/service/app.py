@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 
 from mlapp.errors import InvalidInput, MlappError
 from mlapp.service import forms, openapi, score, v1, v2
-from mlapp.service.bodies import answer
+from mlapp.service.bodies import JsonResponse, answer
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
 
@@ -39,6 +40,7 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
+MATCHED = 1000  # paths whose rules are remembered
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 # The endpoints that answer without a key: pages for people, documents and health checks. All
 # others need it, and so does a path that matches none.
@@ -124,13 +126,13 @@ class Service(Flask):
 
     def full_dispatch_request(self) -> Response:
         """Answer the request at hand, or with why it was refused before its body was read."""
+        answered: Any
         try:
-            _check_refusal()
-            _check_key(self.settings.api_key)
+            _check(self.settings.api_key)
             answered = self.dispatch_request()
         except Exception as error:
             answered = self.handle_user_exception(error)
-        return self.make_response(answered)
+        return answered if type(answered) is JsonResponse else self.make_response(answered)
 
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         """Return the context, and keep its request for `wsgi_app`."""
@@ -186,10 +188,30 @@ class _ModelName(BaseConverter):
     regex = r"[^/:]+"
 
 
-def _check_refusal() -> None:
-    """Raise what a request was refused with before its body was read, if it was."""
+class _Adapter(MapAdapter):
+    """Matches paths to rules, and remembers those that matched last."""
+
+    def match(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the rule and the values in the path, as Flask asks for them; else as usual."""
+        if args or kwargs != {"return_rule": True}:
+            return super().match(*args, **kwargs)
+        matched: OrderedDict[Any, Any] = self.map.__dict__.setdefault("matched", OrderedDict())
+        key = (self.path_info, self.default_method)
+        found = matched.get(key)
+        if found is None:
+            found = matched[key] = super().match(return_rule=True)
+            if len(matched) > MATCHED:
+                matched.popitem(last=False)
+        rule, values = found
+        return rule, dict(values)
+
+
+def _check(key: str | None) -> None:
+    """Raise what a request was refused with before its body was read, or that it lacks the key."""
     if refusal := request.environ.get("mlapp.refusal"):
         raise refusal
+    if key is not None:
+        _check_key(key)
 
 
 def _check_key(key: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from collections.abc import Iterable
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -17,7 +18,7 @@ from werkzeug.exceptions import (
 from mlapp.files import write_error
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _PIECE = 1 << 16  # bytes that are unpacked at once
 MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
@@ -26,9 +27,12 @@ MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 class JsonResponse(Response):
     """A whole answer, whose headers are complete as they are."""
 
-    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:  # noqa: ARG002
-        """Return the headers."""
-        return self.headers
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        """Answer a request."""
+        start_response(self.status, list(self.headers))
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.response  # type: ignore[return-value]
 
 
 def answer(content: Any, status: int = 200, mimetype: str = "application/json") -> Response:
@@ -63,9 +67,10 @@ def read_body(limit: int) -> bytes:
 
 def _read_raw(limit: int) -> bytes:
     """Return the body as it came."""
-    given = request.environ.get("CONTENT_LENGTH", "")
+    environ = request.environ
+    given = environ.get("CONTENT_LENGTH", "")
     length = int(given) if given.isdecimal() else None
-    if length is None and not request.environ.get("wsgi.input_terminated"):
+    if length is None and not environ.get("wsgi.input_terminated"):
         return b""  # neither a length nor chunks: there is no body
     wanted = limit + 1 if length is None else length
     if length is not None and length > limit:
