@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, request
 from flask.ctx import RequestContext
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.routing import BaseConverter, MapAdapter
@@ -62,6 +63,16 @@ OPEN = frozenset(
 )
 
 
+class _NoSession(SessionInterface):
+    """Sessions that nobody opens."""
+
+    _session = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002
+        """Return the one session, which holds nothing."""
+        return self._session
+
+
 class Service(Flask):
     """Flask, with what each request needs at its edge, where it costs least.
 
@@ -70,6 +81,7 @@ class Service(Flask):
     """
 
     log: Callable[[str], object] = staticmethod(_access.info)
+    session_interface = _NoSession()
 
     def wsgi_app(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -147,7 +159,7 @@ class Service(Flask):
         environ = request.environ
         host, scheme = environ.get("HTTP_HOST", "localhost"), environ["wsgi.url_scheme"]
         query = environ.get("QUERY_STRING", "")
-        return MapAdapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
+        return _Adapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
         """Do nothing: no function waits for the end of a request."""
