@@ -16,10 +16,12 @@ rounds: requests per second, the median and the 99th percentile of the time to a
 """
 
 import argparse
+import contextlib
 import json
 import math
 import os
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -79,6 +81,7 @@ def start(kind: str, litserve: str) -> tuple[subprocess.Popen[bytes], str, float
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     address = f"http://127.0.0.1:{port}"
     end = time.monotonic() + 60
@@ -169,8 +172,10 @@ def measure(kind: str, seconds: int, litserve: str, folder: Path) -> list[float]
                 found += [math.nan] * 3
         return [*found, ready, resident(server)]
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)  # LitServe leaves processes behind
 
 
 def main() -> None:
