@@ -41,7 +41,7 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-MATCHED = 1000  # paths whose rules are remembered
+MOST_MATCHED, LONGEST_MATCHED = 1000, 200  # paths whose rules are remembered, and their length
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 # The endpoints that answer without a key: pages for people, documents and health checks. All
 # others need it, and so does a path that matches none.
@@ -159,7 +159,9 @@ class Service(Flask):
         environ = request.environ
         host, scheme = environ.get("HTTP_HOST", "localhost"), environ["wsgi.url_scheme"]
         query = environ.get("QUERY_STRING", "")
-        return _Adapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
+        adapter = _Adapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
+        adapter.matched = self.extensions["mlapp"].matched
+        return adapter
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
         """Do nothing: no function waits for the end of a request."""
@@ -201,19 +203,20 @@ class _ModelName(BaseConverter):
 
 
 class _Adapter(MapAdapter):
-    """Matches paths to rules, and remembers those that matched last."""
+    """Matches paths to rules, and remembers those of the paths that matched last."""
+
+    matched: OrderedDict[tuple[str, str], Any]
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
         """Return the rule and the values in the path, as Flask asks for them; else as usual."""
-        if args or kwargs != {"return_rule": True}:
+        if args or kwargs != {"return_rule": True} or len(self.path_info) > LONGEST_MATCHED:
             return super().match(*args, **kwargs)
-        matched: OrderedDict[Any, Any] = self.map.__dict__.setdefault("matched", OrderedDict())
         key = (self.path_info, self.default_method)
-        found = matched.get(key)
+        found = self.matched.get(key)
         if found is None:
-            found = matched[key] = super().match(return_rule=True)
-            if len(matched) > MATCHED:
-                matched.popitem(last=False)
+            found = self.matched[key] = super().match(return_rule=True)
+            if len(self.matched) > MOST_MATCHED:
+                self.matched.popitem(last=False)
         rule, values = found
         return rule, dict(values)
 

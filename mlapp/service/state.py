@@ -1,6 +1,7 @@
 """What a process's requests share: the settings, the models, the metrics."""
 
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
@@ -28,6 +29,7 @@ class State:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
         self.metrics = Metrics()
+        self.matched: OrderedDict[tuple[str, str], Any] = OrderedDict()  # rules, by path and method
 
     def model(self, name: str, version: int | None = None) -> Model:
         """Return a model and note it for the access log.
