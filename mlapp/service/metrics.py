@@ -4,7 +4,6 @@ Each worker counts in files of its own, which are mapped into memory. Their spac
 they are made: a page of a mapped file that the disk has no room for ends the process.
 """
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -63,6 +62,8 @@ def join_workers() -> None:
 
 def _claim(path: Path) -> bool:
     """Lock a file until this process ends, however it ends."""
+    import fcntl  # not on Windows, where there are no workers
+
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

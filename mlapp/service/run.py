@@ -154,4 +154,5 @@ def serve_together(host: str, port: int) -> None:
     sys.argv = [str(dashboard_script())]
     dashboard: Any = st.App(dashboard_script(), lifespan=lifespan)
     gateway = Gateway(app, allowed_hosts(host, settings), dashboard, ROUTES)
-    serve(gateway, host=host, port=port, ws="websockets-sansio")
+    with listen(host, port) as listener:
+        serve(gateway, [listener], ws="websockets-sansio")

@@ -7,7 +7,6 @@ connections as it may, the one that has been idle or sending for longest makes r
 import asyncio
 import logging
 import os
-import resource
 import select
 import signal
 import socket
@@ -30,7 +29,6 @@ BACKLOG = 2048  # connections that the kernel holds for a busy process
 MOST_CONNECTIONS = 1 << 16  # of a process, where the system allows as many
 SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
-WATCHED = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)
 
 TIMEOUT = b"The headers of the request did not arrive in time"
 TOO_LARGE = b"The headers of the request are larger than %d bytes" % HEADER_BYTES
@@ -158,13 +156,17 @@ def prepare_process(timeout: float) -> None:
     Args:
         timeout: seconds for the headers of a request.
     """
+    Protocol.timeout = timeout
+    if sys.platform == "win32":
+        return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_CONNECTIONS if hard == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     else:
         wanted = MOST_CONNECTIONS
-    Protocol.timeout = timeout
     Protocol.most = max(SPARE_FILES, wanted - SPARE_FILES)
 
 
@@ -231,7 +233,7 @@ class Signals:
         self._reader, writer = os.pipe()
         os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer)
-        for number in WATCHED:
+        for number in (*STOPPING, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def wait(self, seconds: float | None = None) -> frozenset[int]:
@@ -243,7 +245,7 @@ class Signals:
     def restore() -> None:
         """Let signals do what they do by default, in a new process."""
         signal.set_wakeup_fd(-1)
-        for number in WATCHED:
+        for number in (*STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal sends it to all
 
