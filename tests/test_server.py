@@ -163,8 +163,8 @@ def test_an_answer_that_nobody_reads_is_cut_off(
     with connect(at) as connection:
         connection.sendall(head_of(SCORE, len(rows)))
         connection.sendall(rows.encode())
-        wait_until(lambda: not predicts(at), "the place to be taken")
-        wait_until(lambda: predicts(at), "the place to be free again")
+        wait_until(lambda: ":score 200" in at.log.read_text(), "the answer to be given up")
+        wait_until(lambda: predicts(at), "its place to be free")
         assert not read_all(connection).endswith(b"\r\n0\r\n\r\n")
     assert "Traceback" not in at.log.read_text()
 
