@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from mlapp import artifacts, files, models
 from mlapp.artifacts import Artifact
-from mlapp.errors import InvalidSettings, InvalidTable
+from mlapp.errors import InvalidSettings
 from mlapp.files import Summary
-from mlapp.scoring import Counts, Options
+from mlapp.scoring import Counts, Options, parse_columns
 from mlapp.settings import read_settings
 from mlapp.tables.formats import (
     READABLE,
@@ -195,21 +195,6 @@ def parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
     return int(text)
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """Read `theirs=ours,...`.
-
-    Raises:
-        InvalidTable: it is no such list.
-    """
-    columns = {}
-    for part in filter(None, text.split(",")):
-        theirs, _, ours = part.rpartition("=")
-        if not theirs or not ours:
-            raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
-        columns[theirs.strip()] = ours.strip()
-    return columns
 
 
 def tell(summary: Summary, output: str) -> None:

@@ -63,6 +63,21 @@ class Options:
     raw: bool = False
 
 
+def parse_columns(text: str) -> dict[str, str]:
+    """Return the model's names of a file's columns from `theirs=ours,...`, as `Options` takes them.
+
+    Raises:
+        InvalidTable: the text is not such a list.
+    """
+    columns = {}
+    for part in filter(None, text.split(",")):
+        theirs, _, ours = part.rpartition("=")
+        if not theirs or not ours:
+            raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
+        columns[theirs.strip()] = ours.strip()
+    return columns
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which column is which input, and what is added.

@@ -31,7 +31,7 @@ def test_ci_runs_the_two_set_up_commands_of_the_readme() -> None:
 def test_the_commit_hooks_check_what_ci_checks() -> None:
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    checks = re.findall(r"^\.venv/bin/((?:ruff|mypy).*)$", ci, re.MULTILINE)
+    checks = re.findall(r"^\.venv/bin/((?:ruff|mypy|lint-imports).*)$", ci, re.MULTILINE)
     assert checks
     assert re.findall(r"entry: (.+)", hooks) == checks
 

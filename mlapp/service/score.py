@@ -29,8 +29,7 @@ from mlapp import files
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.models import Model
 from mlapp.schema import describe
-from mlapp.score_command import parse_columns
-from mlapp.scoring import Counts, Options, make_plan, score_table
+from mlapp.scoring import Counts, Options, make_plan, parse_columns, score_table
 from mlapp.service.bodies import file_body, make_spool
 from mlapp.service.state import state
 from mlapp.tables.decoding import BLOCK, ENCODINGS, find_encoding
