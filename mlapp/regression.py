@@ -205,7 +205,7 @@ class RegressionModel:
             outside |= prediction < 0
         if output.maximum <= 0:
             outside |= prediction > 0
-        if not outside.any():  # nearly always
+        if not np.count_nonzero(outside):  # nearly always; quicker than any()
             return {}
         return {
             row: "the prediction "

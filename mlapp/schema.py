@@ -241,7 +241,7 @@ class Checked:
         low, high = self.schema.limits
         outside = (self.matrix < low) | (self.matrix > high)
         found = list(self.mismatches)
-        if not outside.any():  # nearly always
+        if not np.count_nonzero(outside):  # nearly always; quicker than any()
             return found
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])

@@ -54,7 +54,7 @@ def read_body(limit: int) -> bytes:
         BadRequest: it breaks off, or cannot be unpacked.
     """
     environ = request.environ
-    raw = _read_raw(limit)
+    raw = _read_raw(environ, limit)
     encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
         return raw
@@ -65,9 +65,8 @@ def read_body(limit: int) -> bytes:
     raise UnsupportedMediaType(f"Content-Encoding: got {encoding!r}, expected gzip or deflate")
 
 
-def _read_raw(limit: int) -> bytes:
+def _read_raw(environ: "WSGIEnvironment", limit: int) -> bytes:
     """Return the body as it came."""
-    environ = request.environ
     given = environ.get("CONTENT_LENGTH", "")
     length = int(given) if given.isdecimal() else None
     if length is None and not environ.get("wsgi.input_terminated"):
@@ -76,7 +75,7 @@ def _read_raw(limit: int) -> bytes:
     if length is not None and length > limit:
         raise RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
     parts, left = [], wanted
-    while left and (data := _read_some(left)):
+    while left and (data := _read_some(environ, left)):
         parts.append(data)
         left -= len(data)
     if wanted - left > limit:
@@ -86,9 +85,9 @@ def _read_raw(limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _read_some(size: int) -> bytes:
+def _read_some(environ: "WSGIEnvironment", size: int) -> bytes:
     try:
-        data: bytes = request.environ["wsgi.input"].read(size)
+        data: bytes = environ["wsgi.input"].read(size)
     except OSError as error:  # so servers report a connection, or a chunk, that breaks off
         raise BadRequest("The body breaks off") from error
     return data
