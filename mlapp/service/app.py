@@ -225,8 +225,7 @@ def _check(key: str | None) -> None:
     """Raise what a request was refused with before its body was read, or that it lacks the key."""
     if refusal := request.environ.get("mlapp.refusal"):
         raise refusal
-    if key is not None:
-        _check_key(key)
+    _check_key(key)
 
 
 def _check_key(key: str | None) -> None:

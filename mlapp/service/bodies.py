@@ -135,20 +135,21 @@ def _unpack_stream(
     raise BadRequest(f"The body's {encoding} data is cut off")
 
 
-def make_spool(name: str) -> BinaryIO:
+def make_spool(name: str, buffering: int = -1) -> BinaryIO:
     """Return a file without a place of its own, that goes when it is closed, or the process ends.
 
     Args:
         name: what it is called in messages.
+        buffering: as for `open`.
 
     Raises:
         OutputError: the disk does not take it; `DiskFull` where there is no room.
     """
     try:
-        spool = cast(Any, TemporaryFile())  # noqa: SIM115  # the caller closes it
+        spool = cast(Any, TemporaryFile(buffering=buffering))  # noqa: SIM115  # the caller closes it
     except OSError as error:
         raise write_error(name, error) from error
-    spool.raw.name = name
+    getattr(spool, "raw", spool).name = name
     return cast(BinaryIO, spool)
 
 

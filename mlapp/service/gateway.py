@@ -32,7 +32,7 @@ from werkzeug.exceptions import (
 from mlapp.errors import MlappError
 from mlapp.files import write_error
 from mlapp.service.app import HEADERS, Service
-from mlapp.service.bodies import Body
+from mlapp.service.bodies import Body, make_spool
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -292,13 +292,9 @@ def _move_to_disk(body: io.BytesIO) -> BinaryIO:
     Raises:
         DiskFull: there is no room.
     """
-    try:
-        file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the caller closes it
-    except OSError as error:
-        raise write_error(Body.name, error) from error
-    file.name = Body.name
+    file = make_spool(Body.name, buffering=0)  # what a full disk refuses is known at once
     _write(file, body.getvalue())
-    return cast(BinaryIO, file)
+    return file
 
 
 def _write(body: BinaryIO, data: bytes) -> None:

@@ -155,4 +155,4 @@ def serve_together(host: str, port: int) -> None:
     dashboard: Any = st.App(dashboard_script(), lifespan=lifespan)
     gateway = Gateway(app, allowed_hosts(host, settings), dashboard, ROUTES)
     with listen(host, port) as listener:
-        serve(gateway, [listener], ws="websockets-sansio")
+        serve(gateway, listener, ws="websockets-sansio")

@@ -123,13 +123,13 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def serve(app: Any, sockets: list[socket.socket] | None = None, **more: Any) -> None:
+def serve(app: Any, listener: socket.socket, ws: str) -> None:
     """Serve an ASGI application until SIGTERM or SIGINT, which let in-flight requests finish.
 
     Args:
         app: the application.
-        sockets: listening sockets; without them `more` says where to listen.
-        more: other options of `uvicorn.Config`.
+        listener: a listening socket.
+        ws: how uvicorn speaks websockets, or `none`.
     """
     config = uvicorn.Config(
         app,
@@ -142,12 +142,12 @@ def serve(app: Any, sockets: list[socket.socket] | None = None, **more: Any) -> 
         backlog=BACKLOG,
         timeout_keep_alive=KEPT_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
-        **more,
+        ws=ws,
     )
     server = uvicorn.Server(config)
     for number in STOPPING:  # uvicorn raises again what stopped it: the log is yet to be written
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    server.run(sockets)
+    server.run([listener])
 
 
 def prepare_process(timeout: float) -> None:
@@ -280,7 +280,7 @@ def _work(create: Callable[[], Any], listener: socket.socket, lifeline: int) -> 
     status = 1
     try:
         threading.Thread(target=_follow, args=[lifeline], daemon=True).start()
-        serve(create(), [listener], ws="none")
+        serve(create(), listener, ws="none")
         status = 0
     except BaseException:
         _log.exception("A worker cannot go on")

@@ -60,6 +60,15 @@ def find_encoding(name: str) -> str | None:
     return found if found in _CHARACTER_SETS else None
 
 
+def open_text(
+    name: str, stream: BinaryIO, compressed: bool = False, encoding: str | None = None
+) -> "Text":
+    """Open a text file at its beginning, if its stream can go back there; see `Text`."""
+    if stream.seekable():
+        stream.seek(0)
+    return Text(name, stream, compressed, encoding)
+
+
 class Text:
     """A text file as UTF-8 without byte-order mark, decompressed; the stream stays open."""
 

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Generator
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ import pyarrow.csv
 
 from mlapp.errors import Fault, InvalidTable, describe
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
-from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, recognise
 from mlapp.tables.formats import FileFormat, TableFormat
 from mlapp.tables.numbers import DecimalVotes, mark_decimals
@@ -37,12 +38,7 @@ def open_delimited(
     name: str, stream: BinaryIO, file_format: FileFormat
 ) -> tuple[pa.Schema, Generator[Chunk], Callable[[], int]]:
     """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
-
-    def start() -> Text:
-        if stream.seekable():
-            stream.seek(0)
-        return Text(name, stream, file_format.compressed, file_format.encoding)
-
+    start = partial(open_text, name, stream, file_format.compressed, file_format.encoding)
     text = start()
     head = text.peek(HEAD)
     if not head.strip():

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, BinaryIO
 
 import orjson
@@ -9,7 +10,7 @@ import pyarrow as pa
 
 from mlapp.errors import Fault, InvalidTable, describe, quote
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns, check_count
-from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.formats import FileFormat
 
 HEAD = 1 << 20  # bytes of a stream whose keys become columns
@@ -21,12 +22,7 @@ def open_json_lines(
     name: str, stream: BinaryIO, file_format: FileFormat
 ) -> tuple[pa.Schema, Generator[Chunk], Callable[[], int]]:
     """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
-
-    def start() -> Text:
-        if stream.seekable():
-            stream.seek(0)
-        return Text(name, stream, file_format.compressed, file_format.encoding)
-
+    start = partial(open_text, name, stream, file_format.compressed, file_format.encoding)
     text, keys = start(), dict[str, None]()
     if stream.seekable():
         text.check(lambda lines: _add_keys(name, keys, lines))
