@@ -8,10 +8,12 @@ from pathlib import Path
 import streamlit as st
 
 import mlapp
-from mlapp import artifacts, loaders, models, ui
+from mlapp import families, loaders
+from mlapp.dashboard import shared
+from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError
-from mlapp.markup import literal
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 
 ICON = Path(mlapp.__file__).with_name("icon.png")
 REGRESSION = st.Page(
@@ -53,10 +55,10 @@ def show_card(name: str) -> None:
         model = loaders.load_model(name)
     except ArtifactError as error:
         st.subheader(name)
-        ui.show_artifact_error(error, "This model cannot be opened")
+        shared.show_artifact_error(error, "This model cannot be opened")
         return
     manifest = model.manifest
-    metric = models.headline(manifest)
+    metric = families.headline(manifest)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(name)
         st.badge(f"version {manifest.version}")
@@ -65,12 +67,12 @@ def show_card(name: str) -> None:
     st.metric(metric.name[0].upper() + metric.name[1:], metric.value, help=metric.meaning)
     predicts = manifest.input_schema.output.name if manifest.input_schema else "the label"
     st.markdown(
-        f"Predicts **{literal(predicts)}**. Trained on {models.describe_use(manifest, '**')},"
+        f"Predicts **{literal(predicts)}**. Trained on {families.describe_use(manifest, '**')},"
         f" {manifest.created:%d %B %Y, %H:%M} UTC."
     )
     refusal = loaders.refused(name)
     if refusal:
-        ui.show_artifact_error(
+        shared.show_artifact_error(
             refusal, f"Version {manifest.version} stays in use: a newer one cannot be opened"
         )
     st.space("stretch")

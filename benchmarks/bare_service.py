@@ -13,10 +13,11 @@ import joblib
 import numpy as np
 from flask import Flask, jsonify, request
 
-from mlapp.sentiment import open_sentiment, softmax
+from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.service.gateway import Gateway
 from mlapp.service.server import listen, run_workers
 from mlapp.settings import Settings, read_settings
+from mlapp.store import artifacts
 
 ROOT = Path(__file__).resolve().parents[1] / "artifacts"
 
@@ -38,7 +39,7 @@ def create() -> Gateway:
     scale = pipeline["scale"].scale_
     coefficients = pipeline["regress"].coef_ / scale
     intercept = pipeline["regress"].intercept_ - coefficients @ pipeline["scale"].mean_
-    sentiment = open_sentiment(ROOT, "sentiment")
+    sentiment = SentimentModel(artifacts.open(ROOT, "sentiment"))
 
     @app.post("/rows")
     def rows() -> Any:

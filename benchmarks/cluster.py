@@ -40,14 +40,16 @@ BODIES = {
 RUN = """
 import json, sys
 from pathlib import Path
-from mlapp import artifacts, cluster, files, models
+from mlapp import families, store
+from mlapp.scoring import cluster, files
+from mlapp.store import artifacts
 engine, name, source, target, workers = sys.argv[1:]
 artifact = artifacts.open(Path("artifacts"), name)
 if engine == "ray":
     done = cluster.score(artifact, source, target, workers=int(workers))
     print(json.dumps([done.counts.scored, done.seconds, done.starting]))
 else:
-    model = models.from_artifact(artifact)
+    model = families.from_artifact(artifact)
     done = files.score(model, Path(source), Path(target), workers=int(workers))
     print(json.dumps([done.counts.scored, done.seconds, 0]))
 """

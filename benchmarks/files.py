@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlapp.sentiment import open_sentiment
+from mlapp.families.sentiment import SentimentModel
+from mlapp.store import artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data" / "linear_regression_dataset.csv"
@@ -49,8 +50,8 @@ import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pandas
-from mlapp.sentiment import open_sentiment
-model = open_sentiment(Path(sys.argv[2]), "sentiment")
+from mlapp.store import open_model
+model = open_model(Path(sys.argv[2]), "sentiment")
 texts = pandas.read_csv(sys.argv[1])["review"].tolist()
 classify = lambda text: model.scores([model.vocabulary.read(text)])
 with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -73,7 +74,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def write_reviews(path: Path, count: int) -> None:
     """Write a CSV of texts of words that the shipped model knows."""
-    words = open_sentiment(ROOT / "artifacts", "sentiment").vocabulary.words
+    words = SentimentModel(artifacts.open(ROOT / "artifacts", "sentiment")).vocabulary.words
     known = [word for word in words[2:] if word.isalpha()]
     random = np.random.default_rng(0)
     lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, count)), 10, 2000).astype(int)

@@ -34,8 +34,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlapp import artifacts
-from mlapp.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel, open_sentiment
+from mlapp.families.sentiment import (
+    HEAD,
+    NETWORK,
+    REPORT,
+    TOKENIZER,
+    SentimentModel,
+)
+from mlapp.store import artifacts
 from training.export import export_head, export_network
 from training.network import Shape, build, pad, score
 
@@ -116,7 +122,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     options = parser.parse_args()
 
-    shipped = open_sentiment(ROOT / "artifacts", "sentiment")
+    shipped = SentimentModel(artifacts.open(ROOT / "artifacts", "sentiment"))
     recipe: dict[str, Any] = json.loads(json.dumps(shipped.manifest.training["recipe"]))
     words = shipped.vocabulary.words
     keras.utils.set_random_seed(0)
@@ -134,7 +140,9 @@ def main() -> None:
         roots = {bits: Path(folder) / str(bits) for bits in (8, 32)}
         for bits, root in roots.items():
             publish(root, shipped, network, int8=bits == 8)
-        ours = {bits: open_sentiment(root, "sentiment") for bits, root in roots.items()}
+        ours = {
+            bits: SentimentModel(artifacts.open(root, "sentiment")) for bits, root in roots.items()
+        }
         gap = np.abs(score(network, drawn) - ours[32].scores(ours[32].read(texts))).max()
         print(
             f"{os.cpu_count()} cores; the scores of Keras and of ours differ by {gap:.1e} at most"

@@ -6,16 +6,16 @@ served, at the price of a few file look-ups, so that pages follow within one rer
 
 from typing import TYPE_CHECKING
 
-from mlapp import artifacts
-from mlapp.artifacts import Task
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.models import Model
-from mlapp.repository import Repository, repository
+from mlapp.families import Model
+from mlapp.manifest import Task
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
+from mlapp.store.repository import Repository, repository
 
 if TYPE_CHECKING:  # imported with the first model of the family
-    from mlapp.regression import RegressionModel
-    from mlapp.sentiment import SentimentModel
+    from mlapp.families.regression import RegressionModel
+    from mlapp.families.sentiment import SentimentModel
 
 
 def model_names(task: Task | None = None) -> list[str]:
@@ -39,7 +39,7 @@ def load_regression(name: str = "regression", version: int | None = None) -> "Re
     Raises:
         ArtifactError: it cannot be opened, or is no regression.
     """
-    from mlapp.regression import RegressionModel
+    from mlapp.families.regression import RegressionModel
 
     model = _load(name, "regression", "regression", version)
     if not isinstance(model, RegressionModel):
@@ -53,7 +53,7 @@ def load_sentiment(name: str = "sentiment", version: int | None = None) -> "Sent
     Raises:
         ArtifactError: it cannot be opened, or is no text classifier.
     """
-    from mlapp.sentiment import SentimentModel
+    from mlapp.families.sentiment import SentimentModel
 
     model = _load(name, "sentiment", "sentiment --data imdb --film-phrases", version)
     if not isinstance(model, SentimentModel):

@@ -6,13 +6,14 @@ Keys and address parameters are the inputs' names; what begins with `_` or `many
 import pandas as pd
 import streamlit as st
 
-from mlapp import charts, loaders, models, ui
+from mlapp import families, loaders
+from mlapp.dashboard import charts, shared
+from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import InvalidInput
-from mlapp.markup import bullets, literal
-from mlapp.regression import COLUMNS
+from mlapp.families.regression import COLUMNS
 from mlapp.schema import Category, Number
 
-ui.begin(__file__)
+shared.begin(__file__)
 state = st.session_state
 
 
@@ -37,9 +38,9 @@ def as_text(value: float | str | None) -> str:
 
 
 st.title("Regression", icon=":material/show_chart:")
-link = ui.read_link()
-name = ui.choose_model("regression", "regression", link, forget_inputs)
-model = ui.open_model(name, loaders.load_regression)
+link = shared.read_link()
+name = shared.choose_model("regression", "regression", link, forget_inputs)
+model = shared.open_model(name, loaders.load_regression)
 schema, manifest = model.schema, model.manifest
 
 row = state.get("_row")
@@ -50,11 +51,11 @@ if linked := {key: link[key] for key in schema.names if key in link}:
         row = linked if len(linked) == len(schema.names) else None
         fresh = row is not None
     except InvalidInput as error:
-        ui.show_invalid(error, "The link has values that cannot be used")
+        shared.show_invalid(error, "The link has values that cannot be used")
         linked = {key: linked[key] for key in linked.keys() - {f.input for f in error.faults}}
         seeded, row = schema.check([schema.typical | linked]), None
-    state.update({ui.input_key(key): seeded.row(0)[key] for key in linked})
-state["_inputs_shown"] = [ui.input_key(key) for key in schema.names]
+    state.update({shared.input_key(key): seeded.row(0)[key] for key in linked})
+state["_inputs_shown"] = [shared.input_key(key) for key in schema.names]
 
 predict_tab, many_tab, about_tab = st.tabs(
     ["Predict", "Many rows", "About this model"], key=f"_tabs_{name}", on_change="rerun"
@@ -65,7 +66,7 @@ with predict_tab:
     with entry, st.form("_form"):
         with st.grid(2, min_column_width=150):
             for spec in schema.inputs:
-                key = ui.input_key(spec.name)
+                key = shared.input_key(spec.name)
                 if key not in state or not can_show(spec, state[key]):
                     state[key] = spec.typical
                 if isinstance(spec, Number):
@@ -89,7 +90,7 @@ with predict_tab:
                         persist_state="session",
                     )
         if st.form_submit_button("Predict", key="predict", type="primary"):
-            row, fresh = {key: state[ui.input_key(key)] for key in schema.names}, True
+            row, fresh = {key: state[shared.input_key(key)] for key in schema.names}, True
 
     checked = None
     if row is not None:
@@ -97,7 +98,7 @@ with predict_tab:
             checked = model.check([row])
         except InvalidInput as error:
             with entry:
-                ui.show_invalid(error)
+                shared.show_invalid(error)
             row = None
     state["_row"] = row
 
@@ -108,8 +109,10 @@ with predict_tab:
             model.format(answer[key]) for key in ("lower", "prediction", "upper")
         )
         if fresh:
-            ui.write_link({key: as_text(value) for key, value in values.items()} | {"_model": name})
-            ui.remember(model, values | answer)
+            shared.write_link(
+                {key: as_text(value) for key, value in values.items()} | {"_model": name}
+            )
+            shared.remember(model, values | answer)
         with entry:
             with st.container(border=True):
                 st.metric(f"Predicted {literal(schema.output.name)}", prediction)
@@ -153,13 +156,13 @@ with predict_tab:
             st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
 
     shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
-    ui.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
+    shared.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
 
 if many_tab.open:
-    from mlapp import many  # nothing of it is loaded before
+    from mlapp.dashboard import whole_files  # nothing of it is loaded before
 
     with many_tab:
-        many.show(model)
+        whole_files.show(model)
 
 if about_tab.open:
     with about_tab:
@@ -217,8 +220,8 @@ if about_tab.open:
             ),
             alt="The model's coefficients",
         )
-        ui.show_origin(
-            manifest, f"{models.describe_use(manifest)}, {manifest.data.columns} columns"
+        shared.show_origin(
+            manifest, f"{families.describe_use(manifest)}, {manifest.data.columns} columns"
         )
         ranges = [
             {"input": spec.name, "typical": str(spec.typical)}

@@ -5,11 +5,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from mlapp import charts, loaders, markup, models, ui
+from mlapp import families, loaders
+from mlapp.dashboard import charts, markup, shared
+from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
-from mlapp.markup import literal
+from mlapp.families.sentiment import COLUMNS
 from mlapp.schema import name_columns
-from mlapp.sentiment import COLUMNS
 
 EXAMPLES = (
     "A quiet, generous film. I did not want it to end.",
@@ -21,7 +22,7 @@ LINKED = 500  # characters; the address holds no longer text
 FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
 LONG = 1000  # tokens; nearly all reviews are shorter
 
-ui.begin(__file__)
+shared.begin(__file__)
 state = st.session_state
 
 
@@ -41,9 +42,9 @@ def as_percent(probability: float) -> str:
 
 
 st.title("Sentiment", icon=":material/reviews:")
-link = ui.read_link()
-name = ui.choose_model("text-classification", "sentiment", link, forget_answer)
-model = ui.open_model(name, loaders.load_sentiment)
+link = shared.read_link()
+name = shared.choose_model("text-classification", "sentiment", link, forget_answer)
+model = shared.open_model(name, loaders.load_sentiment)
 manifest, labels = model.manifest, model.labels
 columns = name_columns(labels, ("review", *COLUMNS), "p_")  # of the history
 
@@ -89,7 +90,7 @@ with predict_tab:
             state["_answered"] = (asked, answer, model.explain(text, label))
         except InvalidInput as error:
             with entry:
-                ui.show_invalid(error, "Please enter a review")
+                shared.show_invalid(error, "Please enter a review")
             text = None
     state["_text"] = text
 
@@ -97,7 +98,7 @@ with predict_tab:
         _, answer, explanation = state["_answered"]
         if fresh:
             written = {"review": text} if len(text) <= LINKED else {}
-            ui.write_link(written | {"_model": name})
+            shared.write_link(written | {"_model": name})
             asked_and_said = {
                 "review": text,
                 "label": answer.label,
@@ -106,7 +107,7 @@ with predict_tab:
                 "tokens": answer.tokens,
                 "unknown": answer.unknown,
             }
-            ui.remember(model, asked_and_said)
+            shared.remember(model, asked_and_said)
         with reasons:
             with st.container(border=True):
                 with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -161,13 +162,13 @@ with predict_tab:
 
     percent = st.column_config.NumberColumn(format="percent")
     shown = dict.fromkeys(("probability", "unknown", *columns.values()), percent)
-    ui.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
+    shared.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
 
 if many_tab.open:
-    from mlapp import many  # nothing of it is loaded before
+    from mlapp.dashboard import whole_files  # nothing of it is loaded before
 
     with many_tab:
-        many.show(model)
+        whole_files.show(model)
 
 if about_tab.open:
     with about_tab:
@@ -223,4 +224,4 @@ if about_tab.open:
             st.altair_chart(
                 charts.learning_curve(report["learning_curve"]), alt="Accuracy after each epoch"
             )
-        ui.show_origin(manifest, models.describe_use(manifest))
+        shared.show_origin(manifest, families.describe_use(manifest))

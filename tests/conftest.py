@@ -21,7 +21,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from streamlit.components.v2 import manifest_scanner
 
-from mlapp.repository import repository
+from mlapp.store.repository import repository
 from training.regression import train
 from training.sentiment import RECIPES, Recipe
 from training.sentiment import train as train_texts

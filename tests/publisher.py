@@ -7,7 +7,8 @@ import itertools
 import sys
 from pathlib import Path
 
-from mlapp import artifacts
+from mlapp.manifest import Data
+from mlapp.store import artifacts
 
 root, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None
 print("ready", flush=True)
@@ -18,7 +19,7 @@ for number in itertools.islice(itertools.count(), count):
         files,
         ("mlapp",),
         task="regression",
-        data=artifacts.Data(source="none", rows=1, columns=1, sha256="0" * 64),
+        data=Data(source="none", rows=1, columns=1, sha256="0" * 64),
         training={"number": number},
         metrics={"r2": 1.0},
         golden=(),

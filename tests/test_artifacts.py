@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlapp import artifacts
-from mlapp.artifacts import MANIFEST, TEMPORARY, Artifact, Data
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.manifest import Artifact, Data, Manifest
+from mlapp.store import artifacts
+from mlapp.store.artifacts import MANIFEST, TEMPORARY
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 
@@ -287,11 +288,11 @@ def test_files_come_back_as_they_were_published(
     files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("round")
-    artifacts.publish(root, artifacts.Artifact(Path(), *_drafted(files)), accept)
+    artifacts.publish(root, Artifact(Path(), *_drafted(files)), accept)
     assert artifacts.open(root, "toy").files == files
 
 
-def _drafted(files: dict[str, bytes]) -> tuple[artifacts.Manifest, dict[str, bytes]]:
+def _drafted(files: dict[str, bytes]) -> tuple[Manifest, dict[str, bytes]]:
     drafted = artifacts.draft(
         "toy",
         files,

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from mlapp import files
-from mlapp.regression import open_regression
+from mlapp.scoring import files
+from mlapp.store import open_model
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def answer(page: Page, text: str) -> None:
 def test_a_person_predicts_the_chapters_row_and_shares_the_link(
     browser: Browser, page: Page, dashboard: Callable[[Path], str], shipped: Path
 ) -> None:
-    prediction = open_regression(shipped, "regression").predict([ROW])["prediction"][0]
+    prediction = open_model(shipped, "regression").predict([ROW])["prediction"][0]
     page.goto(dashboard(shipped))
     expect(page.get_by_role("heading", name="Models")).to_be_visible()
     page.get_by_role("link", name="Use regression").click()
@@ -122,7 +122,7 @@ def test_a_file_is_brought_scored_and_taken_home(
     )
     with urllib.request.urlopen(f"{address}/_stcore/metrics") as response:
         assert b"UploadedFileManager" not in response.read()
-    model = open_regression(shipped, "regression")
+    model = open_model(shipped, "regression")
     summary = files.score(model, source, tmp_path / "rows.parquet")
     assert summary.refused == ((1000, "var_2: got 'n/a', expected a finite number"),)
     files.score(model, source, tmp_path / "expected.csv")

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp import artifacts
 from mlapp.cli import main
 from mlapp.loaders import load_regression
+from mlapp.store import artifacts
 from tests.conftest import use_artifacts
 from training.regression import train
 

@@ -20,11 +20,13 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from mlapp import artifacts, cluster, files, models
+from mlapp import store
 from mlapp.cli import main
 from mlapp.errors import InvalidTable, OutputError
-from mlapp.scoring import Options
+from mlapp.scoring import cluster, files
+from mlapp.scoring.batch import Options
 from mlapp.service import create_app
+from mlapp.store import artifacts
 from tests.conftest import ROOT, SHIPPED, Server, make_houses, use_artifacts, wait_until
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
@@ -128,7 +130,7 @@ def read_parts(folder: Path, number: int) -> pa.Table:
 
 
 def score_locally(root: Path, name: str, source: Path, target: Path, options: Options) -> pa.Table:
-    files.score(models.open_model(root, name), source, target, options)
+    files.score(store.open_model(root, name), source, target, options)
     return pq.read_table(target)
 
 

@@ -18,10 +18,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlapp import artifacts, cli, files
+from mlapp import cli
 from mlapp.errors import InvalidData, InvalidTable
-from mlapp.models import from_artifact
-from mlapp.regression import RegressionModel
+from mlapp.families import from_artifact
+from mlapp.families.regression import RegressionModel
+from mlapp.scoring import files
+from mlapp.store import artifacts
 from mlapp.tables.formats import FileFormat, format_of
 from training import regression, texts
 from training.tables import read_table

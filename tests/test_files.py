@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from mlapp import artifacts, files
 from mlapp.errors import InvalidInput, InvalidTable, OutputError
-from mlapp.files import is_unfinished
-from mlapp.models import open_model
-from mlapp.regression import RegressionModel
-from mlapp.scoring import Counts, Options
+from mlapp.families.regression import RegressionModel
+from mlapp.scoring import files
+from mlapp.scoring.batch import Counts, Options
+from mlapp.scoring.files import is_unfinished
+from mlapp.store import artifacts, open_model
 from mlapp.tables.formats import FileFormat
 from tests.conftest import ROOT
 

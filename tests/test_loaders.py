@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mlapp import artifacts, loaders, models
+from mlapp import loaders, store
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.regression import RegressionModel
+from mlapp.families.regression import RegressionModel
+from mlapp.store import artifacts
 from training.regression import train
 
 
@@ -21,9 +22,9 @@ def damage(folder: Path, version: int) -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_model_is_opened_once_per_process_and_version(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    open_model = models.open_model
+    open_model = store.open_model
     monkeypatch.setattr(
-        models, "open_model", lambda *args: opened.append(args[1:]) or open_model(*args)
+        store, "open_model", lambda *args: opened.append(args[1:]) or open_model(*args)
     )
     first = loaders.load_regression()
     assert loaders.load_regression() is first
@@ -116,7 +117,7 @@ def test_a_model_of_another_task_is_no_regression(
         size = 0
         manifest = artifacts.open(folder, "houses").manifest
 
-    monkeypatch.setattr(models, "open_model", lambda *_: Other())
+    monkeypatch.setattr(store, "open_model", lambda *_: Other())
     with pytest.raises(ArtifactError, match="not a regression"):
         loaders.load_regression("houses")
 

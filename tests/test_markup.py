@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mlapp.markup import MARKED, literal, mark
-from mlapp.sentiment import Span
+from mlapp.dashboard.markup import MARKED, literal, mark
+from mlapp.families.sentiment import Span
 
 TAGS = re.compile(r"<(?:/?(?:div|span))(?: [^<>]*)?>")
 

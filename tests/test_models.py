@@ -2,25 +2,27 @@ from pathlib import Path
 
 import pytest
 
-from mlapp import artifacts, models
+from mlapp import families, store
 from mlapp.errors import ArtifactError
-from mlapp.regression import RegressionModel
+from mlapp.families.regression import RegressionModel
+from mlapp.manifest import Artifact
+from mlapp.store import artifacts
 
 
 def test_a_published_model_opens_by_its_task(folder: Path) -> None:
-    assert isinstance(models.open_model(folder, "houses"), RegressionModel)
+    assert isinstance(store.open_model(folder, "houses"), RegressionModel)
 
 
 def test_a_task_that_nothing_serves_is_told(folder: Path) -> None:
     artifact = artifacts.open(folder, "houses")
     manifest = artifact.manifest.model_copy(update={"task": "ranking"})
     with pytest.raises(ArtifactError, match="'ranking'"):
-        models.from_artifact(artifacts.Artifact(artifact.path, manifest, artifact.files))
+        families.from_artifact(Artifact(artifact.path, manifest, artifact.files))
 
 
 def test_the_headline_is_the_quality_on_held_out_rows(folder: Path) -> None:
-    manifest = models.open_model(folder, "regression").manifest
-    metric = models.headline(manifest)
+    manifest = store.open_model(folder, "regression").manifest
+    metric = families.headline(manifest)
     assert metric.name == "cross-validated R²"
     assert metric.value == f"{manifest.metrics['r2']:.3f}" == "0.868"
     assert manifest.metrics["r2_in_sample"] > 0.869

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlapp import artifacts, models
-from mlapp.regression import RegressionModel, open_regression
+from mlapp import store
+from mlapp.families.regression import RegressionModel
+from mlapp.store import artifacts, open_model
 from training.regression import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +116,7 @@ def test_a_category_is_chosen_from_those_seen_in_training() -> None:
 
 def test_predict_shows_the_prediction_its_interval_and_its_reasons(folder: Path) -> None:
     app = predict(page())
-    answer = open_regression(folder, "regression").predict([ROW]).iloc[0]
+    answer = open_model(folder, "regression").predict([ROW]).iloc[0]
     assert app.metric[0].label == "Predicted output"
     assert app.metric[0].value == f"{answer['prediction']:.3f}" == "0.401"
     assert f"90% interval: **{answer['lower']:.3f}** to **{answer['upper']:.3f}**" in texts(app)
@@ -371,7 +372,7 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
     app = predict(page())
     for name in ("predict_array", "explain", "what_if"):
         count(RegressionModel, name)
-    count(models, "open_model")
+    count(store, "open_model")
     app.button(key="predict").click()
     run(app)
     # The curve is a second prediction, of other rows.
@@ -382,9 +383,9 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 def test_sessions_share_one_copy_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    open_model = models.open_model
+    open_model = store.open_model
     monkeypatch.setattr(
-        models, "open_model", lambda *args: opened.append(args[1]) or open_model(*args)
+        store, "open_model", lambda *args: opened.append(args[1]) or open_model(*args)
     )
     for _ in range(3):
         predict(page())
@@ -402,7 +403,7 @@ def test_a_long_history_is_cut_at_a_thousand() -> None:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.slow
 def test_the_shown_interval_is_that_of_the_model_for_any_quantile_row(folder: Path) -> None:
-    model = open_regression(folder, "regression")
+    model = open_model(folder, "regression")
     for golden in model.manifest.golden:
         row = {name: float(str(value)) for name, value in golden.input.items()}
         shown = predict(page(), row).metric[0].value

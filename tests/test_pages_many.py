@@ -15,12 +15,13 @@ import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlapp import files, jobs, many, tallies
-from mlapp.jobs import Desk, Job, Upload
-from mlapp.models import open_model
-from mlapp.regression import RegressionModel
-from mlapp.scoring import Options
-from mlapp.tallies import Histogram, Shares
+from mlapp.dashboard import whole_files
+from mlapp.families.regression import RegressionModel
+from mlapp.scoring import background, files, tallies
+from mlapp.scoring.background import Desk, Job, Upload
+from mlapp.scoring.batch import Options
+from mlapp.scoring.tallies import Histogram, Shares
+from mlapp.store import open_model
 from tests.conftest import wait_until
 from tests.test_pages import home, run
 
@@ -124,7 +125,7 @@ def test_the_downloads_are_what_the_command_line_writes(
 ) -> None:
     model = open_model(folder, name)
     source = tmp_path / "rows.csv"
-    source.write_text(many.template(model) * 3)  # the header as a row is a bad one
+    source.write_text(whole_files.template(model) * 3)  # the header as a row is a bad one
     result = Job(model, [Upload("rows.csv", io.BytesIO(source.read_bytes()))], Options())
     result.join()
     for form in ("csv", "parquet"):
@@ -135,7 +136,7 @@ def test_the_downloads_are_what_the_command_line_writes(
 @pytest.mark.parametrize("name", ["regression", "houses", "sentiment", "moods"])
 def test_the_template_is_scored_without_a_word(name: str, folder: Path) -> None:
     app = page(name)
-    template = many.template(open_model(folder, name))
+    template = whole_files.template(open_model(folder, name))
     app = score(bring(app, template__csv=template.encode()), name)
     assert (shown(app)["Scored"], shown(app)["Refused"]) == ("1", "0")
 
@@ -248,7 +249,7 @@ def test_texts_are_counted_by_label_and_their_column_can_be_chosen() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_waiting_job_can_be_stopped(gate: threading.Event) -> None:
-    busy = [page() for _ in range(jobs.AT_ONCE)]
+    busy = [page() for _ in range(background.AT_ONCE)]
     for app in busy:
         bring(app, rows__csv=ROWS).button(key="many_start").click()
         run(app)
@@ -359,7 +360,7 @@ def test_a_full_disk_is_told_and_ends_the_job(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jobs, "finish_parquet", full)
+    monkeypatch.setattr(background, "finish_parquet", full)
     failed = Job(open_model(folder, "regression"), [Upload("a.csv", io.BytesIO(ROWS))], Options())
     failed.join()
     assert failed.results[0].state == "failed"

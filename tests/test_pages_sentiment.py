@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlapp import artifacts
-from mlapp.sentiment import SentimentModel, open_sentiment
+from mlapp.families.sentiment import SentimentModel
+from mlapp.manifest import Artifact
+from mlapp.store import artifacts, open_model
 from tests.test_pages import home, run, texts
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def predict(app: AppTest, review: str) -> AppTest:
 
 
 def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> None:
-    accuracy = open_sentiment(folder, "sentiment").manifest.metrics["accuracy"]
+    accuracy = open_model(folder, "sentiment").manifest.metrics["accuracy"]
     app = home()
     assert [card.value for card in app.subheader][-1] == "sentiment"
     assert (app.metric[-1].label, app.metric[-1].value) == ("Held-out accuracy", f"{accuracy:.1%}")
@@ -42,7 +43,7 @@ def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> No
 
 def test_predict_shows_the_label_its_probability_and_the_words_that_decided(folder: Path) -> None:
     app = predict(page(), GOOD)
-    answer = open_sentiment(folder, "sentiment").predict([GOOD]).iloc[0]
+    answer = open_model(folder, "sentiment").predict([GOOD]).iloc[0]
     assert (app.metric[0].label, app.metric[0].value) == ("Sentiment", answer["label"])
     assert app.metric[1].label == "Probability"
     assert "<span" in app.html[0].value
@@ -160,7 +161,7 @@ def test_a_newer_version_answers_anew(folder: Path, trained_texts: Path) -> None
     app = predict(page(), GOOD)
     chapter = artifacts.open(folder, "chapter")
     manifest = chapter.manifest.model_copy(update={"name": "sentiment"})
-    drafted = artifacts.Artifact(chapter.path, manifest, chapter.files)
+    drafted = Artifact(chapter.path, manifest, chapter.files)
     artifacts.publish(folder, drafted, lambda artifact: None)
     app.button(key="predict").click()
     assert run(app).dataframe[0].value["version"][0] == 2

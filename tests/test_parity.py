@@ -19,10 +19,10 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp.errors import InvalidInput
 from mlapp.loaders import load_regression, load_sentiment
-from mlapp.models import open_model
-from mlapp.scoring import Options, make_plan, score_batch
+from mlapp.scoring.batch import Options, make_plan, score_batch
 from mlapp.service import create_app
 from mlapp.service.v2 import HEADER
+from mlapp.store import open_model
 from mlapp.tables.reading import open_table
 from tests.conftest import ROOT
 

@@ -15,13 +15,12 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlapp import artifacts
-from mlapp.regression import open_regression
 from mlapp.schema import describe
 from mlapp.service import create_app
 from mlapp.service.tensors import TYPES
 from mlapp.service.v2 import HEADER
 from mlapp.settings import read_settings
+from mlapp.store import artifacts, open_model
 from tests.conftest import TINY
 from training.regression import train
 from training.sentiment import train as train_texts
@@ -689,7 +688,7 @@ def test_inputs_may_be_called_as_the_fields_of_a_request(
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
     client = create_app().test_client()
     row = dict(zip(names, table[0].tolist(), strict=True))
-    [expected] = open_regression(tmp_path, "odd").predict([row]).to_dict("records")
+    [expected] = open_model(tmp_path, "odd").predict([row]).to_dict("records")
     columns = {name: [value] for name, value in row.items()}
     for body in ({"instances": [row]}, {"inputs": columns}, {"instances": [list(row.values())]}):
         answer = client.post("/v1/models/odd:predict", json=body)

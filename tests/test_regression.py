@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
-from mlapp import artifacts, regression
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.regression import Interval, RegressionModel, open_regression
+from mlapp.families import regression
+from mlapp.families.regression import Interval, RegressionModel
+from mlapp.manifest import Artifact
+from mlapp.store import artifacts, open_model
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -31,12 +33,12 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(trained: Path) -> RegressionModel:
-    return open_regression(trained, "regression")
+    return open_model(trained, "regression")
 
 
 @pytest.fixture(scope="module")
 def houses(trained: Path) -> RegressionModel:
-    return open_regression(trained, "houses")
+    return open_model(trained, "houses")
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -207,7 +209,7 @@ def test_a_prediction_is_shown_in_the_precision_that_the_data_supports(
 
 
 def test_golden_predictions_are_replayed(folder: Path) -> None:
-    open_regression(folder, "regression").replay()
+    open_model(folder, "regression").replay()
 
 
 def test_a_golden_prediction_that_is_not_repeated_is_told(folder: Path) -> None:
@@ -216,7 +218,7 @@ def test_a_golden_prediction_that_is_not_repeated_is_told(folder: Path) -> None:
     wrong = golden[0].model_copy(update={"output": golden[0].output | {"prediction": 9.0}})
     manifest = artifact.manifest.model_copy(update={"golden": (wrong, *golden[1:])})
     with pytest.raises(ArtifactError, match="golden"):
-        RegressionModel(artifacts.Artifact(artifact.path, manifest, artifact.files)).replay()
+        RegressionModel(Artifact(artifact.path, manifest, artifact.files)).replay()
 
 
 def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled(
@@ -228,13 +230,13 @@ def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled
     monkeypatch.setattr(regression, "library_version", lambda library: "99.1.0")
     monkeypatch.setattr(regression, "_Reader", unpickle)
     with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
-        open_regression(folder, "regression")
+        open_model(folder, "regression")
 
 
 def test_serving_imports_neither_scikit_learn_nor_pandas(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mlapp.regression import open_regression\n"
-        "model = open_regression(Path(sys.argv[1]), 'regression')\n"
+        "import sys; from pathlib import Path; from mlapp.store import open_model\n"
+        "model = open_model(Path(sys.argv[1]), 'regression')\n"
         f"print(model.predict_array(model.check([{CHAPTER_ROW}]))[0, 0])\n"
         "print(sorted({'sklearn', 'scipy', 'pandas'} & set(sys.modules)))"
     )
@@ -264,7 +266,7 @@ def test_nothing_is_unpickled_when_a_digest_does_not_hold(
         folder / "houses" / "1" / "model.joblib", folder / "regression" / "1" / "model.joblib"
     )
     with pytest.raises(ArtifactError, match=r"model\.joblib"):
-        open_regression(folder, "regression")
+        open_model(folder, "regression")
 
 
 def test_the_report_holds_no_row_of_inputs(folder: Path) -> None:
@@ -274,14 +276,14 @@ def test_the_report_holds_no_row_of_inputs(folder: Path) -> None:
 
 
 def test_the_shipped_model_answers_the_chapters_row(shipped: Path) -> None:
-    answer = open_regression(shipped, "regression").predict([CHAPTER_ROW]).iloc[0]
+    answer = open_model(shipped, "regression").predict([CHAPTER_ROW]).iloc[0]
     assert answer["prediction"] == pytest.approx(0.4011355, abs=5e-7)
     assert answer["lower"] == pytest.approx(0.381, abs=0.002)
     assert answer["upper"] == pytest.approx(0.421, abs=0.002)
 
 
 def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
-    moved = open_regression(shipped, "regression").what_if(CHAPTER_ROW, "var_1")
+    moved = open_model(shipped, "regression").what_if(CHAPTER_ROW, "var_1")
     assert moved["prediction"].is_monotonic_increasing
 
 

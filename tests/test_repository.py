@@ -9,10 +9,12 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from mlapp import artifacts, models
+from mlapp import store
 from mlapp.errors import ArtifactError
-from mlapp.repository import Repository, estimate
+from mlapp.manifest import Artifact
 from mlapp.service import create_app
+from mlapp.store import artifacts
+from mlapp.store.repository import Repository, estimate
 from tests.conftest import Server, wait_until
 from training.regression import train
 
@@ -69,9 +71,9 @@ def test_a_refusal_is_logged_once_and_read_once(
     publish_again(folder, houses_csv)
     damage(folder, 2)
     opened = []
-    open_model = models.open_model
+    open_model = store.open_model
     monkeypatch.setattr(
-        models, "open_model", lambda *args: opened.append(args[2]) or open_model(*args)
+        store, "open_model", lambda *args: opened.append(args[2]) or open_model(*args)
     )
     here = repository_of(folder)
     with caplog.at_level(logging.WARNING):
@@ -138,7 +140,7 @@ def copies(folder: Path, count: int) -> list[str]:
     names = [f"houses-{number}" for number in range(count)]
     for name in names:
         manifest = drafted.manifest.model_copy(update={"name": name})
-        again = artifacts.Artifact(Path(), manifest, drafted.files)
+        again = Artifact(Path(), manifest, drafted.files)
         artifacts.publish(folder, again, lambda _: None)
     return names
 
@@ -146,9 +148,9 @@ def copies(folder: Path, count: int) -> list[str]:
 def test_many_models_are_each_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = copies(folder, 40)
     opened = []
-    open_model = models.open_model
+    open_model = store.open_model
     monkeypatch.setattr(
-        models, "open_model", lambda *args: opened.append(args[1]) or open_model(*args)
+        store, "open_model", lambda *args: opened.append(args[1]) or open_model(*args)
     )
     here = repository_of(folder)
     for _ in range(3):
@@ -159,7 +161,7 @@ def test_many_models_are_each_opened_once(folder: Path, monkeypatch: pytest.Monk
 
 def test_opened_models_take_no_more_memory_than_allowed(folder: Path) -> None:
     names = copies(folder, 6)
-    one = estimate(models.open_model(folder, names[0]))
+    one = estimate(store.open_model(folder, names[0]))
     here = repository_of(folder, capacity=3 * one)
     first = here.get(names[0])
     for name in names[1:3]:

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.models import open_model
-from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.families.regression import COLUMNS, RegressionModel
+from mlapp.families.sentiment import SentimentModel
 from mlapp.schema import LARGEST, MISSING, Category, Number
-from mlapp.scoring import (
+from mlapp.scoring.batch import (
     Counts,
     Options,
     Scored,
@@ -25,7 +25,7 @@ from mlapp.scoring import (
     score_batch,
     score_table,
 )
-from mlapp.sentiment import SentimentModel
+from mlapp.store import open_model
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.reading import open_table
 from tests.conftest import ROOT, make_houses

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlapp import artifacts, files, sentiment
-from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError, InvalidInput
+from mlapp.families import headline, sentiment
+from mlapp.families.regression import RegressionModel
+from mlapp.families.sentiment import Explanation, Head, SentimentModel, softmax
+from mlapp.families.text import LONGEST
 from mlapp.loaders import load_regression, load_sentiment
-from mlapp.models import headline, open_model
-from mlapp.regression import RegressionModel
-from mlapp.sentiment import Explanation, Head, SentimentModel, open_sentiment, softmax
+from mlapp.manifest import Artifact
+from mlapp.scoring import files
 from mlapp.service import create_app
-from mlapp.text import LONGEST
+from mlapp.store import artifacts, open_model
 from tests.conftest import TINY, use_artifacts
 from training.sentiment import train
 
@@ -32,12 +33,12 @@ NAMES = ["sentiment", "chapter", "moods"]
 
 @pytest.fixture(scope="module")
 def model(trained_texts: Path) -> SentimentModel:
-    return open_sentiment(trained_texts, "sentiment")
+    return open_model(trained_texts, "sentiment")
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
-    return open_sentiment(trained_texts, request.param)
+    return open_model(trained_texts, request.param)
 
 
 def some_text(model: SentimentModel, length: int = 12) -> str:
@@ -302,7 +303,7 @@ def test_a_long_text_read_in_pieces_is_explained_exactly(
 def test_the_last_state_is_never_cut_into_pieces(
     trained_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chapter = open_sentiment(trained_texts, "chapter")
+    chapter = open_model(trained_texts, "chapter")
     before = chapter.predict([f"{BAD} {GOOD}"])
     monkeypatch.setattr(sentiment, "PIECE", 3)
     pd.testing.assert_frame_equal(chapter.predict([f"{BAD} {GOOD}"]), before)
@@ -351,7 +352,7 @@ def test_golden_texts_are_replayed(each: SentimentModel) -> None:
 def test_a_model_that_answers_otherwise_does_not_replay(
     trained_texts: Path, change: dict[str, Any]
 ) -> None:
-    model = open_sentiment(trained_texts, "sentiment")
+    model = open_model(trained_texts, "sentiment")
     model.head = replace(model.head, **change)
     with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
         model.replay()
@@ -368,7 +369,7 @@ def test_a_head_is_read_as_it_was_written() -> None:
 def test_the_temperature_makes_answers_less_certain_and_changes_no_label(
     trained_texts: Path,
 ) -> None:
-    model = open_sentiment(trained_texts, "sentiment")
+    model = open_model(trained_texts, "sentiment")
     before = model.predict([GOOD, BAD])
     model.head = replace(model.head, temperature=2 * model.head.temperature)
     after = model.predict([GOOD, BAD])

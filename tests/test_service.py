@@ -17,13 +17,11 @@ import pytest
 from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
-from mlapp import artifacts
-from mlapp.regression import open_regression
-from mlapp.sentiment import open_sentiment
 from mlapp.service import create_app
 from mlapp.service.run import check_exposure
 from mlapp.service.v2 import HEADER
 from mlapp.settings import Settings, read_settings
+from mlapp.store import artifacts, open_model
 from training.regression import train
 
 ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -168,14 +166,14 @@ def test_pages_load_nothing_from_elsewhere_and_need_no_script(client: FlaskClien
 def test_the_short_form_predicts_as_the_model_does(client: FlaskClient, folder: Path) -> None:
     answer = client.post(PREDICT, json={"instances": [ROW, ROW | {"var_1": 800}]})
     assert answer.status_code == 200
-    expected = open_regression(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
+    expected = open_model(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
     assert answer.json["predictions"] == expected.to_dict("records")
     assert "notices" not in answer.json
 
 
 def test_the_short_form_classifies_texts(client: FlaskClient, folder: Path) -> None:
     answer = client.post("/v1/models/sentiment:predict", json={"instances": [GOOD]})
-    expected = open_sentiment(folder, "sentiment").predict([GOOD]).to_dict("records")
+    expected = open_model(folder, "sentiment").predict([GOOD]).to_dict("records")
     assert answer.json["predictions"] == expected
 
 
@@ -329,7 +327,7 @@ def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_go
 def test_an_unexpected_error_is_a_problem_without_its_text(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from mlapp.regression import RegressionModel
+    from mlapp.families.regression import RegressionModel
 
     def fail(*_: Any) -> None:
         raise RuntimeError("secret")
@@ -368,7 +366,7 @@ def test_a_table_is_taken_as_one_tensor_or_one_per_input(client: FlaskClient, fo
             for place, name in reversed(list(enumerate(ROW)))
         ]
     }
-    expected = open_regression(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
+    expected = open_model(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
     assert (one["id"], one["model_name"], one["model_version"]) == ("42", "regression", "1")
     for answer in (one, *(client.post(INFER, json=body).json for body in (nested, named))):
         for output in answer["outputs"]:
@@ -395,7 +393,7 @@ def test_texts_are_classified_from_bytes(client: FlaskClient, folder: Path) -> N
         output["name"]: output
         for output in client.post("/v2/models/sentiment/infer", json=body).json["outputs"]
     }
-    expected = open_sentiment(folder, "sentiment").predict([GOOD, "A dull mess."])
+    expected = open_model(folder, "sentiment").predict([GOOD, "A dull mess."])
     assert outputs["label"]["data"] == list(expected["label"])
     assert outputs["probabilities"]["shape"] == [2, 2]
     assert outputs["probability"]["data"] == pytest.approx(expected["probability"].tolist())
@@ -429,7 +427,7 @@ def test_binary_tensors_go_in_and_out(client: FlaskClient, folder: Path) -> None
     length = int(answer.headers[HEADER])
     prediction, lower = json.loads(answer.data[:length])["outputs"]
     assert prediction["parameters"] == {"binary_data_size": 24}
-    expected = open_regression(folder, "regression").predict([ROW] * 3)
+    expected = open_model(folder, "regression").predict([ROW] * 3)
     np.testing.assert_allclose(
         np.frombuffer(answer.data[length:], "<f8"), expected["prediction"], rtol=1e-6
     )

@@ -20,8 +20,7 @@ import requests
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from mlapp.regression import open_regression
-from mlapp.sentiment import open_sentiment
+from mlapp.store import open_model
 from tests.conftest import ROOT, Server, answers, wait_until
 from training.regression import train
 
@@ -50,7 +49,7 @@ def test_tritonclient_predicts_with_its_defaults(
         tensor = InferInput("rows", list(rows.shape), "FP64")
         tensor.set_data_from_numpy(rows)
         answer = client.infer("regression", [tensor], request_id="7")
-        expected = open_regression(models, "regression").predict([ROW] * 3)
+        expected = open_model(models, "regression").predict([ROW] * 3)
         for name in ("prediction", "lower", "upper"):
             np.testing.assert_array_equal(answer.as_numpy(name), expected[name])
         assert answer.get_response()["id"] == "7"
@@ -58,7 +57,7 @@ def test_tritonclient_predicts_with_its_defaults(
         texts.set_data_from_numpy(np.array([GOOD, "dull"], dtype=object))
         wanted = [InferRequestedOutput("label"), InferRequestedOutput("probability", False)]
         answer = client.infer("sentiment", [texts], "1", outputs=wanted)
-        labels = open_sentiment(models, "sentiment").predict([GOOD, "dull"])["label"]
+        labels = open_model(models, "sentiment").predict([GOOD, "dull"])["label"]
         assert [label.decode() for label in answer.as_numpy("label")] == list(labels)
         bad = InferInput("rows", [1, 5], "FP64")
         bad.set_data_from_numpy(np.array([[np.nan, 1, 1, 1, 1]]))

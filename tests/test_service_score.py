@@ -22,11 +22,11 @@ import pytest
 import requests
 from flask.testing import FlaskClient
 
-from mlapp import files
-from mlapp.models import open_model
-from mlapp.scoring import Options
+from mlapp.scoring import files
+from mlapp.scoring.batch import Options
 from mlapp.service import create_app
 from mlapp.settings import read_settings
+from mlapp.store import open_model
 from mlapp.tables.formats import FileFormat, TableFormat
 from tests.conftest import Server, make_houses, wait_until
 

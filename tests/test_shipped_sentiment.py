@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.sentiment import SentimentModel, open_sentiment
+from mlapp.families.sentiment import SentimentModel
+from mlapp.store import open_model
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
@@ -17,7 +18,7 @@ ONE_LINERS = 150
 
 @pytest.fixture(scope="module")
 def model() -> SentimentModel:
-    return open_sentiment(ROOT / "artifacts", "sentiment", 1)
+    return open_model(ROOT / "artifacts", "sentiment", 1)
 
 
 def positive(model: SentimentModel, *texts: str) -> list[float]:

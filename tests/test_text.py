@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlapp.errors import InvalidInput
-from mlapp.text import LONGEST, Vocabulary, check_texts, clean, train_vocabulary
+from mlapp.families.text import LONGEST, Vocabulary, check_texts, clean, train_vocabulary
 
 SAMPLES = [
     "Don't go! It isn't <br /><br />a GOOD film... 10/10 :) 8.5, really?",

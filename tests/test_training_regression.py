@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp import artifacts
 from mlapp.errors import InvalidData
-from mlapp.regression import RegressionModel, open_regression
+from mlapp.families.regression import RegressionModel
+from mlapp.store import artifacts, open_model
 from training.regression import cross_validate, fit, invert, main, train
 
 CHAPTER_R2 = 0.8692670151914198
@@ -91,7 +91,7 @@ def test_the_interval_holds_its_share_of_held_out_rows_without_a_normal_distribu
 
 
 def test_the_shipped_interval_holds_its_share_of_held_out_rows(shipped: Path) -> None:
-    metrics = open_regression(shipped, "regression").manifest.metrics
+    metrics = open_model(shipped, "regression").manifest.metrics
     assert metrics["coverage"] == pytest.approx(0.9, abs=0.02)
 
 
@@ -119,7 +119,7 @@ def test_a_row_that_the_fit_passes_through_does_not_narrow_the_interval() -> Non
 
 def test_coefficients_come_in_the_inputs_own_units_with_limits(tmp_path: Path) -> None:
     train(saved(made(2000), tmp_path), root=tmp_path, say=quiet)
-    entries = open_regression(tmp_path, "regression").report["coefficients"]
+    entries = open_model(tmp_path, "regression").report["coefficients"]
     assert [entry["term"] for entry in entries] == ["(intercept)", "a", "b"]
     for entry, truth in zip(entries, [0, 3, -1], strict=True):
         assert entry["estimate"] == pytest.approx(truth, abs=0.2)
@@ -142,19 +142,19 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
     frame = made(100)
     train(saved(frame.assign(output=2 * frame["a"]), tmp_path), root=tmp_path, say=quiet)
-    answer = open_regression(tmp_path, "regression").predict([{"a": 1.0, "b": 0.0}]).iloc[0]
+    answer = open_model(tmp_path, "regression").predict([{"a": 1.0, "b": 0.0}]).iloc[0]
     assert answer["prediction"] == pytest.approx(2)
     assert answer["upper"] - answer["lower"] == pytest.approx(0, abs=1e-9)
 
 
 def test_many_held_out_rows_are_sampled_for_the_report(tmp_path: Path) -> None:
     train(saved(made(2500), tmp_path), root=tmp_path, say=quiet)
-    held_out = open_regression(tmp_path, "regression").report["held_out"]
+    held_out = open_model(tmp_path, "regression").report["held_out"]
     assert {len(values) for values in held_out.values()} == {2000}
 
 
 def test_golden_rows_cover_categories_and_missing_values(trained: Path) -> None:
-    golden = open_regression(trained, "houses").manifest.golden
+    golden = open_model(trained, "houses").manifest.golden
     assert {row.input["district"] for row in golden} == {"east", "north", "west"}
     assert any(row.input["rooms"] is None for row in golden)
 

@@ -11,11 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss
 
-from mlapp import artifacts
 from mlapp.errors import ArtifactError, InvalidData
-from mlapp.models import open_model
-from mlapp.sentiment import SentimentModel, open_sentiment, softmax
-from mlapp.text import Vocabulary, train_vocabulary
+from mlapp.families.sentiment import SentimentModel, softmax
+from mlapp.families.text import Vocabulary, train_vocabulary
+from mlapp.store import artifacts, open_model
 from tests.conftest import TINY
 from training import sentiment
 from training.linear import fit_linear
@@ -57,7 +56,7 @@ def test_the_network_learns_the_sample(trained_texts: Path) -> None:
 
 
 def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_texts: Path) -> None:
-    chapter = open_sentiment(trained_texts, "chapter")
+    chapter = open_model(trained_texts, "chapter")
     assert chapter.head.pooling == "last"
     assert chapter.head.kernel.shape == (10, 2)
     assert RECIPES["chapter"].words == 1000
@@ -66,7 +65,7 @@ def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_te
 
 
 def test_what_was_measured_is_published(trained_texts: Path) -> None:
-    model = open_sentiment(trained_texts, "sentiment")
+    model = open_model(trained_texts, "sentiment")
     metrics, report = model.manifest.metrics, model.report
     assert {"accuracy", "log_loss", "ece", "temperature", "keras_difference"} <= set(metrics)
     confusion = np.array(report["confusion"])
@@ -184,7 +183,7 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
-    model = open_sentiment(trained_texts, "sentiment")
+    model = open_model(trained_texts, "sentiment")
     other = build(Shape(len(model.vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
         compare(other, model, model.read(["The film is wonderful."]))

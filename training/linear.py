@@ -13,9 +13,9 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
+from mlapp.families.sentiment import Weights, softmax
+from mlapp.families.text import Ids
 from mlapp.schema import Floats
-from mlapp.sentiment import Weights, softmax
-from mlapp.text import Ids
 
 LARGEST_N = 3  # words, pairs and triples
 LARGEST_BITS = 24  # of the number of columns that they are hashed into

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mlapp.families.text import Ids
 from mlapp.schema import Floats
-from mlapp.text import Ids
 from training.progress import Progress
 from training.vectors import Vectors
 

@@ -25,12 +25,12 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mlapp import artifacts
-from mlapp.artifacts import Artifact
 from mlapp.errors import InvalidData, MlappError
-from mlapp.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
+from mlapp.families.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
+from mlapp.manifest import Artifact
 from mlapp.schema import Category, Checked, Floats, Number, Schema
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
 from training.tables import Say, learn_schema, prepare, read_table
 

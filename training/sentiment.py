@@ -26,14 +26,23 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
-from mlapp import artifacts
-from mlapp.artifacts import Artifact
 from mlapp.errors import InvalidData, MlappError
+from mlapp.families.sentiment import (
+    HEAD,
+    NETWORK,
+    REPORT,
+    TOKENIZER,
+    Head,
+    Pooling,
+    SentimentModel,
+    softmax,
+)
+from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
+from mlapp.manifest import Artifact
 from mlapp.schema import Floats, quote
-from mlapp.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, Head, Pooling, SentimentModel, softmax
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
-from mlapp.text import Ids, Tokens, Vocabulary, train_vocabulary
 from training.export import export_head, export_network
 from training.linear import fit_linear
 from training.network import Shape, Trainer, build, score

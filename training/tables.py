@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlapp.artifacts import Data
 from mlapp.errors import InvalidData, InvalidTable
+from mlapp.manifest import Data
 from mlapp.schema import Category, Number, Output, Schema, describe, parse_text
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlapp.artifacts import Data
 from mlapp.errors import InvalidData
+from mlapp.families.text import LONGEST, Ids
+from mlapp.manifest import Data
 from mlapp.schema import parse_text
-from mlapp.text import LONGEST, Ids
 from training.progress import Progress
 from training.tables import Say, read_rows
 

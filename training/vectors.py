@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from gensim.models import Word2Vec
 
-from mlapp.text import Ids
+from mlapp.families.text import Ids
 from training.progress import Progress
 
 Vectors = npt.NDArray[np.float32]

@@ -5,11 +5,11 @@ from typing import Any
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from mlapp.artifacts import Task
 from mlapp.errors import InvalidInput, ModelNotFound
-from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.families.regression import COLUMNS, RegressionModel
+from mlapp.families.sentiment import SentimentModel
+from mlapp.manifest import Task
 from mlapp.schema import Number
-from mlapp.sentiment import SentimentModel
 from mlapp.service.bodies import answer, read_form
 from mlapp.service.state import state
 

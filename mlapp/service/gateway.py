@@ -30,7 +30,7 @@ from werkzeug.exceptions import (
 )
 
 from mlapp.errors import MlappError
-from mlapp.files import write_error
+from mlapp.scoring.files import write_error
 from mlapp.service.app import HEADERS, Service
 from mlapp.service.bodies import Body, make_spool
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
-from mlapp.models import Model
-from mlapp.regression import RegressionModel
+from mlapp.families import Model
+from mlapp.families.regression import RegressionModel
 from mlapp.schema import LARGEST, MISSING, Category, Number
-from mlapp.scoring import TEXT
+from mlapp.scoring.batch import TEXT
 from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
 from mlapp.service.state import state
 from mlapp.service.v2 import tensors

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings
-from mlapp.repository import repository
 from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
 from mlapp.service.server import listen, prepare_process, run_workers, serve
 from mlapp.settings import Settings, dashboard_script, read_settings
+from mlapp.store.repository import repository
 
 ROUTES = (
     "/form",

@@ -25,11 +25,11 @@ from typing import BinaryIO
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
 
-from mlapp import files
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.models import Model
+from mlapp.families import Model
 from mlapp.schema import describe
-from mlapp.scoring import Counts, Options, make_plan, parse_columns, score_table
+from mlapp.scoring import files
+from mlapp.scoring.batch import Counts, Options, make_plan, parse_columns, score_table
 from mlapp.service.bodies import file_body, make_spool
 from mlapp.service.state import state
 from mlapp.tables.decoding import BLOCK, ENCODINGS, find_encoding

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 from flask import current_app, request
 
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.models import Model
-from mlapp.repository import Repository, repository
-from mlapp.scoring import Counts
+from mlapp.families import Model
+from mlapp.scoring.batch import Counts
 from mlapp.service.metrics import Metrics
 from mlapp.settings import Settings
+from mlapp.store.repository import Repository, repository
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

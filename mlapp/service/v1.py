@@ -13,16 +13,16 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from mlapp import artifacts
 from mlapp.errors import ArtifactError, Fault, InvalidInput
-from mlapp.models import Model
-from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.families import Model
+from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
 from mlapp.schema import quote
-from mlapp.scoring import TEXT
+from mlapp.scoring.batch import TEXT
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
 from mlapp.settings import Settings
+from mlapp.store import artifacts
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 

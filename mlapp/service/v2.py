@@ -18,10 +18,9 @@ import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
-from mlapp import artifacts
 from mlapp.errors import ArtifactError
-from mlapp.models import Model
-from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.families import Model
+from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import (
     MOST_MISMATCHES,
     NOT_GIVEN,
@@ -35,6 +34,7 @@ from mlapp.schema import (
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
+from mlapp.store import artifacts
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
 

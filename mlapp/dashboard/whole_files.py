@@ -15,13 +15,13 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mlapp import charts, ui
+from mlapp.dashboard import charts, shared
+from mlapp.dashboard.markup import literal
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
-from mlapp.jobs import Desk, Job, Result, Upload
-from mlapp.markup import literal
-from mlapp.models import Model
-from mlapp.regression import RegressionModel
-from mlapp.scoring import TEXT, Options, make_plan
+from mlapp.families import Model
+from mlapp.families.regression import RegressionModel
+from mlapp.scoring.background import Desk, Job, Result, Upload
+from mlapp.scoring.batch import TEXT, Options, make_plan
 from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
 
 UPLOADS = [suffix.removeprefix(".") for suffix in (*SUFFIXES, *COMPRESSED)]
@@ -214,7 +214,7 @@ def _show_files(
             make_plan(model, schema, options)
             ready.append(upload)
         except InvalidInput as error:
-            ui.show_invalid(error, f"{upload.name} lacks a column")
+            shared.show_invalid(error, f"{upload.name} lacks a column")
         except MlappError as error:
             st.error(literal(str(error)), title=f"{literal(upload.name)} cannot be scored")
     if len(ready) > 1:

@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
-from mlapp import models
-from mlapp.artifacts import Artifact
+from mlapp import families
 from mlapp.errors import ClusterError, Fault, InvalidInput, InvalidTable, MlappError, OutputError
-from mlapp.files import SHOWN, Progress
-from mlapp.models import Model
-from mlapp.scoring import TEXT_ROWS, Counts, Options, make_plan, score_batch
+from mlapp.families import Model
+from mlapp.manifest import Artifact
+from mlapp.scoring.batch import TEXT_ROWS, Counts, Options, make_plan, score_batch
+from mlapp.scoring.files import SHOWN, Progress
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import readable
 from mlapp.tables.formats import FileFormat, format_of
@@ -175,7 +175,7 @@ def score(
             asked = {"workers": workers, "choose_format": choose_format, "strict": strict}
             summary: Summary = ray.get(there.remote(artifact, source, target, options, **asked))
             return summary
-    model = models.from_artifact(artifact)
+    model = families.from_artifact(artifact)
     with _told(target):
         where, folder = _place(target)
         found = _refuse_full(where, folder, target)
@@ -297,7 +297,7 @@ class _Scorer:
     def __init__(
         self, artifact: Artifact, options: Options, where: fs.FileSystem, folder: str
     ) -> None:
-        self._model, self._options = models.from_artifact(artifact), options
+        self._model, self._options = families.from_artifact(artifact), options
         self._where, self._folder = where, folder
 
     def __call__(self, pieces: pa.Table) -> Mapping[str, Any]:

@@ -13,10 +13,10 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.artifacts import Manifest, Task, command_of
+from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.markup import bullets, literal
-from mlapp.models import Model
+from mlapp.families import Model
+from mlapp.manifest import Manifest, Task, command_of
 from mlapp.schema import name_columns, quote
 
 M = TypeVar("M", bound=Model)

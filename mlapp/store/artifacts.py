@@ -18,16 +18,15 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ValidationError
 
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
-from mlapp.schema import Schema
+from mlapp.manifest import NAME, Artifact, File, Manifest, Task, command_of
 from mlapp.settings import read_settings
 
 FORMAT = 1
@@ -35,73 +34,7 @@ MANIFEST = "manifest.json"
 PIN = "pinned"
 TEMPORARY = ".publishing-"
 
-Task = Literal["regression", "text-classification"]
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # no separator: it lies in the version's folder
 _STALE_SECONDS = 24 * 3600
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Data(_Strict):
-    """The data a model was trained on: where from, its size, and the SHA-256 of its file."""
-
-    source: str
-    rows: int
-    columns: int
-    sha256: str
-
-
-class File(_Strict):
-    """A file of a version: its size in bytes and its SHA-256."""
-
-    size: int
-    sha256: str
-
-
-class Golden(_Strict):
-    """An input with the prediction that the version made for it when it was published."""
-
-    input: dict[str, JsonValue]
-    output: dict[str, JsonValue]
-
-
-class Manifest(_Strict):
-    """What a version is, how it was made, how good it is, and which files it has.
-
-    `training` holds every knob and seed, and under `command` the command that trains it anew.
-    """
-
-    format: Literal[1] = 1
-    name: str = Field(pattern=rf"^{_NAME.pattern}$")
-    task: Task
-    version: int = Field(ge=1)
-    created: AwareDatetime
-    libraries: dict[str, str]
-    data: Data
-    training: dict[str, JsonValue]
-    input_schema: Schema | None = None
-    labels: tuple[str, ...] | None = None
-    metrics: dict[str, JsonValue]
-    golden: tuple[Golden, ...]
-    files: dict[Annotated[str, Field(pattern=_FILE_NAME)], File]
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """An opened version: its manifest and the bytes of its files, all digests checked."""
-
-    path: Path
-    manifest: Manifest
-    files: Mapping[str, bytes]
-
-    @property
-    def size(self) -> int:
-        """The size of the version's files in bytes, without the manifest."""
-        return sum(file.size for file in self.manifest.files.values())
 
 
 # --- finding ---------------------------------------------------------------------------------
@@ -207,12 +140,6 @@ def train_command(path: Path) -> str | None:
     return None
 
 
-def command_of(manifest: Manifest) -> str | None:
-    """Return the command that trained a version, if its manifest says one."""
-    command = manifest.training.get("command")
-    return command if isinstance(command, str) and command else None
-
-
 # --- opening ---------------------------------------------------------------------------------
 
 
@@ -309,7 +236,7 @@ def draft(
     Raises:
         ArtifactError: the name cannot be used.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise ArtifactError(
             f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
             " digits, '-', '_' and '.', beginning with a letter or digit"
@@ -409,7 +336,7 @@ def _require_no_setting(name: str) -> None:
 
 def _numbers(folder: Path) -> list[int]:
     """Return the whole numbers from 1 that name folders inside, ascending."""
-    if not _NAME.fullmatch(folder.name) or not folder.is_dir():
+    if not NAME.fullmatch(folder.name) or not folder.is_dir():
         return []
     found = (entry.name for entry in folder.iterdir() if entry.is_dir())
     return sorted(int(entry) for entry in found if re.fullmatch(r"[1-9][0-9]*", entry, re.ASCII))

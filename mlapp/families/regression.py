@@ -23,16 +23,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version as library_version
-from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib.numpy_pickle import NumpyUnpickler
 
-from mlapp import artifacts
-from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError
+from mlapp.manifest import Artifact, command_of
 from mlapp.schema import Checked, Floats, Notice, Number, Rows, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
@@ -116,7 +114,7 @@ class RegressionModel:
             ArtifactError: it is no regression, or was saved by another scikit-learn.
         """
         manifest = artifact.manifest
-        command = artifacts.command_of(manifest)
+        command = command_of(manifest)
         if manifest.input_schema is None or manifest.task != "regression":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
         saved = manifest.libraries.get("scikit-learn", "an unknown version")
@@ -304,19 +302,10 @@ class RegressionModel:
             raise ArtifactError(
                 f"Version {self.manifest.version} of {self.manifest.name!r} does not repeat its"
                 " golden predictions",
-                artifacts.command_of(self.manifest),
+                command_of(self.manifest),
             )
 
     def _standardise(self, checked: Checked) -> Floats:
         standardised = (self.schema.encode(checked) - self._mean) / self._scale
         # Row by row in memory, or products would round a row by the rows that come with it.
         return np.ascontiguousarray(standardised)
-
-
-def open_regression(root: Path, name: str, version: int | None = None) -> RegressionModel:
-    """Open a published regression model, by default the version that is served.
-
-    Raises:
-        ArtifactError: it cannot be opened; the message says why and how to fix it.
-    """
-    return RegressionModel(artifacts.open(root, name, version))

@@ -20,8 +20,8 @@ import orjson
 import pyarrow as pa
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.models import Model
-from mlapp.regression import COLUMNS, RegressionModel
+from mlapp.families import Model
+from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import Category, Checked, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
@@ -30,7 +30,7 @@ from mlapp.tables.reading import Table
 from mlapp.tables.writing import Bytes, write_chunk, write_head
 
 if TYPE_CHECKING:  # what classifies texts is imported with the first text classifier
-    from mlapp.sentiment import SentimentModel
+    from mlapp.families.sentiment import SentimentModel
 
 TEXT = "text"  # what a text classifier's one input is called
 TEXT_COLUMNS = ("text", "review")  # the columns that are taken for it

@@ -1,30 +1,19 @@
 """Any published model, by its task.
 
-To add a model family: add its task to `artifacts.Task`, give its class `manifest`, `size` and
+To add a model family: add its task to `manifest_.Task`, give its class `manifest`, `size` and
 `replay` as `RegressionModel` has, and add it to `open_model` and `headline`.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
 
-from mlapp import artifacts
-from mlapp.artifacts import Artifact, Manifest
 from mlapp.errors import ArtifactError
+from mlapp.manifest import Artifact, Manifest
 
 if TYPE_CHECKING:  # what a model family needs is imported with its first model
-    from mlapp.regression import RegressionModel
-    from mlapp.sentiment import SentimentModel
+    from mlapp.families.regression import RegressionModel
+    from mlapp.families.sentiment import SentimentModel
 
 Model: TypeAlias = Union["RegressionModel", "SentimentModel"]
-
-
-def open_model(root: Path, name: str, version: int | None = None) -> Model:
-    """Open a published model of any task, by default the version that is served.
-
-    Raises:
-        ArtifactError: it cannot be opened; the message says why and how to fix it.
-    """
-    return from_artifact(artifacts.open(root, name, version))
 
 
 def from_artifact(artifact: Artifact) -> Model:
@@ -34,11 +23,11 @@ def from_artifact(artifact: Artifact) -> Model:
         ArtifactError: it cannot be loaded, or nothing here serves its task.
     """
     if artifact.manifest.task == "regression":
-        from mlapp.regression import RegressionModel
+        from mlapp.families.regression import RegressionModel
 
         return RegressionModel(artifact)
     if artifact.manifest.task == "text-classification":
-        from mlapp.sentiment import SentimentModel
+        from mlapp.families.sentiment import SentimentModel
 
         return SentimentModel(artifact)
     raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")

@@ -13,12 +13,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mlapp import artifacts, files, models
-from mlapp.artifacts import Artifact
+from mlapp import families
 from mlapp.errors import InvalidSettings
-from mlapp.files import Summary
-from mlapp.scoring import Counts, Options, parse_columns
+from mlapp.manifest import Artifact
+from mlapp.scoring import files
+from mlapp.scoring.batch import Counts, Options, parse_columns
+from mlapp.scoring.files import Summary
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 from mlapp.tables.formats import (
     READABLE,
     TEXT_FORMATS,
@@ -98,7 +100,7 @@ def score_file(options: argparse.Namespace) -> int:
         return _score_on_ray(artifact, options)
     if options.address:
         raise InvalidSettings("--address goes with --engine ray")
-    model = models.from_artifact(artifact)
+    model = families.from_artifact(artifact)
     source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
     target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
     meter = Meter()
@@ -129,7 +131,7 @@ def score_file(options: argparse.Namespace) -> int:
 
 
 def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
-    from mlapp import cluster
+    from mlapp.scoring import cluster
 
     if options.resume or options.target_format not in (None, "parquet"):
         raise InvalidSettings("--engine ray writes a folder of Parquet, and starts anew each time")

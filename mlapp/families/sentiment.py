@@ -23,18 +23,16 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from mlapp import artifacts
-from mlapp.artifacts import Artifact
 from mlapp.errors import ArtifactError, Fault, InvalidInput
+from mlapp.families.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
+from mlapp.manifest import Artifact, command_of
 from mlapp.schema import Floats, describe, is_series, name_columns
-from mlapp.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
@@ -158,7 +156,7 @@ class SentimentModel:
             ArtifactError: it is no text classifier, or its files do not fit together.
         """
         manifest = artifact.manifest
-        self._command = artifacts.command_of(manifest)
+        self._command = command_of(manifest)
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
@@ -344,15 +342,6 @@ class SentimentModel:
             best = np.maximum(best, largest)
         np.add.at(credit, winner, weights * best)
         return credit
-
-
-def open_sentiment(root: Path, name: str, version: int | None = None) -> SentimentModel:
-    """Open a published text classifier, by default the version that is served.
-
-    Raises:
-        ArtifactError: it cannot be opened; the message says why and how to fix it.
-    """
-    return SentimentModel(artifacts.open(root, name, version))
 
 
 def softmax(scores: Floats) -> Floats:

@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp import artifacts, models, score_command
+from mlapp import families, store
+from mlapp.cli import score
 from mlapp.errors import Fault, InvalidInput, MlappError, ModelNotFound
-from mlapp.regression import RegressionModel
+from mlapp.families.regression import RegressionModel
 from mlapp.schema import quote
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     predict.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
-    score_command.add_parser(commands)
+    score.add_parser(commands)
     serve = commands.add_parser("serve", help="serve the dashboard and the web service")
     serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     serve.add_argument("--port", type=int, default=8501, help="(default: %(default)s)")
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "serve":
             return serve_models(options)
         if options.command == "score":
-            return score_command.score_file(options)
+            return score.score_file(options)
         if options.command == "predict":
             return predict_one(options.model, rest)
         root = read_settings().artifacts
@@ -116,9 +118,9 @@ def list_models() -> int:
                 path = root / name / str(version)
                 manifest = artifacts.read_manifest(path)
                 task, created = manifest.task, f"{manifest.created:%Y-%m-%d %H:%M}"
-                quality = " ".join(models.headline(manifest)[:2])
+                quality = " ".join(families.headline(manifest)[:2])
                 size = f"{sum(file.size for file in manifest.files.values()) / 1000:,.0f} kB"
-                models.open_model(root, name, version)
+                store.open_model(root, name, version)
                 opens = "yes"
             except MlappError as error:
                 opens = "no"
@@ -153,7 +155,7 @@ def verify_models(name: str | None) -> int:
     status = 0
     for each, version in found:
         try:
-            models.open_model(root, each, version).replay()
+            store.open_model(root, each, version).replay()
             print(f"{each} {version}: ok")
         except MlappError as error:
             status = 1
@@ -173,7 +175,7 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
     """
     root = read_settings().artifacts
     name = name or ("regression" if not words or words[0].startswith("--") else "sentiment")
-    model = models.open_model(root, name)
+    model = store.open_model(root, name)
     notices: list[str] = []
     if isinstance(model, RegressionModel):
         checked = model.check([read_row(model.schema.names, words)])
@@ -243,7 +245,3 @@ def serve_models(options: argparse.Namespace) -> int:
     else:
         run.serve_together(options.host, options.port)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

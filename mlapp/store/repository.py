@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from mlapp import artifacts, models
-from mlapp.artifacts import Task
+from mlapp import store
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.models import Model
+from mlapp.families import Model
+from mlapp.manifest import Task
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 
 # An opened model takes about this much memory: some bytes, and some for each byte of its files.
 BASE_BYTES, BYTES_PER_BYTE = 300_000, 5
@@ -148,7 +149,7 @@ class Repository:
         if key in self._failed:
             raise self._failed[key]
         try:
-            model = models.open_model(self.root, name, version)
+            model = store.open_model(self.root, name, version)
         except ArtifactError as error:
             if not isinstance(error, ModelNotFound):
                 self._forget_failures(name, version)

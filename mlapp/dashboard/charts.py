@@ -5,9 +5,9 @@ from typing import TypeAlias
 import altair as alt
 import pandas as pd
 
-from mlapp.regression import RegressionModel
+from mlapp.families.regression import RegressionModel
+from mlapp.families.sentiment import Explanation
 from mlapp.schema import Number
-from mlapp.sentiment import Explanation
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 

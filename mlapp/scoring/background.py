@@ -21,16 +21,16 @@ import pandas as pd
 import pyarrow as pa
 
 from mlapp.errors import MlappError
-from mlapp.files import SHOWN, write_error
-from mlapp.models import Model
-from mlapp.regression import RegressionModel
-from mlapp.scoring import Counts, Options, Part, make_plan, score_table
+from mlapp.families import Model
+from mlapp.families.regression import RegressionModel
+from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
+from mlapp.scoring.files import SHOWN, write_error
+from mlapp.scoring.tallies import Histogram, Shares
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table
 from mlapp.tables.writing import finish_parquet, write_chunk, write_head
-from mlapp.tallies import Histogram, Shares
 
 State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
 

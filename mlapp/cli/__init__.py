@@ -1,0 +1,5 @@
+"""The `mlapp` command."""
+
+from mlapp.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,84 @@
+"""What a published version says of itself, and the version as it was opened."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from mlapp.schema import Schema
+
+Task = Literal["regression", "text-classification"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # no separator: it lies in the version's folder
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Strict):
+    """The data a model was trained on: where from, its size, and the SHA-256 of its file."""
+
+    source: str
+    rows: int
+    columns: int
+    sha256: str
+
+
+class File(_Strict):
+    """A file of a version: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class Golden(_Strict):
+    """An input with the prediction that the version made for it when it was published."""
+
+    input: dict[str, JsonValue]
+    output: dict[str, JsonValue]
+
+
+class Manifest(_Strict):
+    """What a version is, how it was made, how good it is, and which files it has.
+
+    `training` holds every knob and seed, and under `command` the command that trains it anew.
+    """
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=rf"^{NAME.pattern}$")
+    task: Task
+    version: int = Field(ge=1)
+    created: AwareDatetime
+    libraries: dict[str, str]
+    data: Data
+    training: dict[str, JsonValue]
+    input_schema: Schema | None = None
+    labels: tuple[str, ...] | None = None
+    metrics: dict[str, JsonValue]
+    golden: tuple[Golden, ...]
+    files: dict[Annotated[str, Field(pattern=_FILE_NAME)], File]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An opened version: its manifest and the bytes of its files, all digests checked."""
+
+    path: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def size(self) -> int:
+        """The size of the version's files in bytes, without the manifest."""
+        return sum(file.size for file in self.manifest.files.values())
+
+
+def command_of(manifest: Manifest) -> str | None:
+    """Return the command that trained a version, if its manifest says one."""
+    command = manifest.training.get("command")
+    return command if isinstance(command, str) and command else None

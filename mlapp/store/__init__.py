@@ -1,0 +1,20 @@
+"""Published versions on disk, and the models opened from them.
+
+artifacts   publish, find, open, pin
+repository  models opened once per process and version, and kept up to date
+"""
+
+from pathlib import Path
+
+from mlapp import families
+from mlapp.families import Model
+from mlapp.store import artifacts
+
+
+def open_model(root: Path, name: str, version: int | None = None) -> Model:
+    """Open a published model of any family, by default the version that is served.
+
+    Raises:
+        ArtifactError: it cannot be opened; the message says why and how to fix it.
+    """
+    return families.from_artifact(artifacts.open(root, name, version))
