@@ -4,16 +4,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from mlapp.schema import Schema
 
-Task = Literal["regression", "text-classification"]
-
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # no separator: it lies in the version's folder
+
+
+class Kind(NamedTuple):
+    """What a model takes and gives; see `mlapp.families.contract`."""
+
+    takes: Literal["row", "text"]
+    gives: Literal["number", "labels"]
 
 
 class _Strict(BaseModel):
@@ -51,7 +56,7 @@ class Manifest(_Strict):
 
     format: Literal[1] = 1
     name: str = Field(pattern=rf"^{NAME.pattern}$")
-    task: Task
+    task: str = Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")
     version: int = Field(ge=1)
     created: AwareDatetime
     libraries: dict[str, str]
@@ -62,6 +67,24 @@ class Manifest(_Strict):
     metrics: dict[str, JsonValue]
     golden: tuple[Golden, ...]
     files: dict[Annotated[str, Field(pattern=_FILE_NAME)], File]
+
+    @property
+    def kind(self) -> Kind:
+        """What the model takes and gives."""
+        return Kind(
+            "row" if self.input_schema else "text", "number" if self.labels is None else "labels"
+        )
+
+    def describe_use(self, emphasis: str = "") -> str:
+        """Return how many rows or texts the model was trained on, and of how many, in words.
+
+        Args:
+            emphasis: what is put around the number, as Markdown.
+        """
+        there, unit = self.data.rows, f"{self.kind.takes}s"
+        used = self.training.get(f"{unit}_used")
+        used = used if isinstance(used, int) else there
+        return f"{emphasis}{used:,}{emphasis} {f'of {there:,} ' if used != there else ''}{unit}"
 
 
 @dataclass(frozen=True)

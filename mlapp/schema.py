@@ -1,14 +1,14 @@
 """The inputs of a table model as learned from its training data, and the one check of a row.
 
-Every face (page, form, REST, file, command line) checks rows here, so a row gets the same answer,
-or the same faults, through every door. Training encodes rows with the same `Schema.encode`.
+The pages, the forms, REST, files and the command line all check rows here, so a row gets the same
+answer, or the same faults, everywhere. Training encodes rows with the same `Schema.encode`.
 """
 
 import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
@@ -34,6 +34,8 @@ Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
 
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
+
+TEXT = "text"  # what the one input of a model that takes texts is called
 
 NOT_GIVEN = "not given, and taken as missing"  # of an input, as a notice has it
 
@@ -159,6 +161,26 @@ class Category(_Frozen):
         return np.array(columns, dtype=float).reshape(len(columns), len(values)).T
 
 
+class Text(_Frozen):
+    """A text, the one input of a model that takes texts.
+
+    Attributes:
+        name: the column's name.
+        typical: an example.
+        missing: never.
+    """
+
+    kind: Literal["text"] = "text"
+    name: str = TEXT
+    typical: str
+    missing: Literal[False] = False
+
+    @property
+    def allowed(self) -> str:
+        """What the check accepts, in words."""
+        return "a text with at least one word"
+
+
 Input: TypeAlias = Annotated[Number | Category, Field(discriminator="kind")]
 
 
@@ -205,23 +227,26 @@ class Checked:
 
     Attributes:
         matrix: the values (n, inputs): the number, or the category's position; NaN is missing.
-        labels: the labels of the n rows; None stands for 0 to n-1.
+        row_labels: the labels of the n rows; None stands for 0 to n-1.
         unused: names of given columns that the model has no input for.
         mismatches: notices of names that rows lack, or have and the model does not know.
     """
 
     schema: "Schema"
     matrix: Floats
-    labels: "pd.Index | None" = None
+    row_labels: "pd.Index | None" = None
     unused: tuple[str, ...] = ()
     mismatches: tuple[Notice, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.matrix)
 
     @property
     def index(self) -> "pd.Index":
         """The labels of the rows, as pandas has them."""
         import pandas as pd
 
-        return pd.RangeIndex(len(self.matrix)) if self.labels is None else self.labels
+        return pd.RangeIndex(len(self.matrix)) if self.row_labels is None else self.row_labels
 
     @property
     def values(self) -> dict[str, Floats]:
@@ -245,7 +270,7 @@ class Checked:
             return found
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
-            label = row if self.labels is None else self.labels[row]
+            label = row if self.row_labels is None else self.row_labels[row]
             detail = describe_outside(got, float(low[place]), float(high[place]))
             found.append(Notice(spec.name, detail, label))
         return found
@@ -348,6 +373,27 @@ class Schema(_Frozen):
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
         unused = tuple(name for name in columns if name not in self._name_set)
         return Checked(self, matrix, index, unused)
+
+    def check_some(self, columns: Mapping[str, Column]) -> Checked:
+        """Check rows that arrive as columns; those whose values may be missing may be left out.
+
+        A notice says which were, and which names the model does not know.
+
+        Args:
+            columns: one or more, of equal length, by name.
+
+        Raises:
+            InvalidInput: with every fault of every row, or one per column that is needed.
+        """
+        rows = len(next(iter(columns.values())))
+        absent = [spec for spec in self.inputs if spec.missing and spec.name not in columns]
+        unknown = [name for name in columns if name not in self._name_set]
+        notices = [Notice(spec.name, NOT_GIVEN, None) for spec in absent]
+        notices += [
+            Notice(name[:80], self.not_an_input, None) for name in unknown[:MOST_MISMATCHES]
+        ]
+        whole = {**columns, **{spec.name: np.full(rows, np.nan) for spec in absent}}
+        return replace(self.check_columns(whole, rows), mismatches=tuple(notices))
 
     def encode(self, checked: Checked) -> Floats:
         """Encode checked rows as the matrix (n, len(terms)) that the regression is fitted on."""

@@ -15,7 +15,7 @@ import streamlit as st
 from mlapp import loaders
 from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.manifest import Manifest, Task, command_of
 from mlapp.schema import name_columns, quote
 

@@ -18,7 +18,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from mlapp.dashboard import charts, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import RegressionModel
 from mlapp.scoring.background import Desk, Job, Result, Upload
 from mlapp.scoring.batch import TEXT, Options, make_plan

@@ -1,19 +1,29 @@
-"""Any published model, by its task.
+"""The families of models: what each takes and gives, and one file for each.
 
-To add a model family: add its task to `manifest_.Task`, give its class `manifest`, `size` and
-`replay` as `RegressionModel` has, and add it to `open_model` and `headline`.
+contract    what a model takes and gives: what all the rest knows about it
+text        the check and the tokenizer of texts, shared with training
+regression  a row to a number
+sentiment   a text to a label
+
+To add a family: write a class that is a `contract.Model`, in one file here, and add its task to
+`FAMILIES`. A family of another distribution needs no change here: that distribution names it as an
+entry point of the group `mlapp.families`, under its task.
 """
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, Union
+from importlib.metadata import entry_points
+from pkgutil import resolve_name
+from typing import cast
 
 from mlapp.errors import ArtifactError
-from mlapp.manifest import Artifact, Manifest
+from mlapp.families.contract import Family, Model
+from mlapp.manifest import Artifact
 
-if TYPE_CHECKING:  # what a model family needs is imported with its first model
-    from mlapp.families.regression import RegressionModel
-    from mlapp.families.sentiment import SentimentModel
-
-Model: TypeAlias = Union["RegressionModel", "SentimentModel"]
+# Imported with the first model of the family: each needs libraries that the others do not.
+FAMILIES = {
+    "regression": "mlapp.families.regression:RegressionModel",
+    "text-classification": "mlapp.families.sentiment:SentimentModel",
+}
+GROUP = "mlapp.families"
 
 
 def from_artifact(artifact: Artifact) -> Model:
@@ -22,45 +32,11 @@ def from_artifact(artifact: Artifact) -> Model:
     Raises:
         ArtifactError: it cannot be loaded, or nothing here serves its task.
     """
-    if artifact.manifest.task == "regression":
-        from mlapp.families.regression import RegressionModel
-
-        return RegressionModel(artifact)
-    if artifact.manifest.task == "text-classification":
-        from mlapp.families.sentiment import SentimentModel
-
-        return SentimentModel(artifact)
-    raise ArtifactError(f"Nothing here serves the task {artifact.manifest.task!r}", "upgrade mlapp")
-
-
-def describe_use(manifest: Manifest, emphasis: str = "") -> str:
-    """Return how many rows or texts a model was trained on, and of how many, in words.
-
-    Args:
-        manifest: the model's.
-        emphasis: what is put around the number, as Markdown.
-    """
-    there = manifest.data.rows
-    key, unit = ("texts_used", "texts") if manifest.labels else ("rows_used", "rows")
-    used = manifest.training.get(key)
-    used = used if isinstance(used, int) else there
-    return f"{emphasis}{used:,}{emphasis} {f'of {there:,} ' if used != there else ''}{unit}"
-
-
-class Headline(NamedTuple):
-    """The metric that tells most about a model: its name, its value as text, what it means."""
-
-    name: str
-    value: str
-    meaning: str
-
-
-def headline(manifest: Manifest) -> Headline:
-    """Return a model's headline metric, which is of data that it was not trained on."""
-    if manifest.task == "text-classification":
-        accuracy = float(str(manifest.metrics["accuracy"]))
-        meaning = "Share of texts that the training never saw which get their own label."
-        return Headline("held-out accuracy", f"{accuracy:.1%}", meaning)
-    r2 = float(str(manifest.metrics["r2"]))
-    meaning = "Share of the variance explained; 1 is perfect, 0 is no better than the mean."
-    return Headline("cross-validated R²", f"{r2:.3f}", meaning)
+    task = artifact.manifest.task
+    if task in FAMILIES:
+        family = resolve_name(FAMILIES[task])
+    elif others := entry_points(group=GROUP, name=task):
+        family = next(iter(others)).load()
+    else:
+        raise ArtifactError(f"Nothing here serves the task {task!r}", "upgrade mlapp")
+    return cast(Family, family)(artifact)

@@ -30,12 +30,14 @@ import numpy as np
 from joblib.numpy_pickle import NumpyUnpickler
 
 from mlapp.errors import ArtifactError
+from mlapp.families.contract import Headline, NumberOutput, Numbers, RowInput, RowReasons
 from mlapp.manifest import Artifact, command_of
-from mlapp.schema import Checked, Floats, Notice, Number, Rows, describe_outside
+from mlapp.schema import Checked, Column, Floats, Notice, Number, Rows, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
 
+LIBRARY = "scikit-learn"
 COLUMNS = ("prediction", "lower", "upper")
 MODEL, INTERVAL, REPORT = "model.joblib", "interval.npz", "report.json"
 # All that the pickle of the pipeline may name besides scikit-learn's own classes.
@@ -105,7 +107,15 @@ class Interval:
 
 
 class RegressionModel:
-    """A regression model: `manifest` says what it is, `schema` what it takes."""
+    """A linear regression: takes a row, gives a number with an interval.
+
+    Attributes:
+        schema: the inputs and the output.
+        interval: what the interval needs.
+    """
+
+    platform = "sklearn"
+    tolerance = 1e-9
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
@@ -129,6 +139,8 @@ class RegressionModel:
         self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
         self._report = artifact.files[REPORT]
         self.interval = Interval.load(artifact.files[INTERVAL])
+        self.takes = RowInput(self.schema)
+        self.gives = NumberOutput(self.schema.output.name, self._decimals(), self.interval.level)
         try:
             pipeline = _Reader(MODEL, io.BytesIO(artifact.files[MODEL]), True).load()
             steps = {name: vars(step) for name, step in pipeline.steps}
@@ -148,6 +160,30 @@ class RegressionModel:
             InvalidInput: with every fault of every row.
         """
         return rows if isinstance(rows, Checked) else self.schema.check(rows)
+
+    def check_columns(self, columns: Mapping[str, Column]) -> Checked:
+        """Check rows that arrive as columns, some of which may be left out.
+
+        Raises:
+            InvalidInput: with every fault of every row.
+        """
+        return self.schema.check_some(columns)
+
+    def answer(self, batch: Checked) -> Numbers:
+        """Predict checked rows, each with its interval."""
+        predicted = self.predict_array(batch)
+        return Numbers(self.gives, predicted, self.notices(batch, predicted))
+
+    def reasons(self, batch: Checked) -> RowReasons:
+        """Say what each input adds to the mean output in training, exactly."""
+        standardised = self._standardise(batch)
+        parts = self.schema.split(standardised)
+        weights = self.schema.split(self._coefficients[None])
+        effects = {
+            name: np.vecdot(part, weight)
+            for (name, part), (_, [weight]) in zip(parts, weights, strict=True)
+        }
+        return RowReasons(self.takes, np.full(len(batch), self._intercept), effects)
 
     def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
@@ -184,7 +220,7 @@ class RegressionModel:
             Notice(
                 self.schema.output.name,
                 detail,
-                row if checked.labels is None else checked.labels[row],
+                row if checked.row_labels is None else checked.row_labels[row],
             )
             for row, detail in self.unusual_predictions(predicted).items()
         ]
@@ -222,17 +258,7 @@ class RegressionModel:
         import pandas as pd
 
         checked = self.check(rows)
-        return pd.DataFrame(self.explain_arrays(checked), index=checked.index)
-
-    def explain_arrays(self, checked: Checked) -> dict[str, Floats]:
-        """Explain checked rows: the columns of `explain`, each (n,)."""
-        standardised = self._standardise(checked)
-        columns = {"baseline": np.full(len(standardised), self._intercept)}
-        parts = self.schema.split(standardised)
-        weights = self.schema.split(self._coefficients[None])
-        for (name, part), (_, [weight]) in zip(parts, weights, strict=True):
-            columns[name] = np.vecdot(part, weight)
-        return columns
+        return pd.DataFrame(self.reasons(checked).columns(), index=checked.index)
 
     def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> "pd.DataFrame":
         """Move one input of a row across its training range, the others held.
@@ -263,20 +289,11 @@ class RegressionModel:
         return self._intercept
 
     @property
-    def level(self) -> float:
-        """The share of rows that the interval is meant to hold, between 0 and 1."""
-        return self.interval.level
-
-    @property
-    def decimals(self) -> int:
-        """How many decimals a prediction deserves: two significant digits of its half-width."""
-        if self.interval.quantile == 0:
-            return self.schema.output.decimals
-        return max(0, 1 - math.floor(math.log10(self.interval.quantile)))
-
-    def format(self, value: float) -> str:
-        """Return a prediction as text, in the precision that the data supports."""
-        return f"{value:,.{self.decimals}f}" if abs(value) < 1e15 else f"{value:.6g}"
+    def headline(self) -> Headline:
+        """The cross-validated R²."""
+        r2 = float(str(self.manifest.metrics["r2"]))
+        meaning = "Share of the variance explained; 1 is perfect, 0 is no better than the mean."
+        return Headline("cross-validated R²", f"{r2:.3f}", meaning)
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -289,21 +306,11 @@ class RegressionModel:
         report: dict[str, Any] = json.loads(self._report)
         return report
 
-    def replay(self) -> None:
-        """Predict the golden rows again.
-
-        Raises:
-            ArtifactError: a prediction differs from the published one by more than 1 in 1e9.
-        """
-        golden = self.manifest.golden
-        expected = np.array([[row.output[key] for key in COLUMNS] for row in golden], dtype=float)
-        found = self.predict([row.input for row in golden]).to_numpy()
-        if not np.allclose(found, expected, rtol=1e-9, atol=1e-12):
-            raise ArtifactError(
-                f"Version {self.manifest.version} of {self.manifest.name!r} does not repeat its"
-                " golden predictions",
-                command_of(self.manifest),
-            )
+    def _decimals(self) -> int:
+        """Return how many decimals a prediction deserves: two digits of its half-width."""
+        if self.interval.quantile == 0:
+            return self.schema.output.decimals
+        return max(0, 1 - math.floor(math.log10(self.interval.quantile)))
 
     def _standardise(self, checked: Checked) -> Floats:
         standardised = (self.schema.encode(checked) - self._mean) / self._scale

@@ -15,11 +15,10 @@ modern neural networks", 2017); the softmax of what results is the probability o
 
 import io
 import json
-import math
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,20 +29,28 @@ import numpy.typing as npt
 import onnxruntime
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
+from mlapp.families.contract import (
+    Explanation,
+    Field,
+    Headline,
+    LabelOutput,
+    Labels,
+    Span,
+    TextInput,
+    TextReasons,
+)
 from mlapp.families.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
 from mlapp.manifest import Artifact, command_of
-from mlapp.schema import Floats, describe, is_series, name_columns
+from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
 
 NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz", "report.json"
 
-UNSURE = "Unsure"
-# An answer is unsure where the two likeliest labels are no farther apart; of two labels, that is a
-# probability of 0.4 to 0.6.
-MARGIN = 0.2
-COLUMNS = ("label", "probability", "tokens", "unknown", "probabilities")  # of every answer
+EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
+EXAMPLE = "I did not want it to end: a wonderful, funny film."
+FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
 
 # Longer texts are read in pieces of so many tokens, which bounds memory; each begins afresh, and
 # the maximum is taken over all. No review of the training data comes near.
@@ -92,62 +99,49 @@ class Head:
             return cls(file["kernel"], file["bias"], temperature, pooling)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A word with its weight: `text[start:end]` adds `weight` to the logit."""
-
-    start: int
-    end: int
-    weight: float
-
-
 @dataclass(frozen=True)
-class Explanation:
-    """Why a text is given a label: the bias and the spans' weights sum to the logit.
+class ReadTexts:
+    """Texts that passed the check.
 
     Attributes:
-        label: the label that is explained. With two labels the logit is log(p / (1 - p)) of its
-            calibrated probability p. With more it is its score less the mean of all scores.
-        logit: see above; positive speaks for the label.
-        bias: the part of the logit that no word has.
-        spans: every token of the text, in order, each with its weight, 0 for most.
+        texts: as they were given.
+        read: the tokens of each.
+        row_labels: the labels of the n texts; None stands for 0 to n-1.
     """
 
-    label: str
-    logit: float
-    bias: float
-    spans: tuple[Span, ...]
+    texts: list[str]
+    read: list[Tokens]
+    row_labels: "pd.Index | None" = None
 
+    def __len__(self) -> int:
+        return len(self.texts)
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model says of a text.
+    @cached_property
+    def notices(self) -> list[Notice]:
+        """The texts of which hardly a word is known."""
+        found = []
+        for place, tokens in enumerate(self.read):
+            known = 1 - tokens.unknown / tokens.words
+            if known < 1 - FEW_KNOWN:
+                label = place if self.row_labels is None else self.row_labels[place]
+                detail = f"the model knows only {known:.0%} of the words"
+                found.append(Notice(TEXT, detail, label))
+        return found
 
-    Attributes:
-        label: the likeliest label.
-        probability: that label's, calibrated.
-        probabilities: of each label, in the order of the model's labels.
-        tokens: how many words and marks were read.
-        unknown: the share of words that are not in the vocabulary, 0 to 1.
-    """
-
-    label: str
-    probability: float
-    probabilities: tuple[float, ...]
-    tokens: int
-    unknown: float
+    def row(self, place: int) -> dict[str, str]:
+        """Return one text by its input's name."""
+        return {TEXT: self.texts[place]}
 
 
 class SentimentModel:
-    """A text classifier: `manifest` says what it is, `labels` what it distinguishes.
+    """A text classifier: takes a text, gives labels with probabilities.
 
     Attributes:
-        label_columns: what the column of each label is called in `predict`: the label, or where an
-            answer has such a column of its own, `p_` and the label.
-        margin: an answer is unsure where the two likeliest labels are no farther apart.
+        labels: what it distinguishes.
     """
 
-    margin = MARGIN
+    platform = "onnx"
+    tolerance = 1e-3  # the arithmetic of the network differs a little between processors
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
@@ -156,11 +150,12 @@ class SentimentModel:
             ArtifactError: it is no text classifier, or its files do not fit together.
         """
         manifest = artifact.manifest
-        self._command = command_of(manifest)
         if manifest.labels is None or manifest.task != "text-classification":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a classifier")
         self.manifest, self.size, self.labels = manifest, artifact.size, manifest.labels
-        self.label_columns = name_columns(self.labels, COLUMNS, "p_")
+        example = manifest.golden[0].input.get(TEXT) if manifest.golden else None
+        self.takes = TextInput(str(example or EXAMPLE))
+        self.gives = LabelOutput(self.labels, "the label", EXTRAS)
         self._report = artifact.files[REPORT]
         self.head = Head.load(artifact.files[HEAD])
         options = onnxruntime.SessionOptions()
@@ -172,9 +167,62 @@ class SentimentModel:
                 artifact.files[NETWORK], options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # the runtime's exceptions share no base
-            raise ArtifactError(f"{artifact.path} cannot be loaded: {error}", self._command) from (
-                error
-            )
+            raise ArtifactError(
+                f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
+            ) from error
+
+    @property
+    def headline(self) -> Headline:
+        """The held-out accuracy."""
+        accuracy = float(str(self.manifest.metrics["accuracy"]))
+        meaning = "Share of texts that the training never saw which get their own label."
+        return Headline("held-out accuracy", f"{accuracy:.1%}", meaning)
+
+    def check(self, texts: Texts) -> ReadTexts:
+        """Read texts, each with a word that the model knows.
+
+        Raises:
+            InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
+                word of the vocabulary.
+        """
+        index = texts.index if is_series(texts) else None
+        checked = check_texts(texts)
+        read = list(_spread(self.vocabulary.read, checked))
+        rows = range(len(read)) if index is None else index
+        faults = []
+        for row, text, tokens in zip(rows, checked, read, strict=True):
+            if tokens.unknown == tokens.words:
+                what = "no known word" if tokens.words else "no word"
+                faults.append(Fault(TEXT, f"{what}: {describe(text)}", ALLOWED_KNOWN, row))
+        if faults:
+            raise InvalidInput(faults)
+        return ReadTexts(checked, read, index)
+
+    def check_columns(self, columns: Mapping[str, Column]) -> ReadTexts:
+        """Read the texts of a column.
+
+        Raises:
+            InvalidInput: as `check`.
+        """
+        return self.check(list(columns[TEXT]))
+
+    def answer(self, batch: ReadTexts) -> Labels:
+        """Classify texts that were read."""
+        extras = {
+            "tokens": np.array([len(each.ids) for each in batch.read], dtype=np.int64),
+            "unknown": np.array([each.unknown / each.words for each in batch.read], dtype=float),
+        }
+        return Labels(self.gives, softmax(self.scores(batch.read)), extras, batch.notices)
+
+    def reasons(self, batch: ReadTexts) -> TextReasons:
+        """Say which words decide; of more than two labels, for the one given."""
+        labels = self.answer(batch).labels if len(self.labels) > 2 else [""] * len(batch)
+        pairs = zip(batch.texts, batch.read, labels, strict=True)
+        found = [
+            self._explain(text, tokens, self.gives.explained(label))
+            for text, tokens, label in pairs
+        ]
+        return TextReasons(batch.texts, found)
 
     def predict(self, texts: Texts) -> "pd.DataFrame":
         """Classify n texts.
@@ -184,50 +232,18 @@ class SentimentModel:
 
         Returns:
             n rows, with the series' index or 0 to n-1, and columns label; probability (of that
-            label, calibrated); one per label, its probability, called as `label_columns` says;
+            label, calibrated); one per label, its probability, called as `gives.columns` says;
             tokens (how many were read); unknown (the share of words that are not in the
             vocabulary, 0 to 1).
 
         Raises:
-            InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
-                word of the vocabulary.
+            InvalidInput: as `check`.
         """
         import pandas as pd
 
-        index = texts.index if is_series(texts) else None
-        columns = ["label", "probability", *self.label_columns.values(), "tokens", "unknown"]
-        return pd.DataFrame(self.predict_rows(texts), index, columns)
-
-    def predict_rows(self, texts: Texts) -> list[dict[str, Any]]:
-        """Classify n texts: the rows of `predict`, each as a dict by column.
-
-        Raises:
-            InvalidInput: as `predict`.
-        """
-        columns = self.label_columns.values()
-        return [
-            {"label": answer.label, "probability": answer.probability}
-            | dict(zip(columns, answer.probabilities, strict=True))
-            | {"tokens": answer.tokens, "unknown": answer.unknown}
-            for answer in self.classify(texts)
-        ]
-
-    def classify(self, texts: Texts) -> list[Answer]:
-        """Classify n texts: an answer for each.
-
-        Raises:
-            InvalidInput: as `predict`.
-        """
-        read = self.read(texts)
-        answers = []
-        for tokens, scores in zip(read, self.scores(read).tolist(), strict=True):
-            # The softmax of a few numbers is quicker without arrays.
-            powers = [math.exp(score - max(scores)) for score in scores]
-            own = [power / sum(powers) for power in powers]
-            probability = max(own)
-            label, unknown = self.labels[own.index(probability)], tokens.unknown / tokens.words
-            answers.append(Answer(label, probability, tuple(own), len(tokens.ids), unknown))
-        return answers
+        batch = self.check(texts)
+        columns = ["label", "probability", *self.gives.columns.values(), "tokens", "unknown"]
+        return pd.DataFrame(self.answer(batch).records(), batch.row_labels, columns)
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
         """Say how much each word of a text speaks for a label.
@@ -239,11 +255,14 @@ class SentimentModel:
         Raises:
             InvalidInput: the text is refused as by `predict`, or there is no such label.
         """
-        [tokens] = self.read([text])
+        [tokens] = self.check([text]).read
         label = self.labels[-1] if label is None else label
         if label not in self.labels:
             allowed = f"one of {', '.join(map(repr, self.labels))}"
             raise InvalidInput([Fault("label", describe(label), allowed)])
+        return self._explain(text, tokens, label)
+
+    def _explain(self, text: str, tokens: Tokens, label: str) -> Explanation:
         place, count = self.labels.index(label), len(self.labels)
         # The difference of two scores is twice the distance of either from their mean.
         factor = (2.0 if count == 2 else 1.0) / self.head.temperature
@@ -255,33 +274,6 @@ class SentimentModel:
             for (start, end), weight in zip(tokens.spans.tolist(), credit.tolist(), strict=True)
         )
         return Explanation(label, bias + float(credit.sum()), bias, spans)
-
-    def is_unsure(self, probabilities: Sequence[float]) -> bool:
-        """Return whether the two likeliest labels are no farther apart than `margin`.
-
-        Args:
-            probabilities: of each label, in any order.
-        """
-        second, first = sorted(probabilities)[-2:]
-        return first - second <= self.margin
-
-    def read(self, texts: Texts) -> list[Tokens]:
-        """Return the tokens of texts, each with a word that the model knows.
-
-        Raises:
-            InvalidInput: as `predict`.
-        """
-        checked = check_texts(texts)
-        read = list(_spread(self.vocabulary.read, checked))
-        rows = texts.index if is_series(texts) else range(len(read))
-        faults = []
-        for row, text, tokens in zip(rows, checked, read, strict=True):
-            if tokens.unknown == tokens.words:
-                what = "no known word" if tokens.words else "no word"
-                faults.append(Fault("text", f"{what}: {describe(text)}", ALLOWED_KNOWN, row))
-        if faults:
-            raise InvalidInput(faults)
-        return read
 
     def scores(self, read: list[Tokens]) -> Floats:
         """Return the calibrated scores (n, labels) of n texts that were read.
@@ -296,24 +288,6 @@ class SentimentModel:
         """What training measured on the held-out part, for pictures; see `training.sentiment`."""
         report: dict[str, Any] = json.loads(self._report)
         return report
-
-    def replay(self) -> None:
-        """Classify the golden texts again.
-
-        Raises:
-            ArtifactError: a label differs, or a probability by more than 0.001: the arithmetic of
-                the network differs a little between processors.
-        """
-        golden = self.manifest.golden
-        found = self.predict([str(text.input["text"]) for text in golden])
-        same = [text.output["label"] for text in golden] == list(found["label"])
-        expected = [float(str(text.output["probability"])) for text in golden]
-        if not same or not np.allclose(found["probability"], expected, rtol=0, atol=1e-3):
-            raise ArtifactError(
-                f"Version {self.manifest.version} of {self.manifest.name!r} does not repeat its"
-                " golden predictions",
-                self._command,
-            )
 
     def _states(self, tokens: Tokens) -> Iterable[Weights]:
         """Yield the states (time, width) of each piece of a text; the last state needs one."""

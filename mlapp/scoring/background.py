@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlapp.errors import MlappError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import RegressionModel
 from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
 from mlapp.scoring.files import SHOWN, write_error

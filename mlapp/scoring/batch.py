@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import Category, Checked, Number, describe, quote
 from mlapp.tables.chunks import Chunk

@@ -30,7 +30,7 @@ from pyarrow import fs
 
 from mlapp import families
 from mlapp.errors import ClusterError, Fault, InvalidInput, InvalidTable, MlappError, OutputError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.manifest import Artifact
 from mlapp.scoring.batch import TEXT_ROWS, Counts, Options, make_plan, score_batch
 from mlapp.scoring.files import SHOWN, Progress

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from pydantic import BaseModel, Field
 
 from mlapp.errors import DiskFull, InvalidTable, OutputError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table

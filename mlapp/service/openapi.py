@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template
 
 from mlapp.errors import ArtifactError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.service.bodies import answer
 from mlapp.service.requests import (
     FILES,

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import RegressionModel
 from mlapp.schema import LARGEST, MISSING, Category, Number
 from mlapp.scoring.batch import TEXT

@@ -26,7 +26,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.schema import describe
 from mlapp.scoring import files
 from mlapp.scoring.batch import Counts, Options, make_plan, parse_columns, score_table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flask import current_app, request
 
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.scoring.batch import Counts
 from mlapp.service.metrics import Metrics
 from mlapp.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 from flask import Blueprint, Response
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
 from mlapp.schema import quote

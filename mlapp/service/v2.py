@@ -19,7 +19,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
 from mlapp.errors import ArtifactError
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import (
     MOST_MISMATCHES,

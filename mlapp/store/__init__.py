@@ -7,7 +7,7 @@ repository  models opened once per process and version, and kept up to date
 from pathlib import Path
 
 from mlapp import families
-from mlapp.families import Model
+from mlapp.families.contract import Model
 from mlapp.store import artifacts
 
 

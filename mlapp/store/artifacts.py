@@ -26,7 +26,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
-from mlapp.manifest import NAME, Artifact, File, Manifest, Task, command_of
+from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
 
 FORMAT = 1
@@ -114,11 +114,11 @@ def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, in
     return tuple(sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in found))
 
 
-def task(root: Path, name: str) -> Task | None:
-    """Return a model's task, from its newest undamaged manifest; None if there is none."""
+def kind(root: Path, name: str) -> Kind | None:
+    """Return what a model takes and gives, from its newest undamaged manifest, if there is one."""
     for number in reversed(versions(root, name)):
         try:
-            return read_manifest(root / name / str(number)).task
+            return read_manifest(root / name / str(number)).kind
         except ArtifactError:
             continue
     return None

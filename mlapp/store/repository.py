@@ -15,8 +15,7 @@ from typing import TypeAlias
 
 from mlapp import store
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.families import Model
-from mlapp.manifest import Task
+from mlapp.families.contract import Model
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -55,15 +54,22 @@ class Repository:
         self._served: dict[str, _Served] = {}
         self._refused: dict[str, ArtifactError] = {}
 
-    def names(self, task: Task | None = None) -> list[str]:
-        """Return the names of the published models, of one task or of all.
+    def names(self, takes: str | None = None, gives: str | None = None) -> list[str]:
+        """Return the names of the published models, of some kind or all.
 
-        A model whose task cannot be read is listed under every task, so that its fault is shown.
+        A model whose manifest cannot be read is listed under every kind, so that its fault is
+        shown.
+
+        Args:
+            takes: row or text; by default both.
+            gives: number or labels; by default both.
         """
-        names = artifacts.names(self.root)
-        return [
-            name for name in names if not task or artifacts.task(self.root, name) in (task, None)
-        ]
+        found = []
+        for name in artifacts.names(self.root):
+            kind = artifacts.kind(self.root, name) if takes or gives else None
+            if kind is None or (takes or kind.takes, gives or kind.gives) == kind:
+                found.append(name)
+        return found
 
     def get(self, name: str, version: int | None = None, max_age: float = 0.0) -> Model:
         """Return a model, by default the version that is served.
