@@ -8,10 +8,11 @@ from pathlib import Path
 import streamlit as st
 
 import mlapp
-from mlapp import families, loaders
+from mlapp import loaders
 from mlapp.dashboard import shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError
+from mlapp.manifest import Kind
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -28,7 +29,7 @@ SENTIMENT = st.Page(
     icon=":material/reviews:",
     help="Enter a review; get its label, how sure that is, and the words that decided.",
 )
-PAGES = {"regression": REGRESSION, "text-classification": SENTIMENT}
+PAGES = {Kind("row", "number"): REGRESSION, Kind("text", "labels"): SENTIMENT}
 
 
 def home() -> None:
@@ -58,16 +59,15 @@ def show_card(name: str) -> None:
         shared.show_artifact_error(error, "This model cannot be opened")
         return
     manifest = model.manifest
-    metric = families.headline(manifest)
+    metric = model.headline
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(name)
         st.badge(f"version {manifest.version}")
         if artifacts.pinned(read_settings().artifacts, name) is not None:
             st.badge("pinned", icon=":material/keep:", color="orange")
     st.metric(metric.name[0].upper() + metric.name[1:], metric.value, help=metric.meaning)
-    predicts = manifest.input_schema.output.name if manifest.input_schema else "the label"
     st.markdown(
-        f"Predicts **{literal(predicts)}**. Trained on {families.describe_use(manifest, '**')},"
+        f"Predicts **{literal(model.gives.name)}**. Trained on {manifest.describe_use('**')},"
         f" {manifest.created:%d %B %Y, %H:%M} UTC."
     )
     refusal = loaders.refused(name)
@@ -76,8 +76,8 @@ def show_card(name: str) -> None:
             refusal, f"Version {manifest.version} stays in use: a newer one cannot be opened"
         )
     st.space("stretch")
-    page = PAGES[manifest.task]
-    st.page_link(page, label=f"Use {name}", query_params={"_model": name})
+    if page := PAGES.get(manifest.kind):
+        st.page_link(page, label=f"Use {name}", query_params={"_model": name})
 
 
 st.session_state["_home"] = True

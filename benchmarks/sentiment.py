@@ -34,6 +34,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mlapp.families.contract import replay
 from mlapp.families.sentiment import (
     HEAD,
     NETWORK,
@@ -111,7 +112,12 @@ def publish(root: Path, shipped: SentimentModel, network: keras.Model, int8: boo
     kept = ("task", "data", "labels", "training", "metrics")
     fields = {name: getattr(shipped.manifest, name) for name in kept}
     drafted = artifacts.draft("sentiment", files, ("mlapp",), golden=(), **fields)
-    artifacts.publish(root, drafted, lambda artifact: SentimentModel(artifact).replay())
+    artifacts.publish(root, drafted, lambda artifact: replay(SentimentModel(artifact)))
+
+
+def answer_texts(model: SentimentModel, texts: list[str]) -> list[dict[str, Any]]:
+    """Classify texts, from the text to the answer as REST gives it."""
+    return model.answer(model.check(texts)).records()
 
 
 def main() -> None:
@@ -143,7 +149,7 @@ def main() -> None:
         ours = {
             bits: SentimentModel(artifacts.open(root, "sentiment")) for bits, root in roots.items()
         }
-        gap = np.abs(score(network, drawn) - ours[32].scores(ours[32].read(texts))).max()
+        gap = np.abs(score(network, drawn) - ours[32].scores(ours[32].check(texts).read)).max()
         print(
             f"{os.cpu_count()} cores; the scores of Keras and of ours differ by {gap:.1e} at most"
         )
@@ -156,8 +162,8 @@ def main() -> None:
         print(f"{'one tf.function':30}{function * 1000:9.2f}")
         for bits, model in ours.items():
             ways: dict[str, Callable[[], Any]] = {
-                "network": partial(model.scores, model.read(texts[:1])),
-                "text to answer": partial(model.predict_rows, texts[:1]),
+                "network": partial(model.scores, model.check(texts[:1]).read),
+                "text to answer": partial(answer_texts, model, texts[:1]),
             }
             for way, work in ways.items():
                 took = median_time(work, options.runs)
@@ -169,8 +175,8 @@ def main() -> None:
         print(f"{'bucketed Keras batches':30}{options.texts / batches:9.0f}")
         for bits, model in ours.items():
             ways = {
-                "network": partial(model.scores, model.read(texts[1:])),
-                "text to answer": partial(model.predict_rows, texts[1:]),
+                "network": partial(model.scores, model.check(texts[1:]).read),
+                "text to answer": partial(answer_texts, model, texts[1:]),
             }
             for way, work in ways.items():
                 took = median_time(work, 5)

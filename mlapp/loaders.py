@@ -4,11 +4,11 @@ A model is opened once per process and version. Every call looks whether another
 served, at the price of a few file look-ups, so that pages follow within one rerun.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.families import Model
-from mlapp.manifest import Task
+from mlapp.families.contract import Model
+from mlapp.manifest import Kind
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.store.repository import Repository, repository
@@ -17,10 +17,13 @@ if TYPE_CHECKING:  # imported with the first model of the family
     from mlapp.families.regression import RegressionModel
     from mlapp.families.sentiment import SentimentModel
 
+REGRESSION, SENTIMENT = "regression", "sentiment"  # what the chapter's models are called
+USUAL = {"row": REGRESSION, "text": SENTIMENT}  # the model that is meant where none is named
 
-def model_names(task: Task | None = None) -> list[str]:
-    """Return the names of the published models, of one task or of all."""
-    return _repository().names(task)
+
+def model_names(takes: str | None = None, gives: str | None = None) -> list[str]:
+    """Return the names of the published models, of some kind or all; see `Repository.names`."""
+    return _repository().names(takes, gives)
 
 
 def load_model(name: str) -> Model:
@@ -33,43 +36,43 @@ def load_model(name: str) -> Model:
     return _repository().get(name)
 
 
-def load_regression(name: str = "regression", version: int | None = None) -> "RegressionModel":
-    """Return a regression model, by default the version that is served.
+def load_regression(name: str = REGRESSION, version: int | None = None) -> "RegressionModel":
+    """Return a model that takes a row and gives a number, by default the version that is served.
 
     Raises:
-        ArtifactError: it cannot be opened, or is no regression.
+        ArtifactError: it cannot be opened, or is of another kind.
     """
-    from mlapp.families.regression import RegressionModel
-
-    model = _load(name, "regression", "regression", version)
-    if not isinstance(model, RegressionModel):
-        raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a regression")
-    return model
+    model = _load(name, Kind("row", "number"), REGRESSION, "regression", version)
+    return cast("RegressionModel", model)
 
 
-def load_sentiment(name: str = "sentiment", version: int | None = None) -> "SentimentModel":
-    """Return a text classifier, by default the version that is served.
+def load_sentiment(name: str = SENTIMENT, version: int | None = None) -> "SentimentModel":
+    """Return a model that takes a text and gives labels, by default the version that is served.
 
     Raises:
-        ArtifactError: it cannot be opened, or is no text classifier.
+        ArtifactError: it cannot be opened, or is of another kind.
     """
-    from mlapp.families.sentiment import SentimentModel
-
-    model = _load(name, "sentiment", "sentiment --data imdb --film-phrases", version)
-    if not isinstance(model, SentimentModel):
-        raise ArtifactError(f"{name!r} is a {model.manifest.task} model, not a text classifier")
-    return model
+    command = "sentiment --data imdb --film-phrases"
+    model = _load(name, Kind("text", "labels"), SENTIMENT, command, version)
+    return cast("SentimentModel", model)
 
 
-def _load(name: str, usual: str, module: str, version: int | None) -> Model:
-    """Return a model; where none is published, say which command trains one."""
+def _load(name: str, kind: Kind, usual: str, module: str, version: int | None) -> Model:
+    """Return a model of a kind; where none is published, say which command trains one."""
     try:
-        return _repository().get(name, version)
+        model = _repository().get(name, version)
     except ModelNotFound as error:
         if artifacts.versions(_repository().root, name):
             raise
         command = f"python -m training.{module}" + ("" if name == usual else f" --name {name}")
         raise ModelNotFound(error.message, command) from error
+    found = model.manifest.kind
+    if found != kind:
+        wanted = {REGRESSION: "a regression", SENTIMENT: "a text classifier"}[usual]
+        raise ArtifactError(
+            f"{name!r} takes a {found.takes} and gives a {found.gives}: it is not {wanted}"
+        )
+    return model
 
 
 def refused(name: str) -> ArtifactError | None:

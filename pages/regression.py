@@ -6,11 +6,12 @@ Keys and address parameters are the inputs' names; what begins with `_` or `many
 import pandas as pd
 import streamlit as st
 
-from mlapp import families, loaders
+from mlapp import answering, loaders
+from mlapp.answering import Answered
 from mlapp.dashboard import charts, shared
 from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import InvalidInput
-from mlapp.families.regression import COLUMNS
+from mlapp.manifest import Kind
 from mlapp.schema import Category, Number
 
 shared.begin(__file__)
@@ -39,9 +40,11 @@ def as_text(value: float | str | None) -> str:
 
 st.title("Regression", icon=":material/show_chart:")
 link = shared.read_link()
-name = shared.choose_model("regression", "regression", link, forget_inputs)
+name = shared.choose_model(
+    Kind("row", "number"), "regression", "_model_regression", link, forget_inputs
+)
 model = shared.open_model(name, loaders.load_regression)
-schema, manifest = model.schema, model.manifest
+schema, manifest, output = model.schema, model.manifest, model.gives.name
 
 row = state.get("_row")
 fresh = False
@@ -103,38 +106,44 @@ with predict_tab:
     state["_row"] = row
 
     if checked is not None:
-        predicted, values = model.predict_array(checked), checked.row(0)
-        answer = dict(zip(COLUMNS, predicted[0].tolist(), strict=True))
+        values, asked = checked.row(0), (name, manifest.version, checked.matrix.tobytes())
+        if fresh or state.get("_answered", (None,))[0] != asked:
+            state["_answered"] = (asked, answering.answer(model, checked, "page"))
+        answered: Answered = state["_answered"][1]
+        [answer] = answered.answers.records()
         lower, prediction, upper = (
-            model.format(answer[key]) for key in ("lower", "prediction", "upper")
+            model.gives.format(answer[key]) for key in ("lower", "prediction", "upper")
         )
         if fresh:
             shared.write_link(
                 {key: as_text(value) for key, value in values.items()} | {"_model": name}
             )
-            shared.remember(model, values | answer)
+            shared.remember(model, answered, values)
         with entry:
             with st.container(border=True):
-                st.metric(f"Predicted {literal(schema.output.name)}", prediction)
-                st.markdown(f"{model.level:.0%} interval: **{lower}** to **{upper}**")
+                st.metric(f"Predicted {literal(output)}", prediction)
+                st.markdown(f"{model.gives.level:.0%} interval: **{lower}** to **{upper}**")
                 st.caption(
-                    f"{model.level:.0%} of new rows are expected to lie in their interval. The"
-                    " address of this page holds the values: share it to share the prediction."
+                    f"{model.gives.level:.0%} of new rows are expected to lie in their interval."
+                    " The address of this page holds the values: share it to share the prediction."
                 )
-            if notices := model.notices(checked, predicted):
+            if notices := answered.answers.notices:
                 st.warning(
                     bullets(notice.message for notice in notices),
                     title="Unlike the training data",
                 )
         with reasons:
             st.subheader("Why this prediction")
-            explained = model.explain(checked).iloc[0]
+            explained = model.reasons(checked)
+            mean = float(explained.baseline[0])
+            added = pd.Series({key: float(part[0]) for key, part in explained.effects.items()})
+            title = f"{output}, from the mean to the prediction"
             st.altair_chart(
-                charts.contributions(model, explained),
-                alt=f"What each input adds to the mean {schema.output.name}",
+                charts.contributions(mean, added, output, title, model.gives.decimals + 1),
+                alt=f"What each input adds to the mean {output}",
             )
             st.caption(
-                f"From the mean, {model.format(model.baseline)}, to {prediction}: what each value"
+                f"From the mean, {model.gives.format(mean)}, to {prediction}: what each value"
                 " adds, exactly."
             )
 
@@ -144,8 +153,10 @@ with predict_tab:
                 moving = st.selectbox("Input to move", schema.names, key=f"_what_if_{name}")
                 moved = model.what_if(values, moving)
                 st.altair_chart(
-                    charts.what_if(model, moved, values[moving], answer["prediction"]),
-                    alt=f"Predicted {schema.output.name} as {moving} moves",
+                    charts.what_if(
+                        schema[moving], output, moved, values[moving], answer["prediction"]
+                    ),
+                    alt=f"Predicted {output} as {moving} moves",
                 )
                 st.caption("The other inputs are held. The band is the interval.")
 
@@ -155,7 +166,7 @@ with predict_tab:
         with reasons:
             st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
 
-    shown = st.column_config.NumberColumn(format=f"%.{model.decimals}f")
+    shown = st.column_config.NumberColumn(format=f"%.{model.gives.decimals}f")
     shared.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
 
 if many_tab.open:
@@ -181,13 +192,13 @@ if about_tab.open:
             )
             st.metric(
                 "RMSE",
-                model.format(metrics["rmse"]),
+                model.gives.format(metrics["rmse"]),
                 border=True,
                 help="Root mean squared error, in the output's unit.",
             )
             st.metric(
                 "MAE",
-                model.format(metrics["mae"]),
+                model.gives.format(metrics["mae"]),
                 border=True,
                 help="Mean absolute error, in the output's unit.",
             )
@@ -195,23 +206,24 @@ if about_tab.open:
                 "Interval coverage",
                 f"{metrics['coverage']:.1%}",
                 border=True,
-                help=f"Share of held-out rows inside their {model.level:.0%} interval.",
+                help=f"Share of held-out rows inside their {model.gives.level:.0%} interval.",
             )
         st.caption(f"R² on the rows it was trained on: {metrics['r2_in_sample']:.7f}")
         left, right = st.columns(2)
         with left:
             st.subheader("Predicted and actual")
             st.altair_chart(
-                charts.predicted_against_actual(model),
+                charts.predicted_against_actual(output, model.report["held_out"]),
                 alt="Held-out rows, predicted against actual",
             )
         with right:
             st.subheader("Residuals")
             st.altair_chart(
-                charts.residuals(model), alt="How far held-out rows lie from their predictions"
+                charts.residuals(model.report["held_out"]),
+                alt="How far held-out rows lie from their predictions",
             )
         st.subheader("Coefficients")
-        st.caption(f"In the inputs' own units, with {model.level:.0%} intervals.")
+        st.caption(f"In the inputs' own units, with {model.gives.level:.0%} intervals.")
         st.dataframe(
             pd.DataFrame(model.report["coefficients"]),
             hide_index=True,
@@ -220,9 +232,7 @@ if about_tab.open:
             ),
             alt="The model's coefficients",
         )
-        shared.show_origin(
-            manifest, f"{families.describe_use(manifest)}, {manifest.data.columns} columns"
-        )
+        shared.show_origin(manifest, f"{manifest.describe_use()}, {manifest.data.columns} columns")
         ranges = [
             {"input": spec.name, "typical": str(spec.typical)}
             | (

@@ -5,12 +5,14 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from mlapp import families, loaders
+from mlapp import answering, loaders
+from mlapp.answering import Answered
 from mlapp.dashboard import charts, markup, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
-from mlapp.families.sentiment import COLUMNS
-from mlapp.schema import name_columns
+from mlapp.families.contract import Explanation, Labels
+from mlapp.families.sentiment import FEW_KNOWN
+from mlapp.manifest import Kind
 
 EXAMPLES = (
     "A quiet, generous film. I did not want it to end.",
@@ -19,7 +21,6 @@ EXAMPLES = (
     "Movie was pathetic",
 )
 LINKED = 500  # characters; the address holds no longer text
-FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
 LONG = 1000  # tokens; nearly all reviews are shorter
 
 shared.begin(__file__)
@@ -43,10 +44,11 @@ def as_percent(probability: float) -> str:
 
 st.title("Sentiment", icon=":material/reviews:")
 link = shared.read_link()
-name = shared.choose_model("text-classification", "sentiment", link, forget_answer)
+name = shared.choose_model(
+    Kind("text", "labels"), "sentiment", "_model_text-classification", link, forget_answer
+)
 model = shared.open_model(name, loaders.load_sentiment)
 manifest, labels = model.manifest, model.labels
-columns = name_columns(labels, ("review", *COLUMNS), "p_")  # of the history
 
 text, fresh = state.get("_text"), False
 if "review" in link:
@@ -85,9 +87,9 @@ with predict_tab:
     asked = (text, name, manifest.version)
     if text is not None and state.get("_answered", (None,))[0] != asked:
         try:
-            [answer] = model.classify([text])
-            label = None if len(labels) == 2 else answer.label
-            state["_answered"] = (asked, answer, model.explain(text, label))
+            batch = model.check([text])
+            state["_answered"] = (asked, answering.answer(model, batch, "page"))
+            state.pop("_explained", None)
         except InvalidInput as error:
             with entry:
                 shared.show_invalid(error, "Please enter a review")
@@ -95,48 +97,48 @@ with predict_tab:
     state["_text"] = text
 
     if text is not None:
-        _, answer, explanation = state["_answered"]
+        answered: Answered = state["_answered"][1]
+        answers = answered.answers
+        assert isinstance(answers, Labels)  # as the loader's kind says
+        [answer], own = answers.labels, answers.probabilities[0].tolist()
+        probability, known = max(own), 1 - float(answers.extras["unknown"][0])
+        tokens = int(answers.extras["tokens"][0])
         if fresh:
             written = {"review": text} if len(text) <= LINKED else {}
             shared.write_link(written | {"_model": name})
-            asked_and_said = {
-                "review": text,
-                "label": answer.label,
-                "probability": answer.probability,
-                **dict(zip(columns.values(), answer.probabilities, strict=True)),
-                "tokens": answer.tokens,
-                "unknown": answer.unknown,
-            }
-            shared.remember(model, asked_and_said)
+            shared.remember(model, answered, {"review": text})
         with reasons:
             with st.container(border=True):
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    st.metric("Sentiment", literal(answer.label))
+                    st.metric("Sentiment", literal(answer))
                     st.metric(
                         "Probability",
-                        as_percent(answer.probability),
+                        as_percent(probability),
                         help="Calibrated on texts of its own: of a hundred answers with a"
                         " probability of 80%, about eighty are right.",
                     )
-                    if model.is_unsure(answer.probabilities):
+                    if answers.unsure[0]:
                         st.badge("Unsure", icon=":material/help:", color="orange")
                 if len(labels) == 2:
-                    share = answer.probabilities[1]
+                    share = own[1]
                     st.progress(
                         share, text=literal(f"From {labels[0]}, left, to {labels[1]}, right")
                     )
-            known = 1 - answer.unknown
             if known < 1 - FEW_KNOWN:
                 st.warning(
                     f"The model knows only {known:.0%} of the words. Is it in another language?",
                     title="Hardly any known words",
                 )
-            if answer.tokens > LONG:
+            if tokens > LONG:
                 st.info(
-                    f"All {answer.tokens:,} words and marks were read; reviews are rarely so"
+                    f"All {tokens:,} words and marks were read; reviews are rarely so"
                     " long, and the answer rests on a few of them.",
                     title="A very long text",
                 )
+            if "_explained" not in state:
+                with st.spinner("Finding the words that decided ..."):
+                    state["_explained"] = model.reasons(answered.batch).explanations[0]
+            explanation: Explanation = state["_explained"]
             other = labels[0] if len(labels) == 2 else "another label"
             st.subheader("The words that decided")
             st.html(markup.mark(text, explanation.spans))
@@ -161,7 +163,7 @@ with predict_tab:
             st.caption("Enter a review and press Predict sentiment: the answer appears here.")
 
     percent = st.column_config.NumberColumn(format="percent")
-    shown = dict.fromkeys(("probability", "unknown", *columns.values()), percent)
+    shown = dict.fromkeys(("probability", "unknown", *model.gives.columns.values()), percent)
     shared.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
 
 if many_tab.open:
@@ -224,4 +226,4 @@ if about_tab.open:
             st.altair_chart(
                 charts.learning_curve(report["learning_curve"]), alt="Accuracy after each epoch"
             )
-        shared.show_origin(manifest, families.describe_use(manifest))
+        shared.show_origin(manifest, manifest.describe_use())

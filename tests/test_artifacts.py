@@ -60,13 +60,13 @@ def test_versions_are_numbered_from_one_and_the_newest_is_opened(tmp_path: Path)
     assert artifacts.open(tmp_path, "toy", 2).files == {"weights": bytes([2])}
 
 
-def test_models_are_found_by_name_and_task(tmp_path: Path) -> None:
+def test_models_are_found_by_name_and_kind(tmp_path: Path) -> None:
     publish(tmp_path, "b")
     publish(tmp_path, "a")
     (tmp_path / "README.md").write_text("no model")
     (tmp_path / "empty").mkdir()
     assert artifacts.names(tmp_path) == ["a", "b"]
-    assert artifacts.task(tmp_path, "a") == "regression"
+    assert artifacts.kind(tmp_path, "a") == ("text", "number")
 
 
 def test_a_folder_that_is_not_there_has_no_models(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_is_no_manifest_is_refused(content: bytes, tmp_path: Path) -> None:
     (publish(tmp_path).path / MANIFEST).write_bytes(content)
     with pytest.raises(ArtifactError, match=MANIFEST):
         artifacts.open(tmp_path, "toy")
-    assert artifacts.task(tmp_path, "toy") is None
+    assert artifacts.kind(tmp_path, "toy") is None
 
 
 def test_a_manifest_edited_by_hand_is_refused(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def test_a_model_is_opened_once_per_process_and_version(monkeypatch: pytest.Monk
     assert opened == [("regression", 1)]
 
 
-def test_several_regression_models_are_found_by_their_task(folder: Path) -> None:
-    assert loaders.model_names("regression") == ["houses", "regression"]
-    assert loaders.model_names("text-classification") == []
+def test_models_are_found_by_what_they_take_and_give(folder: Path) -> None:
+    assert loaders.model_names("row", "number") == ["houses", "regression"]
+    assert loaders.model_names("row", "labels") == loaders.model_names("text") == []
     assert loaders.load_regression("houses").manifest.name == "houses"
 
 
@@ -110,21 +110,23 @@ def test_without_artifacts_the_loader_says_which_command_trains() -> None:
         loaders.load_regression()
 
 
-def test_a_model_of_another_task_is_no_regression(
+def test_a_model_that_gives_labels_is_not_a_regression(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Other:
         size = 0
-        manifest = artifacts.open(folder, "houses").manifest
+        manifest = artifacts.open(folder, "houses").manifest.model_copy(
+            update={"labels": ("a", "b")}
+        )
 
     monkeypatch.setattr(store, "open_model", lambda *_: Other())
     with pytest.raises(ArtifactError, match="not a regression"):
         loaders.load_regression("houses")
 
 
-def test_a_model_whose_manifest_is_unreadable_is_listed_under_every_task(folder: Path) -> None:
+def test_a_model_whose_manifest_is_unreadable_is_listed_under_every_kind(folder: Path) -> None:
     (folder / "houses" / "1" / "manifest.json").write_text("{}")
-    assert "houses" in loaders.model_names("regression")
+    assert "houses" in loaders.model_names("row", "number")
 
 
 @pytest.mark.usefixtures("shipped")

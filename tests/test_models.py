@@ -21,8 +21,8 @@ def test_a_task_that_nothing_serves_is_told(folder: Path) -> None:
 
 
 def test_the_headline_is_the_quality_on_held_out_rows(folder: Path) -> None:
-    manifest = store.open_model(folder, "regression").manifest
-    metric = families.headline(manifest)
+    model = store.open_model(folder, "regression")
+    manifest, metric = model.manifest, model.headline
     assert metric.name == "cross-validated R²"
     assert metric.value == f"{manifest.metrics['r2']:.3f}" == "0.868"
     assert manifest.metrics["r2_in_sample"] > 0.869

@@ -204,7 +204,8 @@ def test_the_history_can_be_downloaded_with_every_digit(monkeypatch: pytest.Monk
     )
     app = predict(page())
     downloaded = pd.read_csv(io.StringIO(offered["Download as CSV"]()))
-    assert list(downloaded) == ["time", "model", "version", *ROW, "prediction", "lower", "upper"]
+    answer = ["prediction", "lower", "upper", "id"]
+    assert list(downloaded) == ["time", "model", "version", *ROW, *answer]
     assert downloaded["prediction"][0] == history(app)["prediction"][0]
 
 
@@ -370,13 +371,13 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
         )
 
     app = predict(page())
-    for name in ("predict_array", "explain", "what_if"):
+    for name in ("predict_array", "reasons", "what_if"):
         count(RegressionModel, name)
     count(store, "open_model")
     app.button(key="predict").click()
     run(app)
     # The curve is a second prediction, of other rows.
-    assert sorted(calls) == ["explain", "predict_array", "predict_array", "what_if"]
+    assert sorted(calls) == ["predict_array", "predict_array", "reasons", "what_if"]
 
 
 @pytest.mark.usefixtures("folder")

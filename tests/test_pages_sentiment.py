@@ -135,15 +135,15 @@ def test_three_labels_are_told_apart_and_explained() -> None:
 @pytest.mark.usefixtures("folder")
 def test_the_network_runs_once_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    predict_texts = SentimentModel.classify
+    predict_texts = SentimentModel.answer
     monkeypatch.setattr(
-        SentimentModel, "classify", lambda model, t: asked.append(t) or predict_texts(model, t)
+        SentimentModel, "answer", lambda model, t: asked.append(t) or predict_texts(model, t)
     )
     app = predict(page(), GOOD)
     app.session_state["_tabs_sentiment"] = "About this model"
     run(app)
     run(app)
-    assert asked == [[GOOD]]
+    assert [batch.texts for batch in asked] == [[GOOD]]
 
 
 @pytest.mark.usefixtures("folder")

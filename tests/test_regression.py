@@ -18,6 +18,7 @@ from sklearn.linear_model import LinearRegression
 
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families import regression
+from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
 from mlapp.manifest import Artifact
 from mlapp.store import artifacts, open_model
@@ -204,12 +205,12 @@ def test_what_if_moves_an_input_that_is_missing_now(houses: RegressionModel) -> 
 def test_a_prediction_is_shown_in_the_precision_that_the_data_supports(
     model: RegressionModel, houses: RegressionModel
 ) -> None:
-    assert model.format(0.40113548) == "0.401"
-    assert houses.format(1234.5678) == "1,235"
+    assert model.gives.format(0.40113548) == "0.401"
+    assert houses.gives.format(1234.5678) == "1,235"
 
 
 def test_golden_predictions_are_replayed(folder: Path) -> None:
-    open_model(folder, "regression").replay()
+    replay(open_model(folder, "regression"))
 
 
 def test_a_golden_prediction_that_is_not_repeated_is_told(folder: Path) -> None:
@@ -218,7 +219,7 @@ def test_a_golden_prediction_that_is_not_repeated_is_told(folder: Path) -> None:
     wrong = golden[0].model_copy(update={"output": golden[0].output | {"prediction": 9.0}})
     manifest = artifact.manifest.model_copy(update={"golden": (wrong, *golden[1:])})
     with pytest.raises(ArtifactError, match="golden"):
-        RegressionModel(Artifact(artifact.path, manifest, artifact.files)).replay()
+        replay(RegressionModel(Artifact(artifact.path, manifest, artifact.files)))
 
 
 def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled(

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.families import headline, sentiment
+from mlapp.families import sentiment
+from mlapp.families.contract import Explanation, Labels, replay
 from mlapp.families.regression import RegressionModel
-from mlapp.families.sentiment import Explanation, Head, SentimentModel, softmax
+from mlapp.families.sentiment import Head, SentimentModel, softmax
 from mlapp.families.text import LONGEST
 from mlapp.loaders import load_regression, load_sentiment
 from mlapp.manifest import Artifact
@@ -105,19 +106,13 @@ def test_many_threads_get_the_answers_of_one(model: SentimentModel) -> None:
 
 def test_two_labels_are_unsure_from_0_4_to_0_6(model: SentimentModel) -> None:
     asked = [0.39, 0.4, 0.5, 0.6, 0.61]
-    assert [model.is_unsure((1 - chance, chance)) for chance in asked] == [
-        False,
-        True,
-        True,
-        True,
-        False,
-    ]
+    found = Labels(model.gives, np.array([[1 - chance, chance] for chance in asked])).unsure
+    assert found.tolist() == [False, True, True, True, False]
 
 
 def test_more_labels_are_unsure_where_the_two_likeliest_are_close(model: SentimentModel) -> None:
-    assert model.is_unsure((0.34, 0.33, 0.33))
-    assert not model.is_unsure((0.45, 0.2, 0.2, 0.15))
-    assert model.is_unsure((0.45, 0.4, 0.15))
+    shares = [[0.34, 0.33, 0.33, 0.0], [0.45, 0.2, 0.2, 0.15], [0.45, 0.4, 0.15, 0.0]]
+    assert Labels(model.gives, np.array(shares)).unsure.tolist() == [True, False, True]
 
 
 LABELS = ("unknown", "label", "probability", "tokens", "p_label", "probabilities", "calm")
@@ -143,27 +138,27 @@ def test_labels_may_be_called_as_an_answers_own_columns(
     use_artifacts(awkward, monkeypatch)
     model = load_sentiment("awkward")
     texts = [f"word{place} says it" for place in range(len(LABELS))]
-    table, answers = model.predict(texts), model.classify(texts)
+    table, answers = model.predict(texts), model.answer(model.check(texts))
     assert table.columns.is_unique
     assert len(table.columns) == 4 + len(LABELS)
     posted = (
         create_app().test_client().post("/v1/models/awkward:predict", json={"instances": texts})
     )
-    for row, answer, sent in zip(
-        table.to_dict("records"), answers, posted.json["predictions"], strict=True
-    ):
-        own = dict(zip(model.labels, answer.probabilities, strict=True))
-        assert row["label"] == answer.label == sent["label"]
-        assert row["probability"] == own[answer.label] == max(own.values())
-        assert row["unknown"] == answer.unknown == sent["unknown"]
-        assert sent == row
-        assert {each: row[model.label_columns[each]] for each in model.labels} == own
+    sent = posted.json["predictions"]
+    for place, row in enumerate(table.to_dict("records")):
+        label = answers.labels[place]
+        own = dict(zip(model.labels, answers.probabilities[place].tolist(), strict=True))
+        assert row == sent[place]
+        assert row["label"] == label
+        assert row["probability"] == own[label] == max(own.values())
+        assert row["unknown"] == answers.extras["unknown"][place]
+        assert {each: row[model.gives.columns[each]] for each in model.labels} == own
     pd.DataFrame({"review": texts}).to_csv(tmp_path / "in.csv", index=False)
     files.score(model, tmp_path / "in.csv", tmp_path / "out.parquet")
     scored = pd.read_parquet(tmp_path / "out.parquet")
-    assert list(scored["label"]) == [answer.label for answer in answers]
+    assert list(scored["label"]) == answers.labels
     for place, each in enumerate(model.labels):
-        assert list(scored[f"p_{each}"]) == [answer.probabilities[place] for answer in answers]
+        assert list(scored[f"p_{each}"]) == answers.probabilities[:, place].tolist()
 
 
 # --- bad input --------------------------------------------------------------------------------
@@ -280,7 +275,7 @@ def test_the_word_that_decides_has_the_weight(model: SentimentModel) -> None:
 
 
 def test_every_pooled_unit_is_credited_to_the_word_that_won_it(model: SentimentModel) -> None:
-    [tokens] = model.read([f"{GOOD} {BAD}"])
+    [tokens] = model.check([f"{GOOD} {BAD}"]).read
     [states] = model._states(tokens)
     credit = np.zeros(len(states))
     for unit in range(states.shape[1]):
@@ -328,7 +323,7 @@ def test_a_published_model_opens_by_its_task_and_says_how_good_it_is(trained_tex
     assert isinstance(model, SentimentModel)
     assert model.labels == ("angry", "calm", "glad")
     accuracy = float(str(model.manifest.metrics["accuracy"]))
-    assert headline(model.manifest)[:2] == ("held-out accuracy", f"{accuracy:.1%}")
+    assert model.headline[:2] == ("held-out accuracy", f"{accuracy:.1%}")
 
 
 def test_the_pages_loader_opens_text_classifiers_alone(
@@ -345,7 +340,7 @@ def test_the_pages_loader_opens_text_classifiers_alone(
 
 
 def test_golden_texts_are_replayed(each: SentimentModel) -> None:
-    each.replay()
+    replay(each)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 9.0}, {"bias": np.array([9.0, 0.0])}])
@@ -355,7 +350,7 @@ def test_a_model_that_answers_otherwise_does_not_replay(
     model = open_model(trained_texts, "sentiment")
     model.head = replace(model.head, **change)
     with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
-        model.replay()
+        replay(model)
 
 
 def test_a_head_is_read_as_it_was_written() -> None:
@@ -403,7 +398,7 @@ def test_serving_imports_neither_tensorflow_nor_keras_and_rows_need_no_pandas(
 import json, sys
 from mlapp.loaders import load_sentiment
 model = load_sentiment()
-label = model.predict_rows([{GOOD!r}])[0]["label"]
+[label] = model.answer(model.check([{GOOD!r}])).labels
 model.explain({GOOD!r})
 assert not {{"pandas", "sklearn"}} & set(sys.modules)
 assert model.predict([{GOOD!r}])["label"][0] == label

@@ -577,10 +577,10 @@ def test_a_newer_version_that_does_not_open_changes_nothing_but_a_log_line_and_a
     monkeypatch.setattr("mlapp.service.state.FRESH", 0.0)
     client = create_app().test_client()
     path = "/v1/models/houses:predict"
-    before = client.post(path, json={"instances": [HOUSE]}).json
+    before = client.post(path, json={"instances": [HOUSE]}).json["predictions"]
     train(houses_csv, "price", "houses", folder, say=lambda line: None)
     (folder / "houses" / "2" / "model.joblib").write_bytes(b"broken")
-    assert client.post(path, json={"instances": [HOUSE]}).json == before
+    assert client.post(path, json={"instances": [HOUSE]}).json["predictions"] == before
     assert 'mlapp_model_refused{model="houses"} 1.0' in client.get("/metrics").text
     train(houses_csv, "price", "houses", folder, say=lambda line: None)
     client.post(path, json={"instances": [HOUSE]})

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp.families.contract import replay
 from mlapp.families.sentiment import SentimentModel
 from mlapp.store import open_model
 
@@ -35,7 +36,7 @@ def test_it_is_small_accurate_and_calibrated_by_its_own_account(model: Sentiment
 
 
 def test_it_repeats_its_golden_predictions(model: SentimentModel) -> None:
-    model.replay()
+    replay(model)
 
 
 def test_the_chapters_sentence_is_negative(model: SentimentModel) -> None:

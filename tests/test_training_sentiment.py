@@ -186,7 +186,7 @@ def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path
     model = open_model(trained_texts, "sentiment")
     other = build(Shape(len(model.vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
-        compare(other, model, model.read(["The film is wonderful."]))
+        compare(other, model, model.check(["The film is wonderful."]).read)
 
 
 # --- the parts --------------------------------------------------------------------------------

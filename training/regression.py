@@ -26,6 +26,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlapp.errors import InvalidData, MlappError
+from mlapp.families.contract import replay
 from mlapp.families.regression import COLUMNS, INTERVAL, MODEL, REPORT, Interval, RegressionModel
 from mlapp.manifest import Artifact
 from mlapp.schema import Category, Checked, Floats, Number, Schema
@@ -321,9 +322,7 @@ def train(
     predicted = model.predict(rows).to_dict("records")
     golden = [{"input": row, "output": out} for row, out in zip(rows, predicted, strict=True)]
     drafted = artifacts.draft(name, files, libraries, golden=golden, **fields)
-    published = artifacts.publish(
-        root, drafted, lambda artifact: RegressionModel(artifact).replay()
-    )
+    published = artifacts.publish(root, drafted, lambda artifact: replay(RegressionModel(artifact)))
 
     say(f"R² in sample        {metrics['r2_in_sample']:.7f}")
     say(f"On held-out rows, {FOLDS}-fold cross-validation:")

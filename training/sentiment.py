@@ -27,6 +27,7 @@ import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
 from mlapp.errors import InvalidData, MlappError
+from mlapp.families.contract import replay
 from mlapp.families.sentiment import (
     HEAD,
     NETWORK,
@@ -565,7 +566,7 @@ def train(
     published = artifacts.publish(
         root,
         draft(network, head, metrics, report, golden),
-        lambda artifact: SentimentModel(artifact).replay(),
+        lambda artifact: replay(SentimentModel(artifact)),
     )
 
     say(f"On {len(classes['held_out']):,} held-out texts:")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mlapp import families
 from mlapp.errors import InvalidSettings
+from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.scoring import files
 from mlapp.scoring.batch import Counts, Options, parse_columns
@@ -32,7 +33,7 @@ from mlapp.tables.formats import (
 from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
-LISTED = 10  # refused rows that are told
+LISTED = 10  # refused rows that are shown
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
 read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns travel
@@ -94,7 +95,7 @@ def score_file(options: argparse.Namespace) -> int:
     """
     # Arrow's own allocator keeps what was freed, four times as much as is in use here.
     pa.set_memory_pool(pa.system_memory_pool())
-    name = options.model or ("sentiment" if options.text_column else "regression")
+    name = options.model or USUAL["text" if options.text_column else "row"]
     artifact = artifacts.open(read_settings().artifacts, name)
     if options.engine == "ray":
         return _score_on_ray(artifact, options)

@@ -5,40 +5,43 @@ from typing import TypeAlias
 import altair as alt
 import pandas as pd
 
-from mlapp.families.regression import RegressionModel
-from mlapp.families.sentiment import Explanation
-from mlapp.schema import Number
+from mlapp.families.contract import Explanation
+from mlapp.schema import Category, Number
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
 BARS = 12  # more inputs than this are summed up in one bar
 
 
-def contributions(model: RegressionModel, explained: "pd.Series[float]") -> Drawn:
-    """Draw how the inputs lead from the mean output to the prediction, the largest first.
+def contributions(
+    baseline: float, effects: "pd.Series[float]", name: str, title: str, decimals: int
+) -> Drawn:
+    """Draw how the inputs lead from the baseline to the prediction, the largest first.
 
     Args:
-        model: gives the output's name and number format.
-        explained: a row of `RegressionModel.explain`.
+        baseline: where the sum begins.
+        effects: what each input adds, by its name.
+        name: what the sum is called.
+        title: of the axis.
+        decimals: of the numbers beside the bars.
     """
-    added = explained.drop("baseline").sort_values(key=abs, ascending=False)
+    added = effects.sort_values(key=abs, ascending=False)
     if len(added) > BARS:
         rest = added.iloc[BARS - 1 :]
         added = added.iloc[: BARS - 1].copy()
         added[f"{len(rest)} other inputs"] = rest.sum()
-    ends = float(explained["baseline"]) + added.cumsum()
+    ends = baseline + added.cumsum()
     bars = pd.DataFrame(
         {
             "input": added.index,
             "start": ends - added,
             "end": ends,
             "effect": ["raises" if value >= 0 else "lowers" for value in added],
-            "label": [f"{value:+,.{model.decimals + 1}f}" for value in added],
+            "label": [f"{value:+,.{decimals}f}" for value in added],
         }
     )
     bars["right"] = bars[["start", "end"]].max(axis=1)
     scale = alt.Scale(zero=False, nice=False, padding=56)  # the padding holds the labels
-    name = model.schema.output.name
     base = alt.Chart(bars).encode(
         y=alt.Y("input:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False))
     )
@@ -47,7 +50,7 @@ def contributions(model: RegressionModel, explained: "pd.Series[float]") -> Draw
             "start:Q",
             scale=scale,
             axis=alt.Axis(tickCount=8),
-            title=f"{name}, from the mean to the prediction",
+            title=title,
         ),
         x2="end:Q",
         color=alt.Color(
@@ -64,20 +67,25 @@ def contributions(model: RegressionModel, explained: "pd.Series[float]") -> Draw
 
 
 def what_if(
-    model: RegressionModel, moved: pd.DataFrame, current: float | str | None, prediction: float
+    spec: Number | Category,
+    output: str,
+    moved: pd.DataFrame,
+    current: float | str | None,
+    prediction: float,
 ) -> Drawn:
     """Draw the prediction and its interval as one input moves, and mark where it is now.
 
     Args:
-        model: gives the names.
+        spec: the input that moves.
+        output: the target's name.
         moved: what `RegressionModel.what_if` returned.
         current: the input's value now, or None where it is missing; then nothing is marked.
         prediction: the prediction now.
     """
-    name, output = str(moved.columns[0]), model.schema.output.name
+    name = str(moved.columns[0])
     data = moved.rename(columns={name: "value"}).assign(series="prediction")
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
-    number = isinstance(model.schema[name], Number)
+    number = isinstance(spec, Number)
     value = "value:Q" if number else "value:N"
     x = alt.X(value, title=name, scale=alt.Scale(zero=False, nice=False) if number else alt.Scale())
     y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False))
@@ -103,10 +111,14 @@ def what_if(
     return alt.layer(*layers).properties(height=300)
 
 
-def predicted_against_actual(model: RegressionModel) -> Drawn:
-    """Draw held-out rows' predictions against what they really were."""
-    data = pd.DataFrame(model.report["held_out"])
-    name = model.schema.output.name
+def predicted_against_actual(name: str, held_out: dict[str, list[float]]) -> Drawn:
+    """Draw held-out rows' predictions against what they really were.
+
+    Args:
+        name: the target's.
+        held_out: lists actual and prediction.
+    """
+    data = pd.DataFrame(held_out)
     ends = data[["actual", "prediction"]]
     low, high = float(ends.min().min()), float(ends.max().max())
     scale = alt.Scale(domain=[low, high], nice=True)
@@ -127,9 +139,12 @@ def predicted_against_actual(model: RegressionModel) -> Drawn:
     return alt.layer(points, line.encode(x="prediction:Q", y="actual:Q")).properties(height=320)
 
 
-def residuals(model: RegressionModel) -> Drawn:
-    """Draw how far held-out rows lie from their predictions, as a histogram."""
-    held_out = model.report["held_out"]
+def residuals(held_out: dict[str, list[float]]) -> Drawn:
+    """Draw how far held-out rows lie from their predictions, as a histogram.
+
+    Args:
+        held_out: lists actual and prediction.
+    """
     data = pd.DataFrame(held_out)
     data["residual"] = data["actual"] - data["prediction"]
     drawn: alt.Chart = (

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from mlapp.families.sentiment import Span
+from mlapp.families.contract import Span
 
 MARKED = 200  # words that are marked at most: the heaviest
 LEAST = 0.05  # share of the heaviest weight below which a word is not marked

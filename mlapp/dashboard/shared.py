@@ -1,4 +1,4 @@
-"""What the pages share: being opened by a link, choosing a model, telling faults, the history.
+"""What the pages share: being opened by a link, the choice of a model, faults, the history.
 
 Session keys and address parameters that begin with `_` are the pages' own; all others are inputs.
 """
@@ -13,10 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
+from mlapp.answering import Answered
 from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families.contract import Model
-from mlapp.manifest import Manifest, Task, command_of
+from mlapp.manifest import Kind, Manifest, command_of
 from mlapp.schema import name_columns, quote
 
 M = TypeVar("M", bound=Model)
@@ -56,17 +57,18 @@ def write_link(values: Mapping[str, str]) -> None:
 
 
 def choose_model(
-    task: Task, default: str, link: Mapping[str, str], forget: Callable[[], None]
+    kind: Kind, default: str, key: str, link: Mapping[str, str], forget: Callable[[], None]
 ) -> str:
     """Return the model to show; the page stops where there is none, or none of the link's name.
 
     Args:
-        task: the models to choose from; a box appears when there are several.
+        kind: of the models to choose from; a box appears when there are several.
         default: the one to begin with, if it is published.
+        key: the key of the box.
         link: its `_model` is chosen.
         forget: called when the choice changes.
     """
-    names, key, state = loaders.model_names(task), f"_model_{task}", st.session_state
+    names, state = loaders.model_names(*kind), st.session_state
     if not names:
         st.info(
             f"Train a model with `python -m training.{default}`; it appears here without a"
@@ -94,11 +96,13 @@ def choose_model(
 
 
 def open_model(name: str, load: Callable[[str], M]) -> M:
-    """Return a model; the page stops where it cannot be opened, and tells where a newer cannot.
+    """Return a model, with a warning where a newer version cannot be opened.
+
+    The page stops where none can.
 
     Args:
         name: the model's name.
-        load: the loader of its task.
+        load: the loader of its kind.
     """
     try:
         model = load(name)
@@ -146,6 +150,7 @@ class Prediction(NamedTuple):
     time: datetime
     model: str
     version: int
+    id: str
     entry: Mapping[Any, Any]
 
 
@@ -154,10 +159,19 @@ def input_key(name: str) -> str:
     return f"_input_{name}" if name.startswith("many_") else name
 
 
-def remember(model: Model, entry: Mapping[Any, Any]) -> None:
-    """Add a prediction to the session's history."""
-    manifest = model.manifest
-    prediction = Prediction(datetime.now(UTC), manifest.name, manifest.version, entry)
+def remember(model: Model, answered: Answered, values: Mapping[str, Any]) -> None:
+    """Add the one answer of a batch to the session's history.
+
+    Args:
+        model: what answered.
+        answered: the answer.
+        values: what was entered, by column.
+    """
+    manifest, [answer] = model.manifest, answered.answers.records()
+    # An input or a label may be called as a column of the answer is.
+    columns = name_columns(list(values), answer, "input_")
+    entry = {columns[name]: value for name, value in values.items()} | answer
+    prediction = Prediction(datetime.now(UTC), manifest.name, manifest.version, answered.id, entry)
     past = st.session_state.get("_history", [])
     st.session_state["_history"] = [*past, prediction][-KEPT:]
 
@@ -174,12 +188,14 @@ def show_history(name: str, formats: Mapping[str, Any]) -> None:
         return
     st.subheader("This session's predictions")
     table = pd.DataFrame([each.entry for each in past])
-    stamps = name_columns(("time", "model", "version"), table.columns)
-    for place, (key, column) in enumerate(stamps.items()):
-        table.insert(place, column, [getattr(each, key) for each in past])
+    stamps = name_columns(("time", "model", "version", "id"), table.columns)
+    for key, column in stamps.items():
+        table[column] = [getattr(each, key) for each in past]
+    first = list(stamps.values())[:3]
+    table = table[first + [column for column in table if column not in first]]
     clock = st.column_config.DatetimeColumn(format="HH:mm:ss")
     st.dataframe(
-        table.drop(columns=stamps["model"]),
+        table.drop(columns=[stamps["model"], stamps["id"]]),
         hide_index=True,
         column_config={stamps["time"]: clock, **formats},
         alt="The predictions of this session, the newest first",

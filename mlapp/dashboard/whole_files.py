@@ -6,7 +6,7 @@ disk at once and let go, under a widget key that changes with every upload.
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,9 +19,9 @@ from mlapp.dashboard import charts, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
 from mlapp.families.contract import Model
-from mlapp.families.regression import RegressionModel
+from mlapp.schema import TEXT
 from mlapp.scoring.background import Desk, Job, Result, Upload
-from mlapp.scoring.batch import TEXT, Options, make_plan
+from mlapp.scoring.batch import Options, make_plan
 from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
 
 UPLOADS = [suffix.removeprefix(".") for suffix in (*SUFFIXES, *COMPRESSED)]
@@ -46,7 +46,7 @@ def _show(model: Model, desk: Desk) -> None:
     with entry:
         key = f"many_files_{desk.round}"
         st.file_uploader(
-            "Files of rows" if isinstance(model, RegressionModel) else "Files of texts",
+            f"Files of {model.takes.kind}s",
             type=UPLOADS,
             accept_multiple_files=True,
             key=key,
@@ -90,10 +90,7 @@ def _show(model: Model, desk: Desk) -> None:
 
 def template(model: Model) -> str:
     """Return a table with the model's columns and a typical row, as CSV."""
-    row: Mapping[str, Any] = {TEXT: "The text of a row goes here: all of it."}
-    if isinstance(model, RegressionModel):
-        row = model.schema.typical
-    return pd.DataFrame([row]).to_csv(index=False)
+    return pd.DataFrame([model.takes.typical]).to_csv(index=False)
 
 
 def guess_columns(wanted: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:
@@ -236,7 +233,7 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
         InvalidTable: a column is to be two inputs.
     """
     names, state = list(schema.names), st.session_state
-    if not isinstance(model, RegressionModel):
+    if model.takes.kind == "text":
         guess = None
         try:
             guess = make_plan(model, schema, options).inputs[TEXT]
@@ -246,7 +243,7 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
         if chosen is None:
             raise InvalidInput([Fault(TEXT, "no column", "one of the file's; choose it above")])
         return Options(chosen, {}, options.explain, options.prefix, options.raw)
-    guessed = guess_columns(model.schema.names, names)
+    guessed = guess_columns(model.takes.names, names)
     whole = all(
         state.get(f"many_column_{name}", column) is not None for name, column in guessed.items()
     )
@@ -255,7 +252,7 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
     faults, twice = [], []
     entry = st.expander(title, icon=":material/view_column:", expanded=not whole)
     with entry, st.grid(3, min_column_width=140):
-        for spec in model.schema.inputs:
+        for spec in model.takes.inputs:
             key = f"many_column_{spec.name}"
             heading = f"Column for {literal(spec.name)}"
             chosen = _choose(heading, names, guessed[spec.name], key, busy)
@@ -409,9 +406,9 @@ def _show_bars(model: Model, result: Result) -> None:
     st.subheader("Predictions")
     if not result.counts.scored:
         st.caption("No row is scored.")
-    elif result.histogram and isinstance(model, RegressionModel):
+    elif result.histogram:
         bars, outside = result.histogram.bars()
-        name = model.schema.output.name
+        name = model.gives.name
         st.altair_chart(
             charts.histogram(name, bars), alt=f"How many rows have which predicted {name}"
         )
@@ -422,7 +419,7 @@ def _show_bars(model: Model, result: Result) -> None:
         shares = result.shares.bars()
         st.altair_chart(charts.label_shares(shares), alt="The share of each label")
         unsure = shares.loc[shares["answer"] == "unsure", "share"].sum()
-        st.caption(f"{unsure:.1%} of the texts are unsure: no label is much the likeliest.")
+        st.caption(f"{unsure:.1%} are unsure: no label is much the likeliest.")
 
 
 def _sweep() -> None:

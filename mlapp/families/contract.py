@@ -9,7 +9,7 @@ models asks these descriptions, and never which family a model belongs to.
 """
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -470,24 +470,31 @@ class TextReasons:
 
 
 class Model(Protocol):
-    """A published model of any family.
+    """A published model of any family."""
 
-    Attributes:
-        manifest: what the version says of itself.
-        size: of its files, in bytes.
-        takes: what it takes.
-        gives: what it gives.
-        platform: what computes it, as the Open Inference Protocol names platforms.
-        tolerance: by how much a number may differ from the golden one when it is replayed,
-            absolutely and relatively.
-    """
+    @property
+    def manifest(self) -> Manifest:
+        """What the version says of itself."""
 
-    manifest: Manifest
-    size: int
-    takes: Takes
-    gives: Gives
-    platform: str
-    tolerance: float
+    @property
+    def size(self) -> int:
+        """The size of its files, in bytes."""
+
+    @property
+    def takes(self) -> Takes:
+        """What it takes."""
+
+    @property
+    def gives(self) -> Gives:
+        """What it gives."""
+
+    @property
+    def platform(self) -> str:
+        """What computes it, as the Open Inference Protocol names platforms."""
+
+    @property
+    def tolerance(self) -> float:
+        """By how much a number may differ when replayed, absolutely and relatively."""
 
     @property
     def headline(self) -> Headline:
@@ -558,10 +565,10 @@ def _same(ours: object, theirs: object, tolerance: float) -> bool:
     return ours == theirs
 
 
-def place_notices(notices: Sequence[Notice]) -> dict[Hashable, str]:
-    """Return the notices of each row, by its label, in one text."""
-    found: dict[Hashable, list[str]] = {}
+def place_notices(notices: Sequence[Notice]) -> dict[int, str]:
+    """Return the notices of each row of a batch without labels, by its place, in one text."""
+    found: dict[int, list[str]] = {}
     for notice in notices:
-        if notice.row is not None:
+        if isinstance(notice.row, int):
             found.setdefault(notice.row, []).append(notice.message)
     return {row: "; ".join(messages) for row, messages in found.items()}

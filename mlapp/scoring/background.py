@@ -22,7 +22,6 @@ import pyarrow as pa
 
 from mlapp.errors import MlappError
 from mlapp.families.contract import Model
-from mlapp.families.regression import RegressionModel
 from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
 from mlapp.scoring.files import SHOWN, write_error
 from mlapp.scoring.tallies import Histogram, Shares
@@ -119,9 +118,9 @@ class Result:
         self.counts, self.refused = Counts(), list[tuple[int, str]]()
         self.seconds = self.share = 0.0
         self.error = ""
-        regression = isinstance(model, RegressionModel)
-        self.histogram = Histogram() if regression else None
-        self.shares = None if isinstance(model, RegressionModel) else Shares(model.labels)
+        gives = model.gives
+        self.histogram = Histogram() if gives.kind == "number" else None
+        self.shares = Shares(gives.labels) if gives.kind == "labels" else None
         self._files: dict[str, BinaryIO] = {}
 
     def name_as(self, form: str) -> str:

@@ -12,31 +12,31 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.families.contract import Model
-from mlapp.families.regression import COLUMNS, RegressionModel
-from mlapp.schema import Category, Checked, Number, describe, quote
+from mlapp.families.contract import Batch, Field, Model, RowInput, Values, place_notices
+from mlapp.schema import TEXT, Category, Checked, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.numbers import Floats, decimal_of, parse_numbers
 from mlapp.tables.reading import Table
 from mlapp.tables.writing import Bytes, write_chunk, write_head
 
-if TYPE_CHECKING:  # what classifies texts is imported with the first text classifier
-    from mlapp.families.sentiment import SentimentModel
-
-TEXT = "text"  # what a text classifier's one input is called
-TEXT_COLUMNS = ("text", "review")  # the columns that are taken for it
+TEXT_COLUMNS = ("text", "review")  # the columns that are taken for the texts
 TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is seen
-FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
-WORDS = 10  # words that an explanation of a text names
+_TYPES = {
+    "FP64": pa.float64(),
+    "INT64": pa.int64(),
+    "BOOL": pa.bool_(),
+    "BYTES": pa.string(),
+}
+
+Places: TypeAlias = npt.NDArray[np.int64]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,7 +47,7 @@ class Options:
     """How a table is scored.
 
     Attributes:
-        text_column: the column that a text classifier reads; see `make_plan`.
+        text_column: the column that a model of texts reads; see `make_plan`.
         columns: the model's input for each column that is called otherwise.
         explain: whether the reasons are added: for a row `effect_baseline` and an `effect_` of
             each input, which sum to the prediction; for a text `words`, its strongest words with
@@ -129,7 +129,7 @@ class Part(NamedTuple):
 def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     """Find the model's inputs among a table's columns.
 
-    A text classifier reads the column `text_column`; without it `text` or `review`, or else the
+    A model of texts reads the column `text_column`; without it `text` or `review`, or else the
     only column of texts.
 
     Raises:
@@ -138,9 +138,7 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     """
     inputs = _find_inputs(model, schema, options)
     names = frozenset(schema.names)
-    added = [
-        pa.field(options.prefix + each.name, each.type) for each in _added(model, options.explain)
-    ]
+    added = [pa.field(options.prefix + name, kind) for name, kind in _added(model, options.explain)]
     if clash := [each.name for each in added if each.name in names]:
         raise InvalidTable(
             f"the table has columns {quote(clash)} already; let those of the prediction begin"
@@ -158,7 +156,7 @@ def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str,
     renamed = dict(options.columns)
     if options.text_column is not None:
         renamed[options.text_column] = TEXT
-    wanted = model.schema.names if isinstance(model, RegressionModel) else [TEXT]
+    wanted = model.takes.names
     for theirs, ours in renamed.items():
         if theirs not in names:
             listed = quote(schema.names)
@@ -172,13 +170,12 @@ def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str,
     free |= {name: name for name in schema.names if name not in renamed}
     inputs = {ours: free[key] for ours in wanted for key in (ours.strip(), ours) if key in free}
     inputs |= {ours: theirs for theirs, ours in renamed.items()}
-    if isinstance(model, RegressionModel):
-        absent = [spec for spec in model.schema.inputs if spec.name not in inputs]
+    absent = [spec for spec in model.takes.inputs if spec.name not in inputs]
+    if absent and model.takes.kind == "text":
+        return {TEXT: _text_column(schema)}
+    if absent:
         got = f"no such column among {quote(schema.names)}"
-        if absent:
-            raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
-    elif TEXT not in inputs:
-        inputs[TEXT] = _text_column(schema)
+        raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
     return inputs
 
 
@@ -187,10 +184,8 @@ def score_batch(
 ) -> Scored:
     """Score a batch: its columns, and behind them the prediction's.
 
-    For rows: prediction, lower, upper, the effects if they are to be explained, notice, error. For
-    texts: label, probability, `p_` and each label, unknown (the share of words that the model
-    does not know), unsure, words if they are to be explained, notice, error. A refused row has
-    an error and else nulls.
+    These are `gives.table_fields`, `takes.reason_fields` if the reasons are wanted, notice and
+    error. A refused row has an error, and else nulls.
 
     Args:
         model: the model that the plan was made for.
@@ -199,11 +194,17 @@ def score_batch(
         faults: why a row could not be read, by its place in the batch.
     """
     errors = {place: fault.message for place, fault in (faults or {}).items()}
-    if isinstance(model, RegressionModel):
-        columns, notices = _score_rows(model, plan, batch, errors)
-    else:
-        columns, notices = _score_texts(model, plan, batch, errors)
+    read = _read_rows if model.takes.kind == "row" else _read_texts
+    checked, places = read(model, plan, batch, errors)
+    answers = model.answer(checked)
+    columns = list(_arrays(model.gives.table_fields, answers.table()))
+    if plan.explain:
+        columns += _arrays(model.takes.reason_fields, model.reasons(checked).table())
+    notices = place_notices(answers.notices)
     count = batch.num_rows
+    if places is not None:
+        columns = _spread_out(columns, places, count)
+        notices = {int(places[row]): text for row, text in notices.items()}
     columns += [_sparse(notices, count), _sparse(errors, count)]
     whole = pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=plan.schema)
     counts = Counts(count, count - len(errors), len(notices), len(errors))
@@ -242,7 +243,7 @@ def score_table(
         return Part(data, scored.counts, scored.errors, share)
 
     def read() -> Iterator[tuple[Chunk, float | None]]:
-        rows = None if isinstance(model, RegressionModel) else TEXT_ROWS
+        rows = rows_of_chunk(model.takes.kind)
         for number, chunk in enumerate(table.chunks(rows), 1):
             if number >= skip:
                 yield chunk, table.position() / table.size if table.size else None
@@ -267,20 +268,20 @@ def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Gener
         pool.shutdown(cancel_futures=True)
 
 
-def _added(model: Model, explain: bool) -> list[pa.Field]:
-    """Return the prediction's columns."""
-    if isinstance(model, RegressionModel):
-        names = list(COLUMNS)
-        if explain:
-            names += ["effect_baseline", *(f"effect_{name}" for name in model.schema.names)]
-        fields = [pa.field(name, pa.float64()) for name in names]
-    else:
-        numbers = ["probability", *(f"p_{label}" for label in model.labels), "unknown"]
-        fields = [pa.field("label", pa.string())]
-        fields += [pa.field(name, pa.float64()) for name in numbers]
-        fields += [pa.field("unsure", pa.bool_())]
-        fields += [pa.field("words", pa.string())] if explain else []
-    return [*fields, pa.field("notice", pa.string()), pa.field("error", pa.string())]
+def rows_of_chunk(takes: str) -> int | None:
+    """Return how many rows a chunk should have, None for as many as are read at once.
+
+    Args:
+        takes: row or text.
+    """
+    return TEXT_ROWS if takes == "text" else None
+
+
+def _added(model: Model, explain: bool) -> list[tuple[str, pa.DataType]]:
+    """Return the prediction's columns: names and types."""
+    fields = model.gives.table_fields + (model.takes.reason_fields if explain else ())
+    found = [(each.name, _TYPES[each.datatype]) for each in fields]
+    return [*found, ("notice", pa.string()), ("error", pa.string())]
 
 
 def _text_column(schema: pa.Schema) -> str:
@@ -294,12 +295,18 @@ def _text_column(schema: pa.Schema) -> str:
     return str(texts[0])
 
 
-def _score_rows(
-    model: RegressionModel, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
-) -> tuple[list[pa.Array], dict[int, str]]:
-    matrix = np.empty((batch.num_rows, len(model.schema.inputs)))
+def _read_rows(
+    model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+) -> tuple[Batch, Places | None]:
+    """Check the rows of a batch: those that pass, and their places where others do not.
+
+    Errors are added for those refused, by their place.
+    """
+    assert isinstance(model.takes, RowInput)  # as its kind says
+    specs = model.takes.inputs
+    matrix = np.empty((batch.num_rows, len(specs)))
     found: dict[int, list[str]] = {}
-    for place, spec in enumerate(model.schema.inputs):
+    for place, spec in enumerate(specs):
         name = plan.inputs[spec.name]
         column = batch.column(name)
         matrix[:, place], bad = parse_column(spec, column, plan.decimals.get(name))
@@ -308,28 +315,47 @@ def _score_rows(
             found.setdefault(row, []).append(fault.message)
     for row, messages in found.items():
         errors.setdefault(row, "; ".join(messages))
-    refused = None
-    if errors:
-        refused = np.zeros(len(matrix), dtype=bool)
-        refused[list(errors)] = True
-    checked = Checked(model.schema, matrix)
-    predicted = model.predict_array(checked)
-    columns = list(predicted.T)
-    if plan.explain:
-        columns += model.explain_arrays(checked).values()
-    notices = _notices(model, checked, predicted, errors)
-    return [pa.array(np.ascontiguousarray(each), mask=refused) for each in columns], notices
+    places = _good_places(batch.num_rows, errors)
+    return Checked(model.takes.schema, matrix if places is None else matrix[places]), places
 
 
-def _notices(
-    model: RegressionModel, checked: Checked, predicted: Floats, refused: Container[int]
-) -> dict[int, str]:
-    found: dict[int, list[str]] = {}
-    for notice in model.notices(checked, predicted):
-        assert isinstance(notice.row, int)  # the rows of a batch are numbered
-        if notice.row not in refused:
-            found.setdefault(notice.row, []).append(notice.message)
-    return {row: "; ".join(messages) for row, messages in found.items()}
+def _read_texts(
+    model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+) -> tuple[Batch, Places | None]:
+    """Check the texts of a batch, as `_read_rows` does rows."""
+    texts = batch.column(plan.inputs[TEXT]).to_pylist()
+    while True:
+        places = _good_places(len(texts), errors)
+        chosen = texts if places is None else [texts[place] for place in places]
+        try:
+            return model.check(chosen), places
+        except InvalidInput as error:
+            for fault in error.faults:
+                assert isinstance(fault.row, int)  # the texts of a list are numbered
+                row = fault.row if places is None else int(places[fault.row])
+                errors[row] = fault.message
+
+
+def _good_places(count: int, errors: Container[int]) -> Places | None:
+    """Return the places of the rows without an error; None where none has one."""
+    if not errors:
+        return None
+    return np.array([place for place in range(count) if place not in errors], dtype=np.int64)
+
+
+def _arrays(fields: Iterable[Field], table: Mapping[str, Values]) -> Iterator[pa.Array]:
+    """Yield the columns of a table of answers or reasons for Arrow."""
+    for each in fields:
+        values = np.ascontiguousarray(table[each.name])
+        yield pa.array(values, _TYPES[each.datatype])
+
+
+def _spread_out(columns: Iterable[pa.Array], places: Places, count: int) -> list[pa.Array]:
+    """Return columns of `count` rows, which have those given at some places and else nulls."""
+    source = np.full(count, -1, dtype=np.int64)
+    source[places] = np.arange(len(places))
+    indices = pa.array(source, mask=source < 0)
+    return [column.take(indices) for column in columns]
 
 
 def parse_column(
@@ -365,44 +391,6 @@ def _parse_each(spec: Category, column: pa.Array) -> tuple[Floats, npt.NDArray[n
     wrong = [value is None for value in parsed]
     values = [np.nan if value is None else value for value in parsed]
     return np.array(values, dtype=float), np.array(wrong, dtype=bool)
-
-
-def _score_texts(
-    model: "SentimentModel", plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
-) -> tuple[list[pa.Array], dict[int, str]]:
-    added = _added(model, plan.explain)[:-2]
-    rows: list[list[Any]] = []
-    notices = {}
-    for place, text in enumerate(batch.column(plan.inputs[TEXT]).to_pylist()):
-        rows.append([None] * len(added))
-        if place in errors:
-            continue
-        try:
-            [answer] = model.classify([text])
-        except InvalidInput as error:
-            errors[place] = "; ".join(fault.message for fault in error.faults)
-            continue
-        row = [answer.label, answer.probability, *answer.probabilities, answer.unknown]
-        row.append(model.is_unsure(answer.probabilities))
-        if plan.explain:
-            row.append(_words(model, text, answer.label))
-        if answer.unknown > FEW_KNOWN:
-            notices[place] = f"text: the model knows only {1 - answer.unknown:.0%} of the words"
-        rows[place] = row
-    cells = zip(*rows, strict=True) if rows else [[]] * len(added)
-    columns = [pa.array(column, each.type) for column, each in zip(cells, added, strict=True)]
-    return columns, notices
-
-
-def _words(model: "SentimentModel", text: str, label: str) -> str:
-    """Return the strongest words with their weights, as JSON.
-
-    A positive weight speaks for the second label of two, or of more labels for the one given.
-    """
-    spans = model.explain(text, None if len(model.labels) == 2 else label).spans
-    strongest = sorted(spans, key=lambda span: -abs(span.weight))[:WORDS]
-    words = [[text[each.start : each.end], round(each.weight, 6)] for each in strongest]
-    return orjson.dumps(words).decode()
 
 
 def _sparse(texts: Mapping[int, str], count: int) -> pa.Array:

@@ -32,7 +32,7 @@ from mlapp import families
 from mlapp.errors import ClusterError, Fault, InvalidInput, InvalidTable, MlappError, OutputError
 from mlapp.families.contract import Model
 from mlapp.manifest import Artifact
-from mlapp.scoring.batch import TEXT_ROWS, Counts, Options, make_plan, score_batch
+from mlapp.scoring.batch import Counts, Options, make_plan, rows_of_chunk, score_batch
 from mlapp.scoring.files import SHOWN, Progress
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import readable
@@ -241,7 +241,7 @@ def _score_parts(
 
     total = sum(each.size for each in sources)
     piece = max(SMALLEST, min(LARGEST, total // (workers * SHARES)))
-    rows = TEXT_ROWS if artifact.manifest.labels else None
+    rows = rows_of_chunk(artifact.manifest.kind.takes)
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["item"].to_pylist():

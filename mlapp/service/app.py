@@ -48,7 +48,7 @@ NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 OPEN = frozenset(
     {
         "forms.predict",
-        "forms.sentiment",
+        "forms.text_form",
         "forms.show_form",
         "forms.to_form",
         "home",
@@ -90,12 +90,15 @@ class Service(Flask):
         began = time.perf_counter()
         status = "500"
 
-        def start(told: str, headers: list[tuple[str, str]], failed: Any = None) -> Any:
+        def start(line: str, headers: list[tuple[str, str]], failed: Any = None) -> Any:
             nonlocal status
-            status = told[:3]
+            status = line[:3]
             rule = environ["mlapp.request"].url_rule
             kept = rule is not None and rule.endpoint == "static"
-            return start_response(told, headers + (HEADERS if kept else NOT_KEPT), failed)
+            added = HEADERS if kept else NOT_KEPT
+            if "mlapp.id" in environ:
+                added = [("Mlapp-Id", environ["mlapp.id"]), *added]
+            return start_response(line, headers + added, failed)
 
         try:
             return super().wsgi_app(environ, start)

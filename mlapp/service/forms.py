@@ -1,23 +1,22 @@
 """Pages for people, as the chapter has them: a form, and its result. They need no script."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from mlapp.errors import InvalidInput, ModelNotFound
-from mlapp.families.regression import COLUMNS, RegressionModel
-from mlapp.families.sentiment import SentimentModel
-from mlapp.manifest import Task
-from mlapp.schema import Number
+from mlapp.families.contract import Answers, Model
+from mlapp.loaders import USUAL
+from mlapp.schema import TEXT, Category, Number, Text
 from mlapp.service.bodies import answer, read_form
 from mlapp.service.state import state
 
 blueprint = Blueprint("forms", __name__)
 
 PAGES = ("/", "/form", "/predict", "/sentiment")
-TASKS: tuple[Task, ...] = ("regression", "text-classification")
-USUAL = ("regression", "sentiment")  # the models that are shown where the address names none
+REVIEW = "review"  # what the field of a text is called
 
 
 def is_page(path: str) -> bool:
@@ -26,7 +25,7 @@ def is_page(path: str) -> bool:
 
 
 def show_home() -> str | Response:
-    """Show the form to a person; tell KServe's v1 client, which asks here, that the server is live.
+    """Show the form to a person; answer KServe's v1 client, whose health check is here.
 
     Browsers name HTML among what they accept, and programs do not.
     """
@@ -44,11 +43,10 @@ def published() -> dict[str, Any]:
 
 @blueprint.get("/form")
 def show_form() -> str:
-    """Show the form of a model of any task; a row's has its typical values."""
-    model = _find(*TASKS)
-    if isinstance(model, SentimentModel):
-        return _text_form(model)
-    return _form(model, {spec.name: _text(spec.typical) for spec in model.schema.inputs})
+    """Show the form of a model; a row's has its typical values."""
+    model = _find()
+    given = {} if model.takes.kind == "text" else model.takes.typical
+    return _form(model, {name: _text(value) for name, value in given.items()})
 
 
 @blueprint.get("/predict")
@@ -59,93 +57,108 @@ def to_form() -> AnyResponse:
 
 @blueprint.post("/predict")
 def predict() -> str | Response:
-    """Show the prediction, or the form again with each fault beside its field."""
-    model = _find(*TASKS)
-    return _classify(model) if isinstance(model, SentimentModel) else _predict(model)
+    """Show the answer, or the form again with each fault beside its field."""
+    return _answer(_find())
 
 
 @blueprint.route("/sentiment", methods=["GET", "POST"])
-def sentiment() -> str | Response:
-    """Show the form of a text classifier, and its answer to a review."""
-    model = _find("text-classification")
-    return _text_form(model) if request.method in ("GET", "HEAD") else _classify(model)
+def text_form() -> str | Response:
+    """Show the form of a model of texts, and its answer to a text."""
+    model = _find("text")
+    return _form(model, {}) if request.method in ("GET", "HEAD") else _answer(model)
 
 
 def show_error(status: int, detail: str) -> Response:
-    """Return a page that tells what went wrong."""
+    """Return a page that says what went wrong."""
     return Response(render_template("error.html", status=status, detail=detail), status)
 
 
-def _form(model: RegressionModel, given: dict[str, str], faults: Any = None) -> str:
+def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
+    """Show the form of a model.
+
+    Args:
+        model: any published model.
+        given: what the fields hold, by input name.
+        shown: `faults` by input name, or the `answer`, for the template.
+    """
+    faults = shown.get("faults", {})
     fields = [
         {
-            "name": spec.name,
-            "value": given[spec.name],
-            "fault": (faults or {}).get(spec.name),
-            "choices": None if isinstance(spec, Number) else spec.categories,
+            "name": _field(spec),
+            "label": "Review" if spec.kind == "text" else spec.name,
+            "value": given.get(spec.name, ""),
+            "fault": faults.get(spec.name),
+            "kind": spec.kind,
+            "choices": spec.categories if spec.kind == "category" else None,
             "missing": spec.missing,
             "help": (
                 f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}"
-                if isinstance(spec, Number)
+                if spec.kind == "number"
                 else ""
             ),
         }
-        for spec in model.schema.inputs
+        for spec in model.takes.inputs
     ]
-    return render_template("home.html", model=model, fields=fields, faults=faults)
+    return render_template("form.html", model=model, fields=fields, **shown)
 
 
-def _predict(model: RegressionModel) -> str | Response:
-    given = {spec.name: read_form().get(spec.name, "") for spec in model.schema.inputs}
+def _answer(model: Model) -> str | Response:
+    form = read_form()
+    given = {spec.name: form.get(_field(spec), "") for spec in model.takes.inputs}
+    is_text = model.takes.kind == "text"
     try:
-        checked = model.check([given])
-        predicted = model.predict_array(checked)
+        batch = model.check([given[TEXT] if is_text else given])
     except InvalidInput as error:
         faults = {fault.input: fault for fault in error.faults}
-        return Response(_form(model, given, faults), 422)
-    state().count(model, 1)
-    return render_template(
-        "predict.html",
-        model=model,
-        given=given,
-        **dict(zip(COLUMNS, map(model.format, predicted[0].tolist()), strict=True)),
-        notices=[notice.message for notice in model.notices(checked, predicted)],
-    )
+        return Response(_form(model, given, faults=faults), 422)
+    answers = state().answer(model, batch, "form").answers
+    shown = {
+        "answer": _show(answers),
+        "notices": [notice.message for notice in answers.notices],
+    }
+    if is_text:
+        return _form(model, given, **shown)
+    return render_template("answer.html", model=model, given=given, **shown)
 
 
-def _text_form(model: SentimentModel, review: str = "", **shown: Any) -> str:
-    return render_template("sentiment.html", model=model, review=review, **shown)
+def _field(spec: Number | Category | Text) -> str:
+    """Return what the field of an input is called."""
+    return REVIEW if spec.kind == "text" else spec.name
 
 
-def _classify(model: SentimentModel) -> str | Response:
-    review = read_form().get("review", "")
-    try:
-        [found] = model.classify([review])
-    except InvalidInput as error:
-        return Response(_text_form(model, review, fault=error.faults[0]), 422)
-    state().count(model, 1)
-    unsure = model.is_unsure(found.probabilities)
-    return _text_form(model, review, answer=found, unsure=unsure)
+def _show(answers: Answers) -> dict[str, Any]:
+    """Return the one answer as the templates show it."""
+    if answers.output.kind == "number":
+        [answer] = answers.records()
+        return {key: answers.output.format(value) for key, value in answer.items()}
+    probability = float(answers.probability[0])
+    share = "over 99%" if probability > 0.99 else f"{probability:.0%}"
+    return {"label": answers.labels[0], "share": share, "unsure": bool(answers.unsure[0])}
 
 
-def _find(*tasks: Task) -> Any:
-    """Return the model that the address names, or the usual one of the first task that has any.
+def _find(takes: str | None = None) -> Model:
+    """Return the model that the address names, or the usual one.
+
+    Args:
+        takes: row or text; by default both.
 
     Raises:
-        ModelNotFound: none of these tasks has a model, or none of that name.
+        ModelNotFound: there is no such model, or none of that name.
     """
-    names = [name for task in tasks for name in sorted(state().models.names(task), key=_order)]
+    names = sorted(state().models.names(takes), key=_order)
+    wanted = f"that takes a {takes} is published" if takes else "is published"
     if not names:
-        raise ModelNotFound(f"No model is published for {' or '.join(tasks)}")
+        raise ModelNotFound(f"No model {wanted}")
     name = request.args.get("_model", names[0])
     if name not in names:
-        raise ModelNotFound(f"No model {name!r} is published for {' or '.join(tasks)}")
+        raise ModelNotFound(f"No model {name!r} {wanted}")
     return state().model(name)
 
 
-def _order(name: str) -> tuple[bool, str]:
+def _order(name: str) -> tuple[bool, int, str]:
     """Return what sorts the usual models first."""
-    return name not in USUAL, name
+    usual = [*USUAL.values()]
+    return name not in usual, usual.index(name) if name in usual else 0, name
 
 
 def _text(value: float | str) -> str:

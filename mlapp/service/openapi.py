@@ -13,7 +13,6 @@ from mlapp.service.requests import (
     describe_files,
     describe_instances,
     describe_tensors,
-    make_example,
 )
 from mlapp.service.score import COUNTS
 from mlapp.service.state import state
@@ -128,7 +127,7 @@ def _index() -> dict[str, Any]:
 
 def _model_paths(name: str, model: Model) -> dict[str, Any]:
     operation = name.replace("-", "_").replace(".", "_")
-    values = make_example(model)
+    values = model.takes.typical
     bad = ("400", "413", "415", "422", "429")
     short, infer = describe_instances(model), describe_tensors(model)
     return {

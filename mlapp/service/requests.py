@@ -12,15 +12,12 @@ from typing import Any
 import orjson
 
 from mlapp.families.contract import Model
-from mlapp.families.regression import RegressionModel
-from mlapp.schema import LARGEST, MISSING, Category, Number
-from mlapp.scoring.batch import TEXT
+from mlapp.schema import LARGEST, MISSING, Category, Number, Text
 from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
 from mlapp.service.state import state
-from mlapp.service.v2 import tensors
+from mlapp.service.v2 import datatype_of, tensors
 from mlapp.tables.formats import MEDIA_TYPES, TEXT_FORMATS
 
-TEXT_EXAMPLE = "I did not want it to end: a wonderful, funny film."
 TEXT_SCHEMA = {
     "type": "string",
     "minLength": 1,
@@ -34,21 +31,16 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}
 DESCRIBED_ROWS = (1, 2)  # for how many rows the tensors of v2 are described
 FILES = (
     "A bad row is answered with what is wrong with it in its column `error`. With the parameter"
-    " `strict=true` it refuses the file, with status 422. A text classifier reads the column that"
+    " `strict=true` it refuses the file, with status 422. A model of texts reads the column that"
     " `text_column` names, by default `text`, `review` or the only column of texts. The body may"
     " have more columns than those described, in any order. `decimal` is the mark of its numbers;"
     " `sheet` names the sheet of a workbook."
 )
 
 
-def make_example(model: Model) -> dict[str, Any]:
-    """Return an example of a row, by input name."""
-    return model.schema.typical if isinstance(model, RegressionModel) else {TEXT: TEXT_EXAMPLE}
-
-
 def describe_instances(model: Model) -> dict[str, Any]:
     """Return the body of v1."""
-    row = make_example(model)
+    row = model.takes.typical
     instances = {
         "type": "array",
         "minItems": 1,
@@ -58,13 +50,13 @@ def describe_instances(model: Model) -> dict[str, Any]:
     }
     return _json_body(
         {"type": "object", "required": ["instances"], "properties": {"instances": instances}},
-        {"instances": [row if isinstance(model, RegressionModel) else row[TEXT]]},
+        {"instances": [row if model.takes.kind == "row" else row[model.takes.names[0]]]},
     )
 
 
 def describe_tensors(model: Model) -> dict[str, Any]:
     """Return the body of v2."""
-    values = make_example(model)
+    values = model.takes.typical
     inputs, outputs = tensors(model)
     nullable = {"type": ["object", "null"]}
     output = {
@@ -99,18 +91,15 @@ def describe_tensors(model: Model) -> dict[str, Any]:
 
 def _tensors(model: Model, rows: int) -> dict[str, Any]:
     """Return the schema of the input tensors of some rows, those that may be left out last."""
-    if isinstance(model, RegressionModel):
-        specs = sorted(model.schema.inputs, key=lambda spec: spec.missing)
-        needed = max(1, sum(not spec.missing for spec in specs))
-        other = {"type": "string", "not": {"enum": model.schema.names}}
-        unknown = _tensor(other, "FP64", {"type": ["number", "null"]}, rows)  # gets a notice
-        tensor: list[dict[str, Any]] = []
-        for spec in specs:
-            kind = "FP64" if isinstance(spec, Number) else "BYTES"
-            own = _tensor({"const": spec.name}, kind, _tensor_value(spec), rows)
-            tensor.append({"anyOf": [own, unknown]} if spec.missing and tensor else own)
-    else:
-        tensor, needed = [_tensor({"type": "string"}, "BYTES", TEXT_SCHEMA, rows)], 1
+    specs = sorted(model.takes.inputs, key=lambda spec: spec.missing)
+    needed = max(1, sum(not spec.missing for spec in specs))
+    other = {"type": "string", "not": {"enum": model.takes.names}}
+    unknown = _tensor(other, "FP64", {"type": ["number", "null"]}, rows)  # gets a notice
+    tensor: list[dict[str, Any]] = []
+    for spec in specs:
+        name = {"type": "string"} if spec.kind == "text" else {"const": spec.name}
+        own = _tensor(name, datatype_of(spec), _tensor_value(spec), rows)
+        tensor.append({"anyOf": [own, unknown]} if spec.missing and tensor else own)
     return {"type": "array", "prefixItems": tensor, "minItems": needed, "items": False}
 
 
@@ -138,9 +127,9 @@ def _json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any
 
 def _instance(model: Model) -> dict[str, Any]:
     """Return the schema of an instance of v1."""
-    if not isinstance(model, RegressionModel):
-        return TEXT_SCHEMA
-    inputs = model.schema.inputs
+    inputs = model.takes.inputs
+    if model.takes.kind == "text":
+        return _value(inputs[0])
     values = {spec.name: _value(spec) for spec in inputs}
     row = {
         "type": "object",
@@ -157,17 +146,19 @@ def _instance(model: Model) -> dict[str, Any]:
     return {"anyOf": [row, ordered]}
 
 
-def _value(spec: Number | Category) -> dict[str, Any]:
+def _value(spec: Number | Category | Text) -> dict[str, Any]:
     """Return the schema of an input's value in v1, where numbers may be written as text."""
     value = _tensor_value(spec)
-    if isinstance(spec, Category):
+    if not isinstance(spec, Number):
         return value
     texts = "|".join([DECIMAL, *MISSING] if spec.missing else [DECIMAL])
     return {"anyOf": [value, {"type": "string", "pattern": rf"^\s*({texts})\s*$"}]}
 
 
-def _tensor_value(spec: Number | Category) -> dict[str, Any]:
+def _tensor_value(spec: Number | Category | Text) -> dict[str, Any]:
     """Return the schema of an input's value in a tensor."""
+    if isinstance(spec, Text):
+        return TEXT_SCHEMA
     if isinstance(spec, Category):
         return {"enum": [*spec.categories, *([None] if spec.missing else [])]}
     return {
@@ -213,10 +204,7 @@ def describe_files(
 
 def _file_pattern(model: Model, format_: str) -> str:
     """Return a regular expression of files of the inputs, in their order, and at least one row."""
-    if isinstance(model, RegressionModel):
-        cells = {spec.name: _line_value(spec) for spec in model.schema.inputs}
-    else:
-        cells = {TEXT: '"[A-Za-z .,:]*"'}
+    cells = {spec.name: _line_value(spec) for spec in model.takes.inputs}
     if format_ == "jsonl":
         pairs = ", ?".join(f"{_literal(name)}: ?{value}" for name, value in cells.items())
         return rf"^\{{{pairs}\}}(\n|$)"
@@ -225,7 +213,9 @@ def _file_pattern(model: Model, format_: str) -> str:
     return rf'^{_escape(head.getvalue())}\r?\n[^\s"]'
 
 
-def _line_value(spec: Number | Category) -> str:
+def _line_value(spec: Number | Category | Text) -> str:
+    if isinstance(spec, Text):
+        return '"[A-Za-z .,:]*"'
     if isinstance(spec, Number):
         return r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"
     return f"({'|'.join(map(_literal, spec.categories))})"

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings
+from mlapp.families.contract import replay
 from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
@@ -107,7 +108,7 @@ def warm(settings: Settings) -> None:
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
-            models.get(name).replay()
+            replay(models.get(name))
         except ArtifactError as error:
             logging.getLogger(__name__).warning("%s is not served: %s", name, error)
 

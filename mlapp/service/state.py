@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
 
+from mlapp import answering
+from mlapp.answering import Answered, Channel
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.families.contract import Model
+from mlapp.families.contract import Batch, Model
 from mlapp.scoring.batch import Counts
 from mlapp.service.metrics import Metrics
 from mlapp.settings import Settings
@@ -43,16 +45,19 @@ class State:
             which = name if version is None else f"{name}, version {version}"
             raise ModelNotFound(f"No model {which!r} is published; /v1/models lists all") from error
         except ArtifactError as error:
-            # The reason names files of this machine: it is for the log, not for the one who asks.
+            # The reason names files of this machine: it is for the log, not for the client.
             _log.warning("%s cannot be served: %s", name, error)
             raise ArtifactError(f"The model {name!r} cannot be opened at present") from error
         request.environ["mlapp.model"] = model
         return model
 
-    def count(self, model: Model, rows: int) -> None:
-        """Count predictions, for the metrics and the access log."""
-        request.environ["mlapp.rows"] = rows
+    def answer(self, model: Model, batch: Batch, channel: Channel) -> Answered:
+        """Answer a batch, note its identifier, and count its rows."""
+        answered = answering.answer(model, batch, channel)
+        environ, rows = request.environ, len(batch)
+        environ["mlapp.id"], environ["mlapp.rows"] = answered.id, rows
         self.metrics.count(model, rows)
+        return answered
 
     def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
         """Count the rows of a file, when its request is no longer at hand."""
@@ -88,6 +93,6 @@ def describe(model: Model) -> dict[str, Any]:
     }
     if manifest.input_schema:
         found |= manifest.input_schema.model_dump(mode="json")
-    else:
-        found |= {"labels": list(manifest.labels or ())}
+    if manifest.labels:
+        found |= {"labels": list(manifest.labels)}
     return found

@@ -6,19 +6,19 @@
 
 An instance is a text, or a row: an object of values by input name, or a list of values in the
 order of the schema's inputs. `inputs` holds the same as columns: an object of lists by input name.
-A list there is a list of instances, as KServe has it.
+A list there is a list of instances, as KServe has it. Every answer has an identifier, as `id` and
+in the header `Mlapp-Id`.
 """
 
 from typing import Any
 
 from flask import Blueprint, Response
 
+from mlapp.answering import Answered
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import Model
-from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.schema import describe as describe_value
 from mlapp.schema import quote
-from mlapp.scoring.batch import TEXT
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
 from mlapp.settings import Settings
@@ -63,21 +63,12 @@ def predict(name: str, version: int | None = None) -> Response:
     here = state()
     model = here.model(name, version)
     instances, by_name = _read_instances(model, here.settings)
-    content: dict[str, Any]
-    if isinstance(model, RegressionModel):
-        checked = model.check(instances)
-        predicted = model.predict_array(checked)
-        rows = predicted.tolist()
-        content = {"predictions": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
-        if notices := model.notices(checked, predicted):
-            content["notices"] = [str(notice) for notice in notices]
-    else:
-        content = {"predictions": model.predict_rows(instances)}
+    answered = here.answer(model, model.check(instances), "v1")
+    rows = answered.answers.records()
+    content: dict[str, Any] = {"id": answered.id, "predictions": rows}
     if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
-        rows = content["predictions"]
         content["outputs"] = {key: [row[key] for row in rows] for key in rows[0]}
-    here.count(model, len(instances))
-    return answer(content)
+    return answer(content | _notices(answered))
 
 
 @blueprint.post("/models/<model:name>:explain")
@@ -87,30 +78,16 @@ def explain(name: str, version: int | None = None) -> Response:
     here = state()
     model = here.model(name, version)
     instances, _ = _read_instances(model, here.settings)
-    content: dict[str, Any]
-    if isinstance(model, RegressionModel):
-        checked = model.check(instances)
-        content = {"explanations": model.explain(checked).to_dict("records")}
-        if notices := model.notices(checked, model.predict_array(checked)):
-            content["notices"] = [str(notice) for notice in notices]
-    else:
-        model.read(instances)  # all faults at once, before any text is explained
-        content = {
-            "explanations": [
-                {
-                    "label": explained.label,
-                    "logit": explained.logit,
-                    "bias": explained.bias,
-                    "spans": [
-                        {"start": span.start, "end": span.end, "weight": span.weight}
-                        for span in explained.spans
-                    ],
-                }
-                for explained in map(model.explain, instances)
-            ]
-        }
-    here.count(model, len(instances))
-    return answer(content)
+    batch = model.check(instances)
+    answered = here.answer(model, batch, "v1")
+    content = {"id": answered.id, "explanations": model.reasons(batch).records()}
+    return answer(content | _notices(answered))
+
+
+def _notices(answered: Answered) -> dict[str, list[str]]:
+    """Return what is unusual about the instances, where anything is."""
+    notices = answered.answers.notices
+    return {"notices": list(map(str, notices))} if notices else {}
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -137,12 +114,13 @@ def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], bool]:
         columns = ", or an object of lists by input name" if key == "inputs" else ""
         raise InvalidInput([Fault(key, got, f"a list of one or more instances{columns}")])
     check_rows(len(instances), settings.max_rows)
-    if isinstance(model, RegressionModel):
-        instances = _name_values(instances, model.schema.names)
+    if model.takes.kind == "row":
+        instances = _name_values(instances, model.takes.names)
     elif isinstance(given, dict):
-        if given.keys() != {TEXT}:
-            raise InvalidInput([Fault(key, f"columns {quote(given)}", f"one column, {TEXT!r}")])
-        instances = given[TEXT]
+        [column] = model.takes.names
+        if given.keys() != {column}:
+            raise InvalidInput([Fault(key, f"columns {quote(given)}", f"one column, {column!r}")])
+        instances = given[column]
     return instances, key == "inputs"
 
 

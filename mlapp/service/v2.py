@@ -1,36 +1,26 @@
 """The Open Inference Protocol (v2) over REST, with the binary tensor data extension.
 
 Tables arrive as one tensor [n, inputs], or as one tensor [n] or [n, 1] per input, by name; texts
-as one BYTES tensor. A NaN, null or empty BYTES stands for a missing value.
+as one BYTES tensor. A NaN, null or empty BYTES stands for a missing value. The answer's `id` is
+the request's, or else that of the answer, which is always the parameter `mlapp_id`.
 
 A request that is not in this form is refused with 400, and values that the model does not allow
 with 422.
 """
 
 from contextlib import suppress
-from dataclasses import replace
 from importlib.metadata import version as library_version
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import orjson
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
+from mlapp.answering import Answered
 from mlapp.errors import ArtifactError
-from mlapp.families.contract import Model
-from mlapp.families.regression import COLUMNS, RegressionModel
-from mlapp.schema import (
-    MOST_MISMATCHES,
-    NOT_GIVEN,
-    Checked,
-    Column,
-    Notice,
-    Number,
-    describe,
-    quote,
-)
+from mlapp.families.contract import Batch, Model
+from mlapp.schema import Category, Column, Number, Text, describe, quote
 from mlapp.service.bodies import answer, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
@@ -107,7 +97,7 @@ def metadata(name: str, version: int | None = None) -> Response:
         {
             "name": name,
             "versions": [str(each) for each in artifacts.versions(state().models.root, name)],
-            "platform": "sklearn" if isinstance(model, RegressionModel) else "onnx",
+            "platform": model.platform,
             "inputs": inputs,
             "outputs": outputs,
         }
@@ -124,20 +114,17 @@ def model_ready(name: str, version: int | None = None) -> Response:
 
 def tensors(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the metadata of a model's input and output tensors."""
-    if isinstance(model, RegressionModel):
-        inputs = [
-            _tensor(spec.name, "FP64" if isinstance(spec, Number) else "BYTES")
-            for spec in model.schema.inputs
-        ]
-        return inputs, [_tensor(name, "FP64") for name in COLUMNS]
+    inputs = [_tensor(spec.name, datatype_of(spec)) for spec in model.takes.inputs]
     outputs = [
-        _tensor("label", "BYTES"),
-        _tensor("probability", "FP64"),
-        _tensor("probabilities", "FP64", len(model.labels)),
-        _tensor("tokens", "INT64"),
-        _tensor("unknown", "FP64"),
+        _tensor(each.name, each.datatype, *([each.width] if each.width else []))
+        for each in model.gives.fields
     ]
-    return [_tensor("text", "BYTES")], outputs
+    return inputs, outputs
+
+
+def datatype_of(spec: Number | Category | Text) -> str:
+    """Return the datatype of an input's tensor."""
+    return "FP64" if spec.kind == "number" else "BYTES"
 
 
 def _tensor(name: str, datatype: str, *more: int) -> dict[str, Any]:
@@ -165,86 +152,60 @@ def infer(name: str, version: int | None = None) -> Response:
     if binary:
         raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
-    outputs, rows, notices = _predict(model, given)
-    state().count(model, rows)
-    return _respond(model, given_id, outputs, wanted, notices)
+    answered = state().answer(model, _check(model, given), "v2")
+    return _respond(model, given_id, answered, wanted)
 
 
-# --- predicting ------------------------------------------------------------------------------
+# --- checking --------------------------------------------------------------------------------
 
 
-def _predict(
-    model: Model, given: dict[str, npt.NDArray[Any]]
-) -> tuple[dict[str, npt.NDArray[Any]], int, list[str]]:
-    """Return the output tensors, how many rows there are, and the notices."""
-    if isinstance(model, RegressionModel):
-        columns, rows = _columns(model, given)
-        checked = _check(model, columns, rows)
-        predicted = model.predict_array(checked)
-        notices = list(map(str, model.notices(checked, predicted)))
-        return dict(zip(COLUMNS, predicted.T, strict=True)), rows, notices
-    if len(given) != 1:
-        raise BadRequest(f"inputs: got {len(given)} tensors, expected one of BYTES")
-    [(name, tensor)] = given.items()
-    if tensor.dtype != object or not all(isinstance(each, str | None) for each in tensor.flat):
-        raise BadRequest(f"{name[:80]}: got other values than texts, expected BYTES")
-    texts = _flat(name, tensor).tolist()
-    check_rows(len(texts), state().settings.max_rows)
-    answers = model.classify(texts)
-    labels = np.array([answer.label for answer in answers], dtype=object)
-    own = [answer.probabilities for answer in answers]
-    return (
-        {
-            "label": labels,
-            "probability": np.array([answer.probability for answer in answers], dtype=float),
-            "probabilities": np.array(own, dtype=float).reshape(len(own), len(model.labels)),
-            "tokens": np.array([answer.tokens for answer in answers], dtype=np.int64),
-            "unknown": np.array([answer.unknown for answer in answers], dtype=float),
-        },
-        len(texts),
-        [],
-    )
+def _check(model: Model, given: dict[str, npt.NDArray[Any]]) -> Batch:
+    """Check tensors; one may be left out where its values may be missing.
+
+    Raises:
+        BadRequest: tensors are not there, or of another shape or datatype.
+        RequestEntityTooLarge: there are too many rows.
+        InvalidInput: values are not allowed.
+    """
+    columns = _columns(model.takes.names, given)
+    inputs = {spec.name: spec for spec in model.takes.inputs}
+    needed = [name for name, spec in inputs.items() if not spec.missing and name not in columns]
+    if needed:
+        raise BadRequest(f"inputs: got no tensor for {quote(needed)}, expected one each")
+    for name, column in columns.items():
+        if name in inputs and inputs[name].kind == "text" and not _is_text(column):
+            raise BadRequest(f"{name}: got other values than texts, expected BYTES")
+    rows = {len(column) for column in columns.values()}
+    if len(rows) != 1:
+        got = ", ".join(map(str, sorted(rows)))
+        raise BadRequest(f"inputs: got tensors of {got} rows, expected equally many each")
+    check_rows(rows.pop(), state().settings.max_rows)
+    return model.check_columns(columns)
 
 
-def _columns(
-    model: RegressionModel, given: dict[str, npt.NDArray[Any]]
-) -> tuple[dict[str, Column], int]:
-    """Return the columns by name, and how many rows they have."""
-    names = model.schema.names
-    if len(given) == 1 and not set(given) & set(names):
+def _columns(names: list[str], given: dict[str, npt.NDArray[Any]]) -> dict[str, Column]:
+    """Return the columns by input name; one tensor of another name may hold all of them.
+
+    Raises:
+        BadRequest: a tensor is of another shape.
+    """
+    if len(given) == 1 and not given.keys() & set(names):
         [(name, tensor)] = given.items()
+        if len(names) == 1:
+            return {names[0]: _flat(name, tensor)}
         if tensor.ndim != 2 or tensor.shape[1] != len(names):
             raise BadRequest(
                 f"{name[:80]}: got shape {list(tensor.shape)}, expected [n, {len(names)}]:"
                 f" {quote(names)}"
             )
-        return dict(zip(names, tensor.T, strict=True)), len(tensor)
-    columns = {name: _flat(name, tensor) for name, tensor in given.items()}
-    rows = {len(column) for column in columns.values()}
-    if len(rows) != 1:
-        got = ", ".join(map(str, sorted(rows)))
-        raise BadRequest(f"inputs: got tensors of {got} rows, expected equally many each")
-    return dict(columns), rows.pop()
+        return dict(zip(names, tensor.T, strict=True))
+    return {name: _flat(name, tensor) for name, tensor in given.items()}
 
 
-def _check(model: RegressionModel, columns: dict[str, Column], rows: int) -> Checked:
-    """Check columns; a tensor may be left out where its values may be missing.
-
-    Raises:
-        BadRequest: a tensor is not there.
-        RequestEntityTooLarge: there are too many rows.
-        InvalidInput: values are not allowed.
-    """
-    check_rows(rows, state().settings.max_rows)
-    schema = model.schema
-    absent = [spec for spec in schema.inputs if spec.name not in columns]
-    if needed := [spec.name for spec in absent if not spec.missing]:
-        raise BadRequest(f"inputs: got no tensor for {quote(needed)}, expected one each")
-    notices = [Notice(spec.name, NOT_GIVEN, None) for spec in absent]
-    unknown = [name for name in columns if name not in schema.names]
-    notices += [Notice(name[:80], schema.not_an_input, None) for name in unknown[:MOST_MISMATCHES]]
-    whole = columns | {spec.name: np.full(rows, np.nan) for spec in absent}
-    return replace(schema.check_columns(whole, rows), mismatches=tuple(notices))
+def _is_text(column: Column) -> bool:
+    """Return whether a column came as BYTES; a value may be null."""
+    is_object = isinstance(column, list) or column.dtype == object
+    return is_object and all(isinstance(each, str | None) for each in column)
 
 
 def _flat(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -286,18 +247,18 @@ def _wanted(content: dict[str, Any], names: list[str]) -> dict[str, bool]:
 
 
 def _respond(
-    model: Model,
-    given_id: str | None,
-    outputs: dict[str, npt.NDArray[Any]],
-    wanted: dict[str, bool],
-    notices: list[str],
+    model: Model, given_id: str | None, answered: Answered, wanted: dict[str, bool]
 ) -> Response:
-    manifest = model.manifest
-    content: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
-    if given_id is not None:
-        content["id"] = given_id
-    if notices:
-        content["parameters"] = {"notices": notices}
+    manifest, outputs = model.manifest, answered.answers.tensors()
+    parameters: dict[str, Any] = {"mlapp_id": answered.id}
+    if notices := answered.answers.notices:
+        parameters["notices"] = list(map(str, notices))
+    content: dict[str, Any] = {
+        "model_name": manifest.name,
+        "model_version": str(manifest.version),
+        "id": answered.id if given_id is None else given_id,
+        "parameters": parameters,
+    }
     content["outputs"], parts = [], []
     for name, binary in wanted.items():
         tensor = outputs[name]

@@ -1,0 +1,71 @@
+"""`mlapp predict`: one row or one text."""
+
+import sys
+from collections.abc import Sequence
+
+from mlapp import answering, store
+from mlapp.errors import Fault, InvalidInput
+from mlapp.loaders import USUAL
+from mlapp.schema import quote
+from mlapp.settings import read_settings
+
+
+def predict_one(name: str | None, words: Sequence[str]) -> int:
+    """Print the prediction of one row or text, a line per figure.
+
+    Args:
+        name: the model's name; by default the usual one for what the words are.
+        words: `--INPUT VALUE` for each input of a row, or one text.
+
+    Raises:
+        InvalidInput: the row or the text is refused.
+    """
+    is_row = not words or words[0].startswith("--")
+    model = store.open_model(read_settings().artifacts, name or USUAL["row" if is_row else "text"])
+    instances: Sequence[object] = words
+    if model.takes.kind == "row":
+        instances = [read_row(model.takes.names, words)]
+    elif len(words) != 1:
+        raise InvalidInput([Fault("text", f"{len(words)} words", "one text, in quotes")])
+    answers = answering.answer(model, model.check(instances), "command").answers
+    for key, value in answers.records()[0].items():
+        print(f"{key}: {value}")
+    for notice in answers.notices:
+        print(f"notice: {notice.message}", file=sys.stderr)
+    return 0
+
+
+def read_row(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
+    """Read a row from `--INPUT VALUE`, `--INPUT=VALUE` and `--set INPUT=VALUE`.
+
+    Names are taken as they are, never abbreviated; `--set` reaches those that the command has
+    options of its own for.
+
+    Args:
+        names: the model's inputs.
+        words: the command's arguments.
+
+    Raises:
+        InvalidInput: with each argument that is none of these.
+    """
+    row: dict[str, str] = {}
+    faults = []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        given = word.removeprefix("--")
+        if word == "--set" and left:
+            given = left.pop(0)
+        elif word.startswith("--") and given in names and left:
+            given = f"{given}={left.pop(0)}"
+        fitting = [name for name in names if given.startswith(f"{name}=")]
+        if not fitting or not word.startswith("--"):
+            faults.append(Fault(word, "no input with a value", f"one of {quote(names)}"))
+            continue
+        name = max(fitting, key=len)
+        if name in row:
+            faults.append(Fault(name, "two values", "one"))
+        row[name] = given[len(name) + 1 :]
+    if faults:
+        raise InvalidInput(faults)
+    return row
