@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlapp.families.sentiment import SentimentModel
+from mlapp.loaders import load_sentiment
 from mlapp.manifest import Artifact
 from mlapp.store import artifacts, open_model
 from tests.test_pages import home, run, texts
@@ -111,7 +113,8 @@ def test_an_answer_within_the_margin_is_shown_as_unsure(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "Unsure" not in texts(predict(page(), GOOD))
-    monkeypatch.setattr(SentimentModel, "margin", 1.0)
+    model = load_sentiment()
+    monkeypatch.setattr(model, "gives", replace(model.gives, margin=1.0))
     assert "Unsure" in texts(predict(page(), GOOD))
 
 
