@@ -6,7 +6,6 @@ Pages, forms, REST and the command line call `answer`. Files and clusters answer
 
 import os
 import time
-import uuid
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -45,4 +44,5 @@ def new_id() -> str:
     """Return a UUID of version 7 (RFC 9562, section 5.7): those made later sort behind."""
     stamp, number = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     head, tail = number >> 68, number & (1 << 62) - 1
-    return str(uuid.UUID(int=stamp << 80 | 0x7 << 76 | head << 64 | 0b10 << 62 | tail))
+    digits = f"{stamp << 80 | 0x7 << 76 | head << 64 | 0b10 << 62 | tail:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -232,20 +232,24 @@ class RegressionModel:
         training, or which is below zero where no output was, or above zero: a straight line goes
         on where the data ends.
         """
-        output = self.schema.output
-        prediction, lower, upper = predicted.T
-        outside = (upper < output.minimum) | (lower > output.maximum)
-        if output.minimum >= 0:
-            outside |= prediction < 0
-        if output.maximum <= 0:
-            outside |= prediction > 0
+        least, most = self._unusual
+        outside = (predicted < least) | (predicted > most)
         if not np.count_nonzero(outside):  # nearly always; quicker than any()
             return {}
+        output = self.schema.output
         return {
             row: "the prediction "
-            + describe_outside(float(prediction[row]), output.minimum, output.maximum)
-            for row in np.flatnonzero(outside).tolist()
+            + describe_outside(float(predicted[row, 0]), output.minimum, output.maximum)
+            for row in np.flatnonzero(outside.any(axis=1)).tolist()
         }
+
+    @cached_property
+    def _unusual(self) -> tuple[Floats, Floats]:
+        """The values below and above which prediction, lower and upper are unusual, (3,) each."""
+        output, infinity = self.schema.output, math.inf
+        least = [0.0 if output.minimum >= 0 else -infinity, -infinity, output.minimum]
+        most = [0.0 if output.maximum <= 0 else infinity, output.maximum, infinity]
+        return np.array(least), np.array(most)
 
     def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Explain n rows: a column baseline and one per input; each row sums to its prediction.

@@ -20,7 +20,7 @@ from werkzeug.routing import BaseConverter, MapAdapter
 
 from mlapp.errors import InvalidInput, MlappError
 from mlapp.service import forms, openapi, score, v1, v2
-from mlapp.service.bodies import JsonResponse, answer
+from mlapp.service.bodies import JsonResponse
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
 
@@ -147,7 +147,7 @@ class Service(Flask):
             answered = self.dispatch_request()
         except Exception as error:
             answered = self.handle_user_exception(error)
-        return answered if type(answered) is JsonResponse else self.make_response(answered)
+        return answered if type(answered) is JsonResponse else self.make_response(answered)  # type: ignore[return-value]
 
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         """Return the context, and keep its request for `wsgi_app`."""
@@ -323,9 +323,10 @@ def _readyz() -> Response:
 # --- errors ----------------------------------------------------------------------------------
 
 
-def _tell(error: Exception) -> Response:
-    """Translate any error, in the form that the one who asked can read."""
+def _tell(error: Exception) -> Response | JsonResponse:
+    """Translate any error, in the form that the client reads."""
     headers: dict[str, str] = {}
+    response: Response | JsonResponse
     if isinstance(error, HTTPException):
         if error.response is not None or (error.code or 500) < 400:
             return error.get_response()  # type: ignore[return-value]  # a redirect
@@ -355,16 +356,18 @@ def _tell(error: Exception) -> Response:
         ]
     }
     if request.path == "/v2" or request.path.startswith("/v2/"):
-        response = answer({"error": detail} | (content if faults else {}), status)
+        response = JsonResponse({"error": detail} | (content if faults else {}), status)
     elif forms.is_page(request.path):
         response = forms.show_error(status, detail)
     else:
-        problem = {
+        problem: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
             "status": status,
             "detail": detail,
         }
-        response = answer(problem | (content if faults else {}), status, "application/problem+json")
+        response = JsonResponse(
+            problem | (content if faults else {}), status, "application/problem+json"
+        )
     response.headers.update(headers)
     return response

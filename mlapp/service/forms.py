@@ -10,7 +10,7 @@ from mlapp.errors import InvalidInput, ModelNotFound
 from mlapp.families.contract import Answers, Model
 from mlapp.loaders import USUAL
 from mlapp.schema import TEXT, Category, Number, Text
-from mlapp.service.bodies import answer, read_form
+from mlapp.service.bodies import JsonResponse, read_form
 from mlapp.service.state import state
 
 blueprint = Blueprint("forms", __name__)
@@ -24,14 +24,14 @@ def is_page(path: str) -> bool:
     return path in PAGES
 
 
-def show_home() -> str | Response:
+def show_home() -> str | JsonResponse:
     """Show the form to a person; answer KServe's v1 client, whose health check is here.
 
     Browsers name HTML among what they accept, and programs do not.
     """
     accepted = {kind.lower() for kind, _ in request.accept_mimetypes}
     if accepted and not accepted & {"text/html", "application/xhtml+xml", "text/*"}:
-        return answer({"status": "alive"})
+        return JsonResponse({"status": "alive"})
     return show_form()
 
 

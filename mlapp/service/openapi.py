@@ -3,11 +3,11 @@
 from importlib.metadata import version as library_version
 from typing import Any
 
-from flask import Blueprint, Response, render_template
+from flask import Blueprint, render_template
 
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Model
-from mlapp.service.bodies import answer
+from mlapp.service.bodies import JsonResponse
 from mlapp.service.requests import (
     FILES,
     describe_files,
@@ -21,9 +21,9 @@ blueprint = Blueprint("openapi", __name__)
 
 
 @blueprint.get("/openapi.json")
-def document() -> Response:
+def document() -> JsonResponse:
     """Return the OpenAPI document."""
-    return answer(make_document())
+    return JsonResponse(make_document())
 
 
 @blueprint.get("/docs")

@@ -12,14 +12,14 @@ in the header `Mlapp-Id`.
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import Model
 from mlapp.schema import describe as describe_value
 from mlapp.schema import quote
-from mlapp.service.bodies import answer, check_rows, parse_json, read_body, require_json
+from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body, require_json
 from mlapp.service.state import describe, state
 from mlapp.settings import Settings
 from mlapp.store import artifacts
@@ -28,7 +28,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 
 @blueprint.get("/models")
-def list_models() -> Response:
+def list_models() -> JsonResponse:
     """List every published model, those that cannot be opened with the reason."""
     models = []
     for name in state().models.names():
@@ -44,21 +44,21 @@ def list_models() -> Response:
             )
         except ArtifactError:
             models.append({"name": name, "ready": False})
-    return answer({"models": models})
+    return JsonResponse({"models": models})
 
 
 @blueprint.get("/models/<model:name>")
 @blueprint.get("/models/<model:name>/versions/<int:version>")
-def show_model(name: str, version: int | None = None) -> Response:
+def show_model(name: str, version: int | None = None) -> JsonResponse:
     """Say what a model is: its inputs, its output or labels, its quality, its versions."""
     model = state().model(name, version)
     versions = artifacts.versions(state().models.root, name)
-    return answer(describe(model) | {"versions": versions})
+    return JsonResponse(describe(model) | {"versions": versions})
 
 
 @blueprint.post("/models/<model:name>:predict")
 @blueprint.post("/models/<model:name>/versions/<int:version>:predict")
-def predict(name: str, version: int | None = None) -> Response:
+def predict(name: str, version: int | None = None) -> JsonResponse:
     """Predict instances."""
     here = state()
     model = here.model(name, version)
@@ -68,12 +68,12 @@ def predict(name: str, version: int | None = None) -> Response:
     content: dict[str, Any] = {"id": answered.id, "predictions": rows}
     if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
         content["outputs"] = {key: [row[key] for row in rows] for key in rows[0]}
-    return answer(content | _notices(answered))
+    return JsonResponse(content | _notices(answered))
 
 
 @blueprint.post("/models/<model:name>:explain")
 @blueprint.post("/models/<model:name>/versions/<int:version>:explain")
-def explain(name: str, version: int | None = None) -> Response:
+def explain(name: str, version: int | None = None) -> JsonResponse:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
     here = state()
     model = here.model(name, version)
@@ -81,7 +81,7 @@ def explain(name: str, version: int | None = None) -> Response:
     batch = model.check(instances)
     answered = here.answer(model, batch, "v1")
     content = {"id": answered.id, "explanations": model.reasons(batch).records()}
-    return answer(content | _notices(answered))
+    return JsonResponse(content | _notices(answered))
 
 
 def _notices(answered: Answered) -> dict[str, list[str]]:

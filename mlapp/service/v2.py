@@ -21,7 +21,7 @@ from mlapp.answering import Answered
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Batch, Model
 from mlapp.schema import Category, Column, Number, Text, describe, quote
-from mlapp.service.bodies import answer, check_rows, parse_json, read_body
+from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
 from mlapp.store import artifacts
@@ -32,9 +32,9 @@ HEADER = "Inference-Header-Content-Length"
 
 
 @blueprint.get("")
-def server() -> Response:
+def server() -> JsonResponse:
     """Return the server's metadata."""
-    return answer(
+    return JsonResponse(
         {
             "name": "mlapp",
             "version": library_version("mlapp"),
@@ -44,16 +44,16 @@ def server() -> Response:
 
 
 @blueprint.get("/health/live")
-def live() -> Response:
+def live() -> JsonResponse:
     """Say that the server answers."""
-    return answer({"live": True})
+    return JsonResponse({"live": True})
 
 
 @blueprint.get("/health/ready")
-def ready() -> Response:
+def ready() -> JsonResponse:
     """Say whether models can be served."""
     good = is_ready()
-    return answer({"ready": good}, 200 if good else 503)
+    return JsonResponse({"ready": good}, 200 if good else 503)
 
 
 def is_ready() -> bool:
@@ -63,7 +63,7 @@ def is_ready() -> bool:
 
 
 @blueprint.post("/repository/index")
-def index() -> Response:
+def index() -> JsonResponse:
     """List the version of each model that is served, and those that should be but do not open.
 
     This is the index of Triton's model repository extension; its field `ready` asks for the
@@ -84,16 +84,16 @@ def index() -> Response:
             reason = "It cannot be opened; the server's log says why"
             entry = {"name": name, "version": str(version), "state": "UNAVAILABLE"}
             found.append(entry | {"reason": reason})
-    return answer(found)
+    return JsonResponse(found)
 
 
 @blueprint.get("/models/<model:name>")
 @blueprint.get("/models/<model:name>/versions/<int:version>")
-def metadata(name: str, version: int | None = None) -> Response:
+def metadata(name: str, version: int | None = None) -> JsonResponse:
     """Return a model's metadata."""
     model = state().model(name, version)
     inputs, outputs = tensors(model)
-    return answer(
+    return JsonResponse(
         {
             "name": name,
             "versions": [str(each) for each in artifacts.versions(state().models.root, name)],
@@ -106,10 +106,10 @@ def metadata(name: str, version: int | None = None) -> Response:
 
 @blueprint.get("/models/<model:name>/ready")
 @blueprint.get("/models/<model:name>/versions/<int:version>/ready")
-def model_ready(name: str, version: int | None = None) -> Response:
+def model_ready(name: str, version: int | None = None) -> JsonResponse:
     """Say whether a model can be served."""
     state().model(name, version)
-    return answer({"name": name, "ready": True})
+    return JsonResponse({"name": name, "ready": True})
 
 
 def tensors(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -133,7 +133,7 @@ def _tensor(name: str, datatype: str, *more: int) -> dict[str, Any]:
 
 @blueprint.post("/models/<model:name>/infer")
 @blueprint.post("/models/<model:name>/versions/<int:version>/infer")
-def infer(name: str, version: int | None = None) -> Response:
+def infer(name: str, version: int | None = None) -> JsonResponse | Response:
     """Predict from tensors to tensors."""
     model = state().model(name, version)
     content, binary = _read_request()
@@ -248,7 +248,7 @@ def _wanted(content: dict[str, Any], names: list[str]) -> dict[str, bool]:
 
 def _respond(
     model: Model, given_id: str | None, answered: Answered, wanted: dict[str, bool]
-) -> Response:
+) -> JsonResponse | Response:
     manifest, outputs = model.manifest, answered.answers.tensors()
     parameters: dict[str, Any] = {"mlapp_id": answered.id}
     if notices := answered.answers.notices:
@@ -274,9 +274,9 @@ def _respond(
         else:
             entry["data"] = tensor.reshape(-1).tolist()
         content["outputs"].append(entry)
-    text = orjson.dumps(content)
     if not parts:
-        return Response(text, mimetype="application/json")
+        return JsonResponse(content)
+    text = orjson.dumps(content)
     response = Response(b"".join([text, *parts]), mimetype="application/octet-stream")
     response.headers[HEADER] = str(len(text))
     return response
