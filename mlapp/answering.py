@@ -1,7 +1,11 @@
 """The one way in: every prediction is made here, and gets an identifier.
 
 Pages, forms, REST and the command line call `answer`. Files and clusters answer batch by batch in
-`scoring.batch`; a run of theirs has one identifier for all its rows.
+`scoring.batch`.
+
+To add a way to ask, as a route or a command: get a model from `loaders` or `store`, pass what
+arrived to its `check`, call `answer` with a channel of your own, and show `answers.records()` or
+`answers.table()`. What differs between models is in `model.takes` and `model.gives`.
 """
 
 import os

@@ -14,6 +14,7 @@ from tests.conftest import SHIPPED, Server, make_houses, make_moods
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md")))]
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -54,9 +55,11 @@ def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.M
         "MLAPP_ARTIFACTS": str(tmp_path / "artifacts"),
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
     }
-    commands = [
-        line.partition("#")[0] for block in BASH[2:] for line in block.splitlines() if line.strip()
+    blocks = [
+        block for page in PAGES for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     ]
+    lines = dict.fromkeys(line for block in blocks[2:] for line in block.splitlines())
+    commands = [line.partition("#")[0] for line in lines if line.strip()]
     assert len(commands) >= 5
     for command in commands:
         ran = subprocess.run(
@@ -103,7 +106,8 @@ def test_the_code_runs_as_printed() -> None:
 
 def test_the_files_that_the_readme_names_are_there() -> None:
     linked = re.findall(r"\]\(([^)#:]+)\)", README)
-    named = re.findall(r"`((?:mlapp|training|pages|benchmarks|data|\.ci)/[^`*<> ]*)`", README)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:mlapp|training|pages|benchmarks|data|\.ci)/[^`*<> ]*)`", text)
     assert linked
     assert named
     for path in [*linked, *named]:
