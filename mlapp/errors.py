@@ -92,6 +92,12 @@ class ModelNotFound(ArtifactError):
     status = 404
 
 
+class GateRefused(MlappError):
+    """A candidate that is worse than the version that is served."""
+
+    status = 409
+
+
 def quote(names: Iterable[str], most: int = 20) -> str:
     """Return names in quotes, with commas; of many, the first."""
     names = list(names)

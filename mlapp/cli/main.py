@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.cli import models, predict, score, serve
+from mlapp.cli import models, predict, promote, score, serve
 from mlapp.errors import MlappError
 
 
@@ -62,6 +62,7 @@ def make_parser() -> Parser:
     )
     score.add_parser(commands)
     serve.add_parser(commands)
+    promote.add_parsers(commands)
     return parser
 
 
@@ -86,6 +87,12 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return models.pin_version(options.name, None)
         case "predict":
             return predict.predict_one(options.model, rest)
+        case "promote":
+            return promote.promote_version(options.name, options.version, options.force)
+        case "rollback":
+            return promote.roll_back(options.name, options.because)
+        case "history":
+            return promote.show_history(options.name)
         case "score":
             return score.score_file(options)
         case _:

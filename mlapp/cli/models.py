@@ -32,6 +32,8 @@ def list_models() -> int:
                 opens = "no"
                 troubles.append(str(error))
             mark = ("pinned" if held else "yes") if version == served else ""
+            if not mark and version in artifacts.candidates(root, name):
+                mark = "candidate"
             lines.append((name, str(version), task, created, quality, size, opens, mark))
     if len(lines) == 1:
         print(f"No models in {root}. Train one: python -m training.regression")

@@ -1,6 +1,8 @@
 """Published versions on disk, and the models opened from them.
 
 artifacts   publish, find, open, pin
+promotion   candidates: promote, roll back, the history
+gate        whether a candidate is worse than the version that is served
 repository  models opened once per process and version, and kept up to date
 """
 

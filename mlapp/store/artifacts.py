@@ -2,6 +2,7 @@
 
     artifacts/<name>/<version>/manifest.json and the files it names
     artifacts/<name>/pinned       the version to hold, where one is
+    artifacts/<name>/candidate-<version>   marks a version that is not served; see `promotion`
 
 Versions are whole numbers from 1, as in the model repositories of TensorFlow Serving and Triton;
 the newest is served unless one is pinned. A version appears by one rename, so it is whole or not
@@ -17,7 +18,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -73,17 +75,24 @@ def pinned(root: Path, name: str) -> int | None:
 
 
 def served_version(root: Path, name: str) -> int:
-    """Return the pinned version, or else the newest.
+    """Return the pinned version, or else the newest that is not a candidate.
 
     Raises:
-        ModelNotFound: nothing is published under the name, or the pinned version is not there.
+        ModelNotFound: nothing is published under the name, or candidates alone, or the pinned
+            version is not there.
     """
     found = versions(root, name)
     if not found:
         raise ModelNotFound(f"No complete version of {name!r} in {root}")
     held = pinned(root, name)
     if held is None:
-        return found[-1]
+        waiting = candidates(root, name)
+        served = [number for number in found if number not in waiting]
+        if not served:
+            raise ModelNotFound(
+                f"All versions of {name!r} in {root} are candidates", f"mlapp promote {name}"
+            )
+        return served[-1]
     if held not in found:
         there = ", ".join(map(str, found))
         raise ModelNotFound(
@@ -92,7 +101,7 @@ def served_version(root: Path, name: str) -> int:
     return held
 
 
-def candidates(root: Path, name: str) -> list[int]:
+def servable(root: Path, name: str) -> list[int]:
     """Return the versions that may be served, best first: the pinned one, or all from the newest.
 
     Raises:
@@ -101,7 +110,19 @@ def candidates(root: Path, name: str) -> list[int]:
     first = served_version(root, name)
     if pinned(root, name) is not None:
         return [first]
-    return [number for number in reversed(versions(root, name)) if number <= first]
+    waiting = candidates(root, name)
+    found = (number for number in reversed(versions(root, name)) if number not in waiting)
+    return [number for number in found if number <= first]
+
+
+def candidates(root: Path, name: str) -> list[int]:
+    """Return the complete versions that are not served unless asked for, oldest first."""
+    return [each for each in versions(root, name) if candidate_mark(root, name, each).exists()]
+
+
+def candidate_mark(root: Path, name: str, version: int) -> Path:
+    """Return the file whose presence makes a version a candidate."""
+    return root / name / f"candidate-{version}"
 
 
 def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, int], ...]:
@@ -252,7 +273,9 @@ def draft(
     return Artifact(Path(), manifest, dict(files))
 
 
-def publish(root: Path, drafted: Artifact, check: Callable[[Artifact], None]) -> Artifact:
+def publish(
+    root: Path, drafted: Artifact, check: Callable[[Artifact], None], *, candidate: bool = False
+) -> Artifact:
     """Publish a draft as the next version, and return it as it lies on disk.
 
     The files are written into a temporary folder beside, read back and passed to `check`, and
@@ -263,6 +286,7 @@ def publish(root: Path, drafted: Artifact, check: Callable[[Artifact], None]) ->
         root: the artifact folder; it is made if need be.
         drafted: what `draft` returned.
         check: opens the model and replays its golden predictions; raises if anything is wrong.
+        candidate: whether the version waits for `promotion.promote` before it is served.
     """
     name = drafted.manifest.name
     parent = root / name
@@ -282,18 +306,44 @@ def publish(root: Path, drafted: Artifact, check: Callable[[Artifact], None]) ->
             _write(temporary / MANIFEST, _serialize(stated))
             check(_read(temporary, name, number))
             _sync_folder(temporary)
-            try:
-                temporary.rename(parent / str(number))
-            except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                    raise
-            else:
+            if _take_number(temporary, number, candidate):
                 break
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(parent)
     return _read(parent / str(number), name, number)
+
+
+def _take_number(temporary: Path, number: int, candidate: bool) -> bool:
+    """Rename a folder to its number, and return whether the number was free."""
+    parent = temporary.parent
+    with locked(parent) if candidate else nullcontext():
+        mark = candidate_mark(parent.parent, parent.name, number)
+        if candidate:
+            if (parent / str(number)).exists():
+                return False
+            mark.touch()  # before the version can be seen
+        try:
+            temporary.rename(parent / str(number))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            return False
+    return True
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a model's folder."""
+    import fcntl  # not on Windows
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def pin(root: Path, name: str, version: int) -> None:

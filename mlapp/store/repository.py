@@ -117,7 +117,7 @@ class Repository:
         """Find the best version that opens; the name's lock is held."""
         refused: ArtifactError | None = None
         try:
-            for version in artifacts.candidates(self.root, name):
+            for version in artifacts.servable(self.root, name):
                 try:
                     model = self._open(name, version)
                 except ArtifactError as error:

@@ -1,0 +1,84 @@
+"""`mlapp promote`, `rollback` and `history`: which version is served, and why."""
+
+import argparse
+from typing import Any
+
+from mlapp.errors import GateRefused, ModelNotFound
+from mlapp.settings import read_settings
+from mlapp.store import artifacts, gate, promotion
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands' options."""
+    promote = commands.add_parser("promote", help="serve a candidate, unless it is worse")
+    promote.add_argument("name", metavar="NAME")
+    promote.add_argument(
+        "version", metavar="VERSION", type=int, nargs="?", help="(default: the newest candidate)"
+    )
+    promote.add_argument("--force", metavar="WHY", help="promote it though it is worse")
+    rollback = commands.add_parser("rollback", help="serve the version before the one served")
+    rollback.add_argument("name", metavar="NAME")
+    rollback.add_argument("--because", metavar="WHY", default="", help="for the history")
+    history = commands.add_parser("history", help="list promotions and rollbacks")
+    history.add_argument("name", metavar="NAME")
+
+
+def promote_version(name: str, version: int | None, force: str | None) -> int:
+    """Compare a candidate with the served version, and serve it.
+
+    Raises:
+        GateRefused: it is worse beyond chance, and not forced.
+        ModelNotFound: there is no such candidate.
+    """
+    root = read_settings().artifacts
+    waiting = artifacts.candidates(root, name)
+    if version is None and not waiting:
+        raise ModelNotFound(f"{name!r} has no candidate in {root}")
+    version = waiting[-1] if version is None else version
+    verdict = judge(name, version)
+    if verdict is not None:
+        print(verdict)
+    if verdict is not None and verdict.worse and not force:
+        raise GateRefused(f"{name} {version} is not promoted: {verdict}; --force WHY overrides")
+    reason = force or str(verdict or "nothing was served before")
+    forced = bool(force) and verdict is not None and verdict.worse
+    change = promotion.promote(root, name, version, reason, forced=forced)
+    print(f"{name}: version {change.version} is served")
+    return 0
+
+
+def judge(name: str, version: int) -> gate.Verdict | None:
+    """Compare a candidate with the served version; None where nothing is served.
+
+    Raises:
+        ArtifactError: the candidate cannot be opened.
+    """
+    root = read_settings().artifacts
+    try:
+        served = artifacts.open(root, name)
+    except ModelNotFound:
+        return None
+    return gate.compare_held_out(served, artifacts.open(root, name, version))
+
+
+def roll_back(name: str, reason: str) -> int:
+    """Serve the version before the one that is served.
+
+    Raises:
+        ModelNotFound: there is none.
+    """
+    change = promotion.roll_back(read_settings().artifacts, name, reason)
+    print(f"{name}: version {change.version} is served")
+    return 0
+
+
+def show_history(name: str) -> int:
+    """Print a line for each promotion and rollback, the newest last."""
+    for each in promotion.history(read_settings().artifacts, name):
+        forced = ", forced" if each.forced else ""
+        before = "" if each.previous is None else f" after {each.previous}"
+        print(
+            f"{each.time:%Y-%m-%d %H:%M} version {each.version}{before} {each.action}{forced}"
+            f" by {each.by}: {each.reason}"
+        )
+    return 0

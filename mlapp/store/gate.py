@@ -1,0 +1,102 @@
+"""The gate between a candidate and the version that is served: is it worse beyond chance?
+
+Both versions carry what each held-out row cost them: `losses` in report.json, by a fingerprint of
+the row. Rows that neither version was trained on are compared in pairs, by a bootstrap of the mean
+difference (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlapp.manifest import Artifact
+from mlapp.tables.numbers import Floats
+
+REPORT = "report.json"
+LEVEL = 0.95  # of the interval of the difference
+RESAMPLES = 2000
+FEWEST = 30  # pairs; the bootstrap of fewer says nothing
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison of two versions on the same rows.
+
+    Attributes:
+        rows: how many rows were compared.
+        metric: what a row costs: squared error, or log loss.
+        current, candidate: the mean of it; smaller is better.
+        lower, upper: the interval of candidate minus current.
+        source: where the rows come from.
+    """
+
+    rows: int
+    metric: str
+    current: float
+    candidate: float
+    lower: float
+    upper: float
+    source: str
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate is worse beyond chance."""
+        return self.lower > 0
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate is better beyond chance."""
+        return self.upper < 0
+
+    def __str__(self) -> str:
+        if self.rows < FEWEST:
+            return f"{self.source}: {self.rows} rows in common, too few to compare"
+        outcome = "worse" if self.worse else "better" if self.better else "no different"
+        return (
+            f"{self.source}: {outcome}; mean {self.metric} {self.candidate:.6g} against"
+            f" {self.current:.6g} on {self.rows:,} rows, difference {self.lower:+.3g} to"
+            f" {self.upper:+.3g} ({LEVEL:.0%} interval)"
+        )
+
+
+def compare_held_out(current: Artifact, candidate: Artifact) -> Verdict:
+    """Compare two versions on the held-out rows that both report on."""
+    ours, theirs = _losses(current), _losses(candidate)
+    old, new = ours.get("values", {}), theirs.get("values", {})
+    common = sorted(old.keys() & new.keys()) if ours.get("metric") == theirs.get("metric") else []
+    return compare(
+        [old[key] for key in common],
+        [new[key] for key in common],
+        str(theirs.get("metric", "loss")),
+        "held-out rows",
+    )
+
+
+def compare(
+    current: Sequence[float], candidate: Sequence[float], metric: str, source: str
+) -> Verdict:
+    """Compare what the same n rows cost two versions; fewer than `FEWEST` are never worse."""
+    old, new = np.asarray(current, dtype=float), np.asarray(candidate, dtype=float)
+    if len(old) < FEWEST:
+        mean = (float(old.mean()), float(new.mean())) if len(old) else (0.0, 0.0)
+        return Verdict(len(old), metric, *mean, -np.inf, np.inf, source)
+    lower, upper = _interval(new - old)
+    return Verdict(len(old), metric, float(old.mean()), float(new.mean()), lower, upper, source)
+
+
+def _interval(differences: Floats) -> tuple[float, float]:
+    """Return the percentile interval of the mean of n differences."""
+    random = np.random.default_rng(0)
+    count = len(differences)
+    means = [differences[random.integers(count, size=count)].mean() for _ in range(RESAMPLES)]
+    lower, upper = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return lower, upper
+
+
+def _losses(artifact: Artifact) -> Mapping[str, dict[str, float]]:
+    """Return `losses` of a version's report: metric, and values by fingerprint of the row."""
+    report = json.loads(artifact.files.get(REPORT, b"{}"))
+    found: Mapping[str, dict[str, float]] = report.get("losses", {})
+    return found

@@ -1,0 +1,192 @@
+"""Candidates, the gate, promotion and rollback, through the real store, command and server."""
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+from mlapp import loaders
+from mlapp.cli import main
+from mlapp.errors import InvalidSettings, ModelNotFound
+from mlapp.families.contract import replay
+from mlapp.families.regression import RegressionModel
+from mlapp.store import artifacts, gate, promotion
+from tests.conftest import Server, wait_until
+
+NAME = "houses"
+
+
+def publish(root: Path, losses: list[float] | None = None, *, candidate: bool = True) -> int:
+    """Publish the model again, with what held-out rows cost it."""
+    current = artifacts.open(root, NAME, 1)
+    report = json.loads(current.files["report.json"])
+    if losses is not None:
+        values = {str(place): loss for place, loss in enumerate(losses)}
+        report["losses"] = {"metric": "squared error", "values": values}
+    files = {**current.files, "report.json": json.dumps(report).encode()}
+    kept = ("task", "data", "training", "input_schema", "metrics", "golden")
+    fields = {field: getattr(current.manifest, field) for field in kept}
+    libraries = tuple(current.manifest.libraries)
+    drafted = artifacts.draft(NAME, files, libraries, **fields)
+    published = artifacts.publish(
+        root, drafted, lambda each: replay(RegressionModel(each)), candidate=candidate
+    )
+    return published.manifest.version
+
+
+def losses(shift: float = 0.0) -> list[float]:
+    rng = np.random.default_rng(1)
+    return (rng.gamma(2, 1, 200) + shift * (1 + rng.normal(0, 0.1, 200))).tolist()
+
+
+def test_a_candidate_is_published_and_not_served(folder: Path) -> None:
+    assert publish(folder) == 2
+    assert artifacts.candidates(folder, NAME) == [2]
+    assert loaders.load_model(NAME).manifest.version == 1
+    assert loaders.load_regression(NAME, version=2).manifest.version == 2
+
+
+def test_a_promoted_candidate_is_served_at_once_and_rolled_back_at_once(folder: Path) -> None:
+    publish(folder)
+    promotion.promote(folder, NAME, 2, "better")
+    assert loaders.load_model(NAME).manifest.version == 2
+    promotion.roll_back(folder, NAME, "customers complained")
+    assert loaders.load_model(NAME).manifest.version == 1
+    assert [(each.action, each.version, each.previous) for each in history(folder)] == [
+        ("promoted", 2, 1),
+        ("rolled back", 1, 2),
+    ]
+    assert history(folder)[1].reason == "customers complained"
+
+
+def history(folder: Path) -> list[promotion.Change]:
+    return promotion.history(folder, NAME)
+
+
+def test_the_gate_refuses_a_candidate_that_is_worse_beyond_chance(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder, losses(), candidate=False)
+    publish(folder, losses(0.5))
+    assert main(["promote", NAME]) == 1
+    refused = capsys.readouterr()
+    assert "worse; mean squared error" in refused.err
+    assert "--force" in refused.err
+    assert loaders.load_model(NAME).manifest.version == 2
+    assert main(["promote", NAME, "--force", "the new rooms matter"]) == 0
+    assert loaders.load_model(NAME).manifest.version == 3
+    [change] = history(folder)
+    assert change.forced
+    assert change.reason == "the new rooms matter"
+
+
+@pytest.mark.parametrize("shift", [-0.5, 0.0])
+def test_the_gate_lets_a_candidate_pass_that_is_no_worse(
+    folder: Path, shift: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder, losses(), candidate=False)
+    publish(folder, losses(shift))
+    assert main(["promote", NAME]) == 0
+    assert ("better" if shift else "no different") in capsys.readouterr().out
+    assert not history(folder)[0].forced
+
+
+def test_the_gate_flags_equal_models_as_worse_in_one_of_forty() -> None:
+    rng = np.random.default_rng(3)
+    verdicts = [
+        gate.compare(rng.gamma(2, 1, 200).tolist(), rng.gamma(2, 1, 200).tolist(), "loss", "rows")
+        for _ in range(200)
+    ]
+    assert sum(each.worse for each in verdicts) <= 12  # five are expected
+
+
+def test_few_rows_in_common_are_never_worse() -> None:
+    verdict = gate.compare([0.0] * 29, [9.0] * 29, "loss", "held-out rows")
+    assert not verdict.worse
+    assert "too few" in str(verdict)
+
+
+def test_a_version_that_is_not_a_candidate_cannot_be_promoted(folder: Path) -> None:
+    with pytest.raises(ModelNotFound, match="not a candidate"):
+        promotion.promote(folder, NAME, 1, "why not")
+    with pytest.raises(ModelNotFound, match="before 1"):
+        promotion.roll_back(folder, NAME, "there is nothing before")
+
+
+def test_a_pinned_version_is_released_before_anything_is_promoted(folder: Path) -> None:
+    publish(folder)
+    artifacts.pin(folder, NAME, 1)
+    with pytest.raises(InvalidSettings, match="mlapp unpin houses"):
+        promotion.promote(folder, NAME, 2, "better")
+    with pytest.raises(InvalidSettings, match="pinned to version 1"):
+        promotion.roll_back(folder, NAME, "worse")
+
+
+def test_a_model_of_candidates_alone_is_not_served(folder: Path) -> None:
+    artifacts.candidate_mark(folder, NAME, 1).touch()
+    with pytest.raises(ModelNotFound, match="candidates"):
+        loaders.load_model(NAME)
+    assert main(["promote", NAME]) == 0
+    assert loaders.load_model(NAME).manifest.version == 1
+
+
+def test_the_commands_list_candidates_and_the_history(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder)
+    main(["models"])
+    assert "candidate" in capsys.readouterr().out
+    main(["promote", NAME])
+    main(["rollback", NAME, "--because", "a mistake"])
+    capsys.readouterr()
+    main(["history", NAME])
+    lines = capsys.readouterr().out.splitlines()
+    assert "version 2 after 1 promoted" in lines[0]
+    assert lines[1].endswith(": a mistake")
+
+
+@pytest.mark.slow
+def test_promotion_and_rollback_under_load_fail_no_request(folder: Path, tmp_path: Path) -> None:
+    server = Server(folder, tmp_path / "log", "--api-only", "--workers", "2")
+    ended, versions, failures = threading.Event(), set[str](), list[object]()
+    row = {"area": 100.0, "rooms": 3.0, "district": "east"}
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not ended.is_set():
+                answer = session.post(
+                    f"{server.address}/v1/models/{NAME}:predict", json={"instances": [row]}
+                )
+                found = session.get(f"{server.address}/v1/models/{NAME}").json()
+                versions.add(str(found.get("version")))
+                if answer.status_code != 200:
+                    failures.append(answer.text)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    try:
+        publish(folder)
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            promotion.promote(folder, NAME, 2, "better")
+            wait_for_version(server, 2)
+            promotion.roll_back(folder, NAME, "worse")
+            wait_for_version(server, 1)
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        server.stop()
+    assert not failures
+    assert versions == {"1", "2"}
+
+
+def wait_for_version(server: Server, version: int) -> None:
+    address = f"{server.address}/v1/models/{NAME}"
+    wait_until(
+        lambda: requests.get(address, timeout=10).json()["version"] == version,
+        f"version {version}",
+    )
