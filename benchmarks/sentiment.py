@@ -35,13 +35,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlapp.families.contract import replay
-from mlapp.families.sentiment import (
-    HEAD,
-    NETWORK,
-    REPORT,
-    TOKENIZER,
-    SentimentModel,
-)
+from mlapp.families.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel
 from mlapp.store import artifacts
 from training.export import export_head, export_network
 from training.network import Shape, build, pad, score
@@ -106,7 +100,7 @@ def publish(root: Path, shipped: SentimentModel, network: keras.Model, int8: boo
     files = {
         NETWORK: export_network(network, int8),
         TOKENIZER: opened.files[TOKENIZER],
-        HEAD: export_head(network, shipped.head.pooling).dump(),
+        HEAD: export_head(network, shipped.network.head.pooling).dump(),
         REPORT: b"{}",
     }
     kept = ("task", "data", "labels", "training", "metrics")

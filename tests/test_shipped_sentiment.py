@@ -1,12 +1,13 @@
 """How the shipped text classifier behaves: on plain cases, on edits, and on real reviews."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from mlapp.families.contract import replay
+from mlapp.families.contract import Span, replay
 from mlapp.families.sentiment import SentimentModel
 from mlapp.store import open_model
 
@@ -148,3 +149,38 @@ def test_it_is_as_accurate_on_the_real_held_out_reviews_as_it_says(
     accuracy = float(np.mean(found["label"] == labels))
     assert accuracy >= ACCURACY
     assert accuracy == pytest.approx(float(str(model.manifest.metrics["accuracy"])), abs=0.002)
+
+
+REVIEWS = (
+    "A slow start, but the second half is gripping, the acting superb and the end unforgettable.",
+    "I wanted to like it. The jokes fall flat, the plot makes no sense, and it is far too long.",
+    "Charming, funny and warm; one of the best films of the year, and the music is lovely too.",
+    "What a waste of a good cast: lazy writing, dull direction, and an awful, predictable twist.",
+    "It is not perfect, yet I was moved to tears twice. Wonderful performances, beautifully shot.",
+    "Boring. The hero mumbles, nothing happens, and I nearly fell asleep before the final scene.",
+)
+
+
+def test_the_strongest_words_decide_at_least_as_much_as_leaving_out_each_word_finds(
+    model: SentimentModel,
+) -> None:
+    ours, alone = 0.0, 0.0
+    for text in REVIEWS:
+        explained = model.explain(text)
+        sign = 1 if explained.logit >= 0 else -1
+        words = [span for span in explained.spans if text[span.start].isalnum()]
+        logit = {span: model.explain(_without(text, [span])).logit for span in words}
+        by_weight = sorted(words, key=lambda span: -span.weight * sign)[:5]
+        by_leaving_out = sorted(words, key=lambda span: logit[span] * sign)[:5]
+        ours += (explained.logit - model.explain(_without(text, by_weight)).logit) * sign
+        alone += (explained.logit - model.explain(_without(text, by_leaving_out)).logit) * sign
+        strongest = max(explained.spans, key=lambda span: abs(span.weight))
+        assert text[strongest.start].isalnum()
+    assert ours >= alone > 0
+
+
+def _without(text: str, spans: Sequence[Span]) -> str:
+    """Return a text without some of its words."""
+    for span in sorted(spans, key=lambda span: -span.start):
+        text = text[: span.start] + " " + text[span.end :]
+    return text

@@ -57,8 +57,8 @@ def test_the_network_learns_the_sample(trained_texts: Path) -> None:
 
 def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_texts: Path) -> None:
     chapter = open_model(trained_texts, "chapter")
-    assert chapter.head.pooling == "last"
-    assert chapter.head.kernel.shape == (10, 2)
+    assert chapter.network.head.pooling == "last"
+    assert chapter.network.head.kernel.shape == (10, 2)
     assert RECIPES["chapter"].words == 1000
     assert (RECIPES["chapter"].pad_to, RECIPES["chapter"].epochs) == (1473, 5)
     assert set(chapter.predict(["The film is wonderful."])["label"]) <= {"Negative", "Positive"}

@@ -28,16 +28,8 @@ from scipy.optimize import minimize_scalar
 
 from mlapp.errors import InvalidData, MlappError
 from mlapp.families.contract import replay
-from mlapp.families.sentiment import (
-    HEAD,
-    NETWORK,
-    REPORT,
-    TOKENIZER,
-    Head,
-    Pooling,
-    SentimentModel,
-    softmax,
-)
+from mlapp.families.network import Head, Pooling
+from mlapp.families.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel, softmax
 from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
 from mlapp.manifest import Artifact
 from mlapp.schema import Floats, quote
@@ -609,7 +601,13 @@ def golden_texts(vocabulary: Vocabulary) -> list[str]:
 
 def _read(vocabulary: Vocabulary, texts: Sequence[str]) -> list[Tokens]:
     """Return the tokens of texts; where there are none, one unknown word."""
-    nothing = Tokens(np.ones(1, dtype=np.int64), np.zeros((1, 2), dtype=np.int64), 1, 1)
+    nothing = Tokens(
+        np.ones(1, dtype=np.int64),
+        np.zeros((1, 2), dtype=np.int64),
+        np.zeros(1, dtype=np.bool_),
+        1,
+        1,
+    )
     return [each if len(each.ids) else nothing for each in vocabulary.read_many(texts)]
 
 

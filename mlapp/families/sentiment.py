@@ -1,32 +1,17 @@
-"""A published text classifier: predict with calibrated probabilities, explain exactly.
+"""A published text classifier: labels with calibrated probabilities, and the words that decide.
 
-    text -> tokens (time,) -> network.onnx -> states (time, width) -> pooled (width,) -> scores
-
-A text runs alone and at its own length, without padding; several run side by side on the cores.
-
-Explanations are exact. Pooled unit u is the largest of its states over time, so all it adds to a
-score, `kernel[u] * pooled[u]`, is credited to the one word at which it was largest. Where the
-network takes the last state instead, a word is credited with what its step changed: the steps sum
-to the last state. Either way the words' credits and the bias sum to the score.
-
-Scores are divided by a temperature fitted on texts of its own (Guo et al., "On calibration of
-modern neural networks", 2017); the softmax of what results is the probability of each label.
+`mlapp.families.network` computes the scores and the words' contributions.
 """
 
-import io
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import (
@@ -39,6 +24,7 @@ from mlapp.families.contract import (
     TextInput,
     TextReasons,
 )
+from mlapp.families.network import Head, Network, spread
 from mlapp.families.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
 from mlapp.manifest import Artifact, command_of
 from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
@@ -51,52 +37,6 @@ NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz",
 EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
 EXAMPLE = "I did not want it to end: a wonderful, funny film."
 FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
-
-# Longer texts are read in pieces of so many tokens, which bounds memory; each begins afresh, and
-# the maximum is taken over all. No review of the training data comes near.
-PIECE = 4096
-
-Pooling: TypeAlias = Literal["max", "last"]
-Weights: TypeAlias = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Head:
-    """What follows the states: how they are pooled, kernel (width, labels), bias (labels,)."""
-
-    kernel: Floats
-    bias: Floats
-    temperature: float
-    pooling: Pooling
-
-    def pool(self, states: Weights) -> Floats:
-        """Return the pooled units (width,) of states (time, width)."""
-        pooled = states.max(axis=0) if self.pooling == "max" else states[-1]
-        return np.asarray(pooled, dtype=np.float64)
-
-    def scores(self, pooled: Floats) -> Floats:
-        """Return calibrated scores, (..., labels); their softmax is the probabilities."""
-        scores: Floats = (pooled @ self.kernel + self.bias) / self.temperature
-        return scores
-
-    def dump(self) -> bytes:
-        """Return the head as the bytes of an .npz file."""
-        file = io.BytesIO()
-        np.savez(
-            file,
-            kernel=self.kernel,
-            bias=self.bias,
-            temperature=self.temperature,
-            pooling=self.pooling,
-        )
-        return file.getvalue()
-
-    @classmethod
-    def load(cls, content: bytes) -> "Head":
-        """Read what `dump` returned."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            temperature, pooling = file["temperature"].item(), file["pooling"].item()
-            return cls(file["kernel"], file["bias"], temperature, pooling)
 
 
 @dataclass(frozen=True)
@@ -157,15 +97,10 @@ class SentimentModel:
         self.takes = TextInput(str(example or EXAMPLE))
         self.gives = LabelOutput(self.labels, "the label", EXTRAS)
         self._report = artifact.files[REPORT]
-        self.head = Head.load(artifact.files[HEAD])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
             self.vocabulary = Vocabulary(artifact.files[TOKENIZER])
-            self._session = onnxruntime.InferenceSession(
-                artifact.files[NETWORK], options, providers=["CPUExecutionProvider"]
-            )
+            head = Head.load(artifact.files[HEAD])
+            self.network = Network(artifact.files[NETWORK], head)
         except Exception as error:  # the runtime's exceptions share no base
             raise ArtifactError(
                 f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
@@ -187,7 +122,7 @@ class SentimentModel:
         """
         index = texts.index if is_series(texts) else None
         checked = check_texts(texts)
-        read = list(_spread(self.vocabulary.read, checked))
+        read = list(spread(self.vocabulary.read, checked))
         rows = range(len(read)) if index is None else index
         faults = []
         for row, text, tokens in zip(rows, checked, read, strict=True):
@@ -263,12 +198,7 @@ class SentimentModel:
         return self._explain(text, tokens, label)
 
     def _explain(self, text: str, tokens: Tokens, label: str) -> Explanation:
-        place, count = self.labels.index(label), len(self.labels)
-        # The difference of two scores is twice the distance of either from their mean.
-        factor = (2.0 if count == 2 else 1.0) / self.head.temperature
-        weights = factor * (self.head.kernel[:, place] - self.head.kernel.mean(axis=1))
-        bias = factor * float(self.head.bias[place] - self.head.bias.mean())
-        credit = self._credit(tokens, weights)
+        credit, bias = self.network.contributions(tokens, self.labels.index(label))
         spans = tuple(
             Span(start, _whole(text, end), weight)
             for (start, end), weight in zip(tokens.spans.tolist(), credit.tolist(), strict=True)
@@ -280,8 +210,7 @@ class SentimentModel:
 
         A text's scores are the same to the last bit whatever texts come with it.
         """
-        scores = list(_spread(lambda tokens: self.head.scores(self._pool(tokens)), read))
-        return np.array(scores).reshape(len(read), len(self.labels))
+        return self.network.scores(read)
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -289,52 +218,12 @@ class SentimentModel:
         report: dict[str, Any] = json.loads(self._report)
         return report
 
-    def _states(self, tokens: Tokens) -> Iterable[Weights]:
-        """Yield the states (time, width) of each piece of a text; the last state needs one."""
-        piece = PIECE if self.head.pooling == "max" else max(1, len(tokens.ids))
-        for start in range(0, len(tokens.ids), piece):
-            ids = tokens.ids[None, start : start + piece]
-            yield self._session.run(["states"], {"ids": ids})[0]
-
-    def _pool(self, tokens: Tokens) -> Floats:
-        pooled = [self.head.pool(states) for states in self._states(tokens)]
-        return np.max(pooled, axis=0) if len(pooled) > 1 else pooled[0]
-
-    def _credit(self, tokens: Tokens, weights: Floats) -> Floats:
-        """Return what each token adds to weights (width,) times the pooled units, (time,)."""
-        credit = np.zeros(len(tokens.ids))
-        if self.head.pooling == "last":
-            [states] = self._states(tokens)
-            steps = np.diff(states.astype(np.float64), axis=0, prepend=0.0)
-            return np.asarray(steps @ weights)
-        best = np.full(len(weights), -np.inf)
-        winner = np.zeros(len(weights), dtype=np.int64)
-        for number, states in enumerate(self._states(tokens)):
-            largest = states.max(axis=0)
-            better = largest > best
-            winner[better] = number * PIECE + states.argmax(axis=0)[better]
-            best = np.maximum(best, largest)
-        np.add.at(credit, winner, weights * best)
-        return credit
-
 
 def softmax(scores: Floats) -> Floats:
     """Return the probabilities (n, labels) of scores (n, labels)."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def _spread(work: Any, items: list[Any]) -> Iterable[Any]:
-    """Return the results of work on each item, in order, spread over the cores.
-
-    The tokenizer and the network let other threads run while they work.
-    """
-    threads = min(len(items), os.cpu_count() or 1)
-    if threads < 2:
-        return map(work, items)
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
 
 
 _MARKS_FOLLOW = re.compile(r"[\u200d\ufe0f\U0001f3fb-\U0001f3ff]")

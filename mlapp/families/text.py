@@ -93,12 +93,14 @@ class Tokens:
     Attributes:
         ids: places in the vocabulary, (n,); 1 is a word that is not in it.
         spans: where each token starts and ends in the text as given, (n, 2).
-        words: how many tokens are words, that is, not one of the marks.
+        marks: which tokens are punctuation, (n,).
+        words: how many tokens are not.
         unknown: how many words are not in the vocabulary.
     """
 
     ids: Ids
     spans: Ids
+    marks: npt.NDArray[np.bool_]
     words: int
     unknown: int
 
@@ -140,10 +142,11 @@ class Vocabulary:
 def _tokens(text: str, encoding: Encoding, marks: npt.NDArray[np.bool_]) -> Tokens:
     ids = np.array(encoding.ids, dtype=np.int64)
     spans = np.array(encoding.offsets, dtype=np.int64).reshape(len(ids), 2)
-    strange = spans[ids == 1].tolist()
-    unknown = sum(not MARKS.issuperset(text[start:end]) for start, end in strange)
-    words = len(ids) - int(marks[ids].sum()) - (len(strange) - unknown)
-    return Tokens(ids, spans, words, unknown)
+    strange = np.flatnonzero(ids == 1)
+    own = marks[ids]
+    own[strange] = [MARKS.issuperset(text[start:end]) for start, end in spans[strange].tolist()]
+    words = len(ids) - int(own.sum())
+    return Tokens(ids, spans, own, words, len(strange) - int(own[strange].sum()))
 
 
 def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
