@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.families import sentiment
+from mlapp.families import network
 from mlapp.families.contract import Explanation, Labels, replay
+from mlapp.families.network import Head
 from mlapp.families.regression import RegressionModel
-from mlapp.families.sentiment import Head, SentimentModel, softmax
+from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.families.text import LONGEST
 from mlapp.loaders import load_regression, load_sentiment
 from mlapp.manifest import Artifact
@@ -43,7 +44,7 @@ def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
 
 
 def some_text(model: SentimentModel, length: int = 12) -> str:
-    return " ".join(filter(str.isalnum, model.vocabulary.words[2:60][:length]))
+    return " ".join(filter(str.isalnum, model.scorer.vocabulary.words[2:60][:length]))
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -276,10 +277,12 @@ def test_the_word_that_decides_has_the_weight(model: SentimentModel) -> None:
 
 def test_every_pooled_unit_is_credited_to_the_word_that_won_it(model: SentimentModel) -> None:
     [tokens] = model.check([f"{GOOD} {BAD}"]).read
-    [states] = model._states(tokens)
+    [states] = model.scorer._states(tokens)
     credit = np.zeros(len(states))
     for unit in range(states.shape[1]):
-        weight = (model.head.kernel[unit, 1] - model.head.kernel[unit, 0]) / model.head.temperature
+        weight = (
+            model.scorer.head.kernel[unit, 1] - model.scorer.head.kernel[unit, 0]
+        ) / model.scorer.head.temperature
         credit[states[:, unit].argmax()] += weight * states[:, unit].max()
     found = [span.weight for span in model.explain(f"{GOOD} {BAD}").spans]
     np.testing.assert_allclose(found, credit, atol=1e-12)
@@ -288,7 +291,7 @@ def test_every_pooled_unit_is_credited_to_the_word_that_won_it(model: SentimentM
 def test_a_long_text_read_in_pieces_is_explained_exactly(
     model: SentimentModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sentiment, "PIECE", 7)
+    monkeypatch.setattr(network, "PIECE", 7)
     text = f"{BAD} {GOOD} {GOOD} The ending is a gem. {BAD}"
     assert_exact(model, text)
     whole = model.predict([text])
@@ -300,7 +303,7 @@ def test_the_last_state_is_never_cut_into_pieces(
 ) -> None:
     chapter = open_model(trained_texts, "chapter")
     before = chapter.predict([f"{BAD} {GOOD}"])
-    monkeypatch.setattr(sentiment, "PIECE", 3)
+    monkeypatch.setattr(network, "PIECE", 3)
     pd.testing.assert_frame_equal(chapter.predict([f"{BAD} {GOOD}"]), before)
 
 
@@ -348,7 +351,7 @@ def test_a_model_that_answers_otherwise_does_not_replay(
     trained_texts: Path, change: dict[str, Any]
 ) -> None:
     model = open_model(trained_texts, "sentiment")
-    model.head = replace(model.head, **change)
+    model.scorer.head = replace(model.scorer.head, **change)
     with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
         replay(model)
 
@@ -366,7 +369,7 @@ def test_the_temperature_makes_answers_less_certain_and_changes_no_label(
 ) -> None:
     model = open_model(trained_texts, "sentiment")
     before = model.predict([GOOD, BAD])
-    model.head = replace(model.head, temperature=2 * model.head.temperature)
+    model.scorer.head = replace(model.scorer.head, temperature=2 * model.scorer.head.temperature)
     after = model.predict([GOOD, BAD])
     assert list(after["label"]) == list(before["label"])
     assert (after["probability"] < before["probability"]).all()

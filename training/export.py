@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from mlapp.families.sentiment import Head, Pooling, Weights
+from mlapp.families.network import Head, Pooling, Weights
 
 OPSET = 17  # of the operators
 IR_VERSION = 9  # of the file; read by every onnxruntime since 1.16

@@ -13,7 +13,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from mlapp.families.sentiment import Weights, softmax
+from mlapp.families.network import Weights
+from mlapp.families.sentiment import softmax
 from mlapp.families.text import Ids
 from mlapp.schema import Floats
 

@@ -1,32 +1,21 @@
-"""A published text classifier: predict with calibrated probabilities, explain exactly.
+"""A published text classifier: labels with calibrated probabilities, and exact reasons.
 
-    text -> tokens (time,) -> network.onnx -> states (time, width) -> pooled (width,) -> scores
+    texts -> `Scorer.read` -> readings -> `Scorer.scores` -> softmax -> probabilities
+                                       -> `Scorer.contributions` -> spans and weights
 
-A text runs alone and at its own length, without padding; several run side by side on the cores.
-
-Explanations are exact. Pooled unit u is the largest of its states over time, so all it adds to a
-score, `kernel[u] * pooled[u]`, is credited to the one word at which it was largest. Where the
-network takes the last state instead, a word is credited with what its step changed: the steps sum
-to the last state. Either way the words' credits and the bias sum to the score.
-
-Scores are divided by a temperature fitted on texts of its own (Guo et al., "On calibration of
-modern neural networks", 2017); the softmax of what results is the probability of each label.
+What computes the scores is a `text.Scorer`; the softmax of its scores is the probability of each
+label.
 """
 
-import io
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import (
@@ -39,64 +28,19 @@ from mlapp.families.contract import (
     TextInput,
     TextReasons,
 )
-from mlapp.families.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
+from mlapp.families.network import Network
+from mlapp.families.text import ALLOWED_KNOWN, Reading, Scorer, Texts, check_texts
 from mlapp.manifest import Artifact, command_of
 from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
 
-NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz", "report.json"
+REPORT = "report.json"
 
 EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
 EXAMPLE = "I did not want it to end: a wonderful, funny film."
 FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
-
-# Longer texts are read in pieces of so many tokens, which bounds memory; each begins afresh, and
-# the maximum is taken over all. No review of the training data comes near.
-PIECE = 4096
-
-Pooling: TypeAlias = Literal["max", "last"]
-Weights: TypeAlias = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Head:
-    """What follows the states: how they are pooled, kernel (width, labels), bias (labels,)."""
-
-    kernel: Floats
-    bias: Floats
-    temperature: float
-    pooling: Pooling
-
-    def pool(self, states: Weights) -> Floats:
-        """Return the pooled units (width,) of states (time, width)."""
-        pooled = states.max(axis=0) if self.pooling == "max" else states[-1]
-        return np.asarray(pooled, dtype=np.float64)
-
-    def scores(self, pooled: Floats) -> Floats:
-        """Return calibrated scores, (..., labels); their softmax is the probabilities."""
-        scores: Floats = (pooled @ self.kernel + self.bias) / self.temperature
-        return scores
-
-    def dump(self) -> bytes:
-        """Return the head as the bytes of an .npz file."""
-        file = io.BytesIO()
-        np.savez(
-            file,
-            kernel=self.kernel,
-            bias=self.bias,
-            temperature=self.temperature,
-            pooling=self.pooling,
-        )
-        return file.getvalue()
-
-    @classmethod
-    def load(cls, content: bytes) -> "Head":
-        """Read what `dump` returned."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            temperature, pooling = file["temperature"].item(), file["pooling"].item()
-            return cls(file["kernel"], file["bias"], temperature, pooling)
 
 
 @dataclass(frozen=True)
@@ -105,12 +49,12 @@ class ReadTexts:
 
     Attributes:
         texts: as they were given.
-        read: the tokens of each.
+        read: what the scorer reads in each.
         row_labels: the labels of the n texts; None stands for 0 to n-1.
     """
 
     texts: list[str]
-    read: list[Tokens]
+    read: Sequence[Reading]
     row_labels: "pd.Index | None" = None
 
     def __len__(self) -> int:
@@ -120,8 +64,8 @@ class ReadTexts:
     def notices(self) -> list[Notice]:
         """The texts of which hardly a word is known."""
         found = []
-        for place, tokens in enumerate(self.read):
-            known = 1 - tokens.unknown / tokens.words
+        for place, reading in enumerate(self.read):
+            known = 1 - reading.unknown / reading.words
             if known < 1 - FEW_KNOWN:
                 label = place if self.row_labels is None else self.row_labels[place]
                 detail = f"the model knows only {known:.0%} of the words"
@@ -138,10 +82,10 @@ class SentimentModel:
 
     Attributes:
         labels: what it distinguishes.
+        scorer: what computes its scores.
     """
 
-    platform = "onnx"
-    tolerance = 1e-3  # the arithmetic of the network differs a little between processors
+    tolerance = 1e-3  # the arithmetic of a network differs a little between processors
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
@@ -157,19 +101,17 @@ class SentimentModel:
         self.takes = TextInput(str(example or EXAMPLE))
         self.gives = LabelOutput(self.labels, "the label", EXTRAS)
         self._report = artifact.files[REPORT]
-        self.head = Head.load(artifact.files[HEAD])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
-            self.vocabulary = Vocabulary(artifact.files[TOKENIZER])
-            self._session = onnxruntime.InferenceSession(
-                artifact.files[NETWORK], options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's exceptions share no base
+            self.scorer: Scorer = Network(artifact.files)
+        except Exception as error:  # the libraries' exceptions share no base
             raise ArtifactError(
                 f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
             ) from error
+
+    @property
+    def platform(self) -> str:
+        """What computes it, as the Open Inference Protocol names platforms."""
+        return self.scorer.platform
 
     @property
     def headline(self) -> Headline:
@@ -187,12 +129,12 @@ class SentimentModel:
         """
         index = texts.index if is_series(texts) else None
         checked = check_texts(texts)
-        read = list(_spread(self.vocabulary.read, checked))
+        read = self.scorer.read(checked)
         rows = range(len(read)) if index is None else index
         faults = []
-        for row, text, tokens in zip(rows, checked, read, strict=True):
-            if tokens.unknown == tokens.words:
-                what = "no known word" if tokens.words else "no word"
+        for row, text, reading in zip(rows, checked, read, strict=True):
+            if reading.unknown == reading.words:
+                what = "no known word" if reading.words else "no word"
                 faults.append(Fault(TEXT, f"{what}: {describe(text)}", ALLOWED_KNOWN, row))
         if faults:
             raise InvalidInput(faults)
@@ -209,20 +151,20 @@ class SentimentModel:
     def answer(self, batch: ReadTexts) -> Labels:
         """Classify texts that were read."""
         extras = {
-            "tokens": np.array([len(each.ids) for each in batch.read], dtype=np.int64),
+            "tokens": np.array([len(each) for each in batch.read], dtype=np.int64),
             "unknown": np.array([each.unknown / each.words for each in batch.read], dtype=float),
         }
-        return Labels(self.gives, softmax(self.scores(batch.read)), extras, batch.notices)
+        return Labels(self.gives, softmax(self.scorer.scores(batch.read)), extras, batch.notices)
 
     def reasons(self, batch: ReadTexts) -> TextReasons:
         """Say which words decide; of more than two labels, for the one given."""
         labels = self.answer(batch).labels if len(self.labels) > 2 else [""] * len(batch)
         pairs = zip(batch.texts, batch.read, labels, strict=True)
         found = [
-            self._explain(text, tokens, self.gives.explained(label))
-            for text, tokens, label in pairs
+            self._explain(text, reading, self.gives.explained(label))
+            for text, reading, label in pairs
         ]
-        return TextReasons(batch.texts, found)
+        return TextReasons(batch.texts, found, self.scorer.method)
 
     def predict(self, texts: Texts) -> "pd.DataFrame":
         """Classify n texts.
@@ -255,33 +197,26 @@ class SentimentModel:
         Raises:
             InvalidInput: the text is refused as by `predict`, or there is no such label.
         """
-        [tokens] = self.check([text]).read
+        [reading] = self.check([text]).read
         label = self.labels[-1] if label is None else label
         if label not in self.labels:
             allowed = f"one of {', '.join(map(repr, self.labels))}"
             raise InvalidInput([Fault("label", describe(label), allowed)])
-        return self._explain(text, tokens, label)
+        return self._explain(text, reading, label)
 
-    def _explain(self, text: str, tokens: Tokens, label: str) -> Explanation:
+    def _explain(self, text: str, reading: Reading, label: str) -> Explanation:
         place, count = self.labels.index(label), len(self.labels)
         # The difference of two scores is twice the distance of either from their mean.
-        factor = (2.0 if count == 2 else 1.0) / self.head.temperature
-        weights = factor * (self.head.kernel[:, place] - self.head.kernel.mean(axis=1))
-        bias = factor * float(self.head.bias[place] - self.head.bias.mean())
-        credit = self._credit(tokens, weights)
+        factor = 2.0 if count == 2 else 1.0
+        contrast = factor * (np.eye(count)[place] - 1 / count)
+        found = self.scorer.contributions(text, reading, contrast)
         spans = tuple(
             Span(start, _whole(text, end), weight)
-            for (start, end), weight in zip(tokens.spans.tolist(), credit.tolist(), strict=True)
+            for (start, end), weight in zip(
+                found.spans.tolist(), found.weights.tolist(), strict=True
+            )
         )
-        return Explanation(label, bias + float(credit.sum()), bias, spans)
-
-    def scores(self, read: list[Tokens]) -> Floats:
-        """Return the calibrated scores (n, labels) of n texts that were read.
-
-        A text's scores are the same to the last bit whatever texts come with it.
-        """
-        scores = list(_spread(lambda tokens: self.head.scores(self._pool(tokens)), read))
-        return np.array(scores).reshape(len(read), len(self.labels))
+        return Explanation(label, found.bias + float(found.weights.sum()), found.bias, spans)
 
     @cached_property
     def report(self) -> dict[str, Any]:
@@ -289,52 +224,12 @@ class SentimentModel:
         report: dict[str, Any] = json.loads(self._report)
         return report
 
-    def _states(self, tokens: Tokens) -> Iterable[Weights]:
-        """Yield the states (time, width) of each piece of a text; the last state needs one."""
-        piece = PIECE if self.head.pooling == "max" else max(1, len(tokens.ids))
-        for start in range(0, len(tokens.ids), piece):
-            ids = tokens.ids[None, start : start + piece]
-            yield self._session.run(["states"], {"ids": ids})[0]
-
-    def _pool(self, tokens: Tokens) -> Floats:
-        pooled = [self.head.pool(states) for states in self._states(tokens)]
-        return np.max(pooled, axis=0) if len(pooled) > 1 else pooled[0]
-
-    def _credit(self, tokens: Tokens, weights: Floats) -> Floats:
-        """Return what each token adds to weights (width,) times the pooled units, (time,)."""
-        credit = np.zeros(len(tokens.ids))
-        if self.head.pooling == "last":
-            [states] = self._states(tokens)
-            steps = np.diff(states.astype(np.float64), axis=0, prepend=0.0)
-            return np.asarray(steps @ weights)
-        best = np.full(len(weights), -np.inf)
-        winner = np.zeros(len(weights), dtype=np.int64)
-        for number, states in enumerate(self._states(tokens)):
-            largest = states.max(axis=0)
-            better = largest > best
-            winner[better] = number * PIECE + states.argmax(axis=0)[better]
-            best = np.maximum(best, largest)
-        np.add.at(credit, winner, weights * best)
-        return credit
-
 
 def softmax(scores: Floats) -> Floats:
     """Return the probabilities (n, labels) of scores (n, labels)."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Floats = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
-
-
-def _spread(work: Any, items: list[Any]) -> Iterable[Any]:
-    """Return the results of work on each item, in order, spread over the cores.
-
-    The tokenizer and the network let other threads run while they work.
-    """
-    threads = min(len(items), os.cpu_count() or 1)
-    if threads < 2:
-        return map(work, items)
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))
 
 
 _MARKS_FOLLOW = re.compile(r"[\u200d\ufe0f\U0001f3fb-\U0001f3ff]")
