@@ -13,7 +13,8 @@ import joblib
 import numpy as np
 from flask import Flask, jsonify, request
 
-from mlapp.families.sentiment import SentimentModel, softmax
+from mlapp.families.network import Network
+from mlapp.families.sentiment import softmax
 from mlapp.service.gateway import Gateway
 from mlapp.service.server import listen, run_workers
 from mlapp.settings import Settings, read_settings
@@ -39,7 +40,7 @@ def create() -> Gateway:
     scale = pipeline["scale"].scale_
     coefficients = pipeline["regress"].coef_ / scale
     intercept = pipeline["regress"].intercept_ - coefficients @ pipeline["scale"].mean_
-    sentiment = SentimentModel(artifacts.open(ROOT, "sentiment"))
+    network = Network(artifacts.open(ROOT, "sentiment").files)
 
     @app.post("/rows")
     def rows() -> Any:
@@ -49,8 +50,8 @@ def create() -> Gateway:
 
     @app.post("/reviews")
     def reviews() -> Any:
-        tokens = [sentiment.vocabulary.read(text) for text in request.get_json()["instances"]]
-        return jsonify({"predictions": softmax(sentiment.scores(tokens)).tolist()})
+        tokens = [network.vocabulary.read(text) for text in request.get_json()["instances"]]
+        return jsonify({"predictions": softmax(network.scores(tokens)).tolist()})
 
     return Gateway(cast(Any, app))
 

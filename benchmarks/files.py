@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlapp.families.sentiment import SentimentModel
+from mlapp.families.network import Network
 from mlapp.store import artifacts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,10 +50,11 @@ import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pandas
-from mlapp.store import open_model
-model = open_model(Path(sys.argv[2]), "sentiment")
+from mlapp.families.network import Network
+from mlapp.store import artifacts
+network = Network(artifacts.open(Path(sys.argv[2]), "sentiment").files)
 texts = pandas.read_csv(sys.argv[1])["review"].tolist()
-classify = lambda text: model.scores([model.vocabulary.read(text)])
+classify = lambda text: network.scores([network.vocabulary.read(text)])
 with ThreadPoolExecutor(os.cpu_count()) as pool:
     began = time.perf_counter()
     list(pool.map(classify, texts))
@@ -74,7 +75,7 @@ def write_rows(path: Path, count: int) -> None:
 
 def write_reviews(path: Path, count: int) -> None:
     """Write a CSV of texts of words that the shipped model knows."""
-    words = SentimentModel(artifacts.open(ROOT / "artifacts", "sentiment")).vocabulary.words
+    words = Network(artifacts.open(ROOT / "artifacts", "sentiment").files).vocabulary.words
     known = [word for word in words[2:] if word.isalpha()]
     random = np.random.default_rng(0)
     lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, count)), 10, 2000).astype(int)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlapp.families.network import Network
 from mlapp.families.sentiment import SentimentModel
 from mlapp.families.text import Tokens
 from mlapp.schema import Floats
@@ -48,7 +49,7 @@ def main() -> None:
         "chance": lambda tokens: random.normal(size=len(tokens.ids)),
         "pooled units": lambda tokens: pooled(model, tokens),
         "leaving out each": lambda tokens: left_out(model, tokens),
-        "explain": lambda tokens: model.network.contributions(tokens, 1)[0],
+        "explain": lambda tokens: explain(model, tokens),
     }
     for name, way in ways.items():
         print(f"{name:18}" + measure(model, chosen, way))
@@ -56,7 +57,7 @@ def main() -> None:
     times = []
     for _ in range(20):
         began = time.perf_counter()
-        model.network.contributions(typical, 1)
+        explain(model, typical)
         times.append(time.perf_counter() - began)
     print(f"explain takes {statistics.median(times) * 1000:.0f} ms for {len(typical.ids)} tokens")
 
@@ -66,14 +67,14 @@ def read_held_out(folder: Path, model: SentimentModel) -> list[Tokens]:
     reviews = read_reviews(folder / "reviews_dataset.tsv.zip", None, say=lambda _: None)
     seed = int(str(model.manifest.training["seed"]))
     rows = split(reviews.classes, np.random.default_rng(seed)).held_out
-    return model.vocabulary.read_many([reviews.texts[row] for row in rows])
+    return network(model).vocabulary.read_many([reviews.texts[row] for row in rows])
 
 
 def logit(model: SentimentModel, tokens: Tokens, kept: np.ndarray) -> float:
     """Return the logit of the second label from some of a text's tokens."""
     if not kept.any():
         return 0.0
-    [scores] = model.scores([replace(tokens, ids=tokens.ids[kept])])
+    [scores] = model.scorer.scores([replace(tokens, ids=tokens.ids[kept])])
     return float(scores[1] - scores[0])
 
 
@@ -87,9 +88,20 @@ def left_out(model: SentimentModel, tokens: Tokens) -> Floats:
 
 def pooled(model: SentimentModel, tokens: Tokens) -> Floats:
     """Return what each token adds to the logit as the step at which a pooled unit was largest."""
-    head = model.network.head
+    head = network(model).head
     weights = (head.kernel[:, 1] - head.kernel[:, 0]) / head.temperature
-    return model.network._credit(tokens.ids, weights)
+    return network(model)._credit(tokens.ids, weights)
+
+
+def explain(model: SentimentModel, tokens: Tokens) -> Floats:
+    """Return what the explanation says of each token."""
+    return model.scorer.contributions("", tokens, np.array([-1.0, 1.0])).weights
+
+
+def network(model: SentimentModel) -> Network:
+    """Return what computes the shipped classifier's scores."""
+    assert isinstance(model.scorer, Network)
+    return model.scorer
 
 
 def measure(model: SentimentModel, chosen: list[Tokens], way: Callable[[Tokens], Floats]) -> str:

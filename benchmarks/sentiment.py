@@ -35,7 +35,9 @@ import numpy as np
 import tensorflow as tf
 
 from mlapp.families.contract import replay
-from mlapp.families.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel
+from mlapp.families.network import HEAD, NETWORK, TOKENIZER, Network, Pooling
+from mlapp.families.sentiment import REPORT, SentimentModel
+from mlapp.manifest import Artifact
 from mlapp.store import artifacts
 from training.export import export_head, export_network
 from training.network import Shape, build, pad, score
@@ -50,7 +52,7 @@ FIRST = {
 import os, sys
 os.environ["MLAPP_ARTIFACTS"] = sys.argv[1]
 from mlapp.loaders import load_sentiment
-load_sentiment().predict_rows([open(sys.argv[2]).read()])
+load_sentiment().predict([open(sys.argv[2]).read()])
 """,
     "network alone": """
 import sys
@@ -94,13 +96,14 @@ def first_prediction(way: str, arguments: list[str]) -> tuple[float, float]:
     return time.perf_counter() - began, float(done.stdout.split()[-1])
 
 
-def publish(root: Path, shipped: SentimentModel, network: keras.Model, int8: bool) -> None:
+def publish(
+    root: Path, shipped: Artifact, pooling: Pooling, network: keras.Model, int8: bool
+) -> None:
     """Publish a network with the shipped tokenizer, to be opened as any other."""
-    opened = artifacts.open(ROOT / "artifacts", shipped.manifest.name)
     files = {
         NETWORK: export_network(network, int8),
-        TOKENIZER: opened.files[TOKENIZER],
-        HEAD: export_head(network, shipped.network.head.pooling).dump(),
+        TOKENIZER: shipped.files[TOKENIZER],
+        HEAD: export_head(network, pooling).dump(),
         REPORT: b"{}",
     }
     kept = ("task", "data", "labels", "training", "metrics")
@@ -122,11 +125,12 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     options = parser.parse_args()
 
-    shipped = SentimentModel(artifacts.open(ROOT / "artifacts", "sentiment"))
+    shipped = artifacts.open(ROOT / "artifacts", "sentiment")
+    served = Network(shipped.files)
     recipe: dict[str, Any] = json.loads(json.dumps(shipped.manifest.training["recipe"]))
-    words = shipped.vocabulary.words
+    words = served.vocabulary.words
     keras.utils.set_random_seed(0)
-    shape = Shape(len(words), recipe["dimensions"], recipe["units"], len(shipped.labels))
+    shape = Shape(len(words), recipe["dimensions"], recipe["units"], len(served.head.bias))
     network = build(shape)
     random = np.random.default_rng(0)
     lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, options.texts)), 10, 2000).astype(int)
@@ -139,11 +143,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         roots = {bits: Path(folder) / str(bits) for bits in (8, 32)}
         for bits, root in roots.items():
-            publish(root, shipped, network, int8=bits == 8)
+            publish(root, shipped, served.head.pooling, network, int8=bits == 8)
         ours = {
             bits: SentimentModel(artifacts.open(root, "sentiment")) for bits, root in roots.items()
         }
-        gap = np.abs(score(network, drawn) - ours[32].scores(ours[32].check(texts).read)).max()
+        gap = np.abs(
+            score(network, drawn) - ours[32].scorer.scores(ours[32].check(texts).read)
+        ).max()
         print(
             f"{os.cpu_count()} cores; the scores of Keras and of ours differ by {gap:.1e} at most"
         )
@@ -156,7 +162,7 @@ def main() -> None:
         print(f"{'one tf.function':30}{function * 1000:9.2f}")
         for bits, model in ours.items():
             ways: dict[str, Callable[[], Any]] = {
-                "network": partial(model.scores, model.check(texts[:1]).read),
+                "network": partial(model.scorer.scores, model.check(texts[:1]).read),
                 "text to answer": partial(answer_texts, model, texts[:1]),
             }
             for way, work in ways.items():
@@ -169,7 +175,7 @@ def main() -> None:
         print(f"{'bucketed Keras batches':30}{options.texts / batches:9.0f}")
         for bits, model in ours.items():
             ways = {
-                "network": partial(model.scores, model.check(texts[1:]).read),
+                "network": partial(model.scorer.scores, model.check(texts[1:]).read),
                 "text to answer": partial(answer_texts, model, texts[1:]),
             }
             for way, work in ways.items():

@@ -11,7 +11,6 @@ from mlapp.dashboard import charts, markup, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Explanation, Labels
-from mlapp.families.network import METHOD
 from mlapp.families.sentiment import FEW_KNOWN
 from mlapp.manifest import Kind
 
@@ -155,7 +154,8 @@ with predict_tab:
             )
             st.caption(
                 literal(
-                    f"{METHOD} The weights of all words and the bias, {explanation.bias:+.2f}, sum"
+                    f"{model.scorer.method} The weights of all words and the bias,"
+                    f" {explanation.bias:+.2f}, sum"
                     f" exactly to the logit of {explanation.label}, {explanation.logit:+.2f}."
                 )
             )

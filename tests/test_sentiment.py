@@ -45,7 +45,7 @@ def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
 
 
 def some_text(model: SentimentModel, length: int = 12) -> str:
-    return " ".join(filter(str.isalnum, model.vocabulary.words[2:60][:length]))
+    return " ".join(filter(str.isalnum, model.scorer.vocabulary.words[2:60][:length]))
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_a_model_that_answers_otherwise_does_not_replay(
     trained_texts: Path, change: dict[str, Any]
 ) -> None:
     model = open_model(trained_texts, "sentiment")
-    model.network.head = replace(model.network.head, **change)
+    model.scorer.head = replace(model.scorer.head, **change)
     with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
         replay(model)
 
@@ -381,7 +381,7 @@ def test_the_temperature_makes_answers_less_certain_and_changes_no_label(
 ) -> None:
     model = open_model(trained_texts, "sentiment")
     before = model.predict([GOOD, BAD])
-    model.network.head = replace(model.network.head, temperature=2 * model.network.head.temperature)
+    model.scorer.head = replace(model.scorer.head, temperature=2 * model.scorer.head.temperature)
     after = model.predict([GOOD, BAD])
     assert list(after["label"]) == list(before["label"])
     assert (after["probability"] < before["probability"]).all()

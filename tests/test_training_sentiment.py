@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import confusion_matrix, log_loss
 
 from mlapp.errors import ArtifactError, InvalidData
+from mlapp.families.network import Network
 from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.families.text import Vocabulary, train_vocabulary
 from mlapp.store import artifacts, open_model
@@ -57,8 +58,8 @@ def test_the_network_learns_the_sample(trained_texts: Path) -> None:
 
 def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_texts: Path) -> None:
     chapter = open_model(trained_texts, "chapter")
-    assert chapter.network.head.pooling == "last"
-    assert chapter.network.head.kernel.shape == (10, 2)
+    assert chapter.scorer.head.pooling == "last"
+    assert chapter.scorer.head.kernel.shape == (10, 2)
     assert RECIPES["chapter"].words == 1000
     assert (RECIPES["chapter"].pad_to, RECIPES["chapter"].epochs) == (1473, 5)
     assert set(chapter.predict(["The film is wonderful."])["label"]) <= {"Negative", "Positive"}
@@ -155,7 +156,7 @@ def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) 
     texts = [f"a zebra number {place}" for place in range(30)]
     pd.DataFrame({"review": texts}).to_csv(unlabelled, index=False)
     published = train(SAMPLE, unlabelled, root=tmp_path, recipe=QUICK, say=quiet)
-    assert "zebra" in SentimentModel(published).vocabulary.words
+    assert "zebra" in SentimentModel(published).scorer.vocabulary.words
     assert published.manifest.training["texts_unlabelled"] == 30
 
 
@@ -184,7 +185,7 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
 
 def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
     model = open_model(trained_texts, "sentiment")
-    other = build(Shape(len(model.vocabulary), 16, 12, 2))
+    other = build(Shape(len(model.scorer.vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
         compare(other, model, model.check(["The film is wonderful."]).read)
 
@@ -344,11 +345,11 @@ def test_the_held_out_part_chooses_nothing(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[int] = []
-    scores = SentimentModel.scores
+    scores = Network.scores
     monkeypatch.setattr(
-        SentimentModel,
+        Network,
         "scores",
-        lambda model, read: scored.append(len(read)) or scores(model, read),
+        lambda network, read: scored.append(len(read)) or scores(network, read),
     )
     metrics = train(SAMPLE, root=tmp_path, recipe=QUICK, say=quiet).manifest.metrics
     held_out = int(float(str(metrics["held_out"])))

@@ -28,8 +28,8 @@ from scipy.optimize import minimize_scalar
 
 from mlapp.errors import InvalidData, MlappError
 from mlapp.families.contract import replay
-from mlapp.families.network import Head, Pooling
-from mlapp.families.sentiment import HEAD, NETWORK, REPORT, TOKENIZER, SentimentModel, softmax
+from mlapp.families.network import HEAD, NETWORK, TOKENIZER, Head, Pooling
+from mlapp.families.sentiment import REPORT, SentimentModel, softmax
 from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
 from mlapp.manifest import Artifact
 from mlapp.schema import Floats, quote
@@ -537,9 +537,9 @@ def train(
     say(f"Accuracy on the calibration part {exact:.4f}, with 8-bit weights {small:.4f}")
 
     model, network = models[int8], networks[int8]
-    temperature = fit_temperature(model.scores(read["calibration"]), classes["calibration"])
+    temperature = fit_temperature(model.scorer.scores(read["calibration"]), classes["calibration"])
     head = replace(head, temperature=temperature)
-    probabilities = softmax(model.scores(read["held_out"]) / temperature)
+    probabilities = softmax(model.scorer.scores(read["held_out"]) / temperature)
     metrics, report = measure(probabilities, classes["held_out"], reviews.labels)
     metrics |= {
         "temperature": temperature,
@@ -573,7 +573,7 @@ def train(
 
 def accuracy_of(model: SentimentModel, read: Sequence[Tokens], classes: Ids) -> float:
     """Return the share of n texts whose label a model gets right."""
-    return float(np.mean(model.scores(list(read)).argmax(axis=1) == classes))
+    return float(np.mean(model.scorer.scores(list(read)).argmax(axis=1) == classes))
 
 
 def compare(network: keras.Model, model: SentimentModel, read: Sequence[Tokens]) -> float:
@@ -582,7 +582,7 @@ def compare(network: keras.Model, model: SentimentModel, read: Sequence[Tokens])
     Raises:
         InvalidData: by more than `AGREE`: the network cannot be served.
     """
-    there, here = score(network, _ids(read)), model.scores(list(read))
+    there, here = score(network, _ids(read)), model.scorer.scores(list(read))
     difference = float(np.abs(there - here).max())
     if not difference <= AGREE:
         raise InvalidData(

@@ -433,10 +433,17 @@ WORDS = 10  # words of a text that a file names
 
 @dataclass(frozen=True)
 class TextReasons:
-    """Which words decide the answers to n texts."""
+    """Which words decide the answers to n texts.
+
+    Attributes:
+        texts: as they were given.
+        explanations: one for each.
+        method: how the weights are found, in a sentence for people.
+    """
 
     texts: Sequence[str]
     explanations: Sequence[Explanation]
+    method: str = ""
 
     def records(self) -> list[dict[str, Any]]:
         """Return each text's reasons as JSON has them."""

@@ -17,7 +17,7 @@ contributes nothing of its own. `docs/reasons.md` compares this with other metho
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
@@ -26,8 +26,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from mlapp.families.text import Ids, Tokens
+from mlapp.families.text import Contributions, Ids, Tokens, Vocabulary
 from mlapp.schema import Floats
+
+NETWORK, TOKENIZER, HEAD = "network.onnx", "tokenizer.json", "head.npz"
 
 # Longer texts are read in pieces of so many tokens, which bounds memory; each begins afresh, and
 # the maximum is taken over all. No review of the training data comes near.
@@ -88,67 +90,61 @@ class Head:
 
 
 class Network:
-    """A trained network.
+    """A network with its vocabulary; a `text.Scorer`.
 
     Attributes:
-        head: what follows its states.
+        vocabulary: the words that it knows.
+        head: what follows the states.
     """
 
-    def __init__(self, content: bytes, head: Head) -> None:
-        """Load a network.
+    platform = "onnx"
+    method = METHOD
 
-        Args:
-            content: an ONNX file.
-            head: what follows its states.
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        """Load the network from the files of an artifact.
 
         Raises:
-            Exception: it cannot be loaded; the runtime's exceptions share no base.
+            Exception: any, when they cannot be read or do not fit together.
         """
+        self.head = Head.load(files[HEAD])
+        self.vocabulary = Vocabulary(files[TOKENIZER])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"]
+            files[NETWORK], options, providers=["CPUExecutionProvider"]
         )
-        self.head = head
 
-    def scores(self, read: Sequence[Tokens]) -> Floats:
+    def read(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of each text."""
+        return _spread(self.vocabulary.read, texts)
+
+    def scores(self, readings: Sequence[Tokens]) -> Floats:
         """Return the calibrated scores (n, labels) of n texts.
 
         A text's scores are the same to the last bit whatever texts come with it.
         """
-        scores = list(spread(lambda tokens: self.head.scores(self._pool(tokens.ids)), read))
-        return np.array(scores).reshape(len(read), len(self.head.bias))
+        scores = _spread(lambda tokens: self.head.scores(self._pool(tokens.ids)), readings)
+        return np.array(scores).reshape(len(readings), len(self.head.bias))
 
-    def contributions(self, tokens: Tokens, label: int) -> tuple[Floats, float]:
-        """Return what each token of a text adds to a label's logit, (time,), and the bias.
-
-        With two labels the logit is log(p / (1 - p)) of the label's calibrated probability p. With
-        more it is the label's score less the mean of all scores.
-
-        Args:
-            tokens: the text, with at least one word.
-            label: the label's place.
-        """
-        head, ids = self.head, tokens.ids
-        # The difference of two scores is twice the distance of either from their mean.
-        factor = (2.0 if len(head.bias) == 2 else 1.0) / head.temperature
-        weights = factor * (head.kernel[:, label] - head.kernel.mean(axis=1))
-        bias = factor * float(head.bias[label] - head.bias.mean())
-        words = np.flatnonzero(~tokens.marks)
+    def contributions(self, text: str, reading: Tokens, contrast: Floats) -> Contributions:  # noqa: ARG002
+        """Return what each token adds to `scores @ contrast`; contrast is (labels,)."""
+        ids = reading.ids
+        weights = self.head.kernel @ contrast / self.head.temperature
+        bias = float(self.head.bias @ contrast) / self.head.temperature
+        words = np.flatnonzero(~reading.marks)
         credit = _on_words(words, self._credit(ids, weights))
         runs = EFFORT // max(1, len(ids))
         if runs < FEWEST_RUNS:
-            return credit, bias
+            return Contributions(reading.spans, credit, bias)
 
         def ask(removed: Sequence[Sequence[int]]) -> Floats:
             """Return the logit without the tokens at some places, for each list of places."""
             left = [np.delete(ids, places) for places in removed]
-            return np.array(
-                [bias + value for value in spread(lambda each: self._sum(each, weights), left)]
-            )
+            return bias + np.array(_spread(lambda each: self._sum(each, weights), left))
 
-        return self._remove(words, credit, ask, runs, bias), bias
+        found = self._remove(words, credit, ask, runs, bias)
+        return Contributions(reading.spans, found, bias)
 
     def _remove(
         self,
@@ -242,13 +238,13 @@ def _on_words(words: Ids, credit: Floats) -> Floats:
     return own
 
 
-def spread(work: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
+def _spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Return the results of work on each item, in order, spread over the cores.
 
     The tokenizer and the network let other threads run while they work.
     """
     threads = min(len(items), os.cpu_count() or 1)
     if threads < 2:
-        return map(work, items)
+        return list(map(work, items))
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, items))

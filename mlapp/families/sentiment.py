@@ -1,12 +1,16 @@
-"""A published text classifier: labels with calibrated probabilities, and the words that decide.
+"""A published text classifier: labels with calibrated probabilities, and exact reasons.
 
-`mlapp.families.network` computes the scores and the words' contributions.
+    texts -> `Scorer.read` -> readings -> `Scorer.scores` -> softmax -> probabilities
+                                       -> `Scorer.contributions` -> spans and weights
+
+What computes the scores is a `text.Scorer`; the softmax of its scores is the probability of each
+label.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,15 +28,15 @@ from mlapp.families.contract import (
     TextInput,
     TextReasons,
 )
-from mlapp.families.network import Head, Network, spread
-from mlapp.families.text import ALLOWED_KNOWN, Texts, Tokens, Vocabulary, check_texts
+from mlapp.families.network import Network
+from mlapp.families.text import ALLOWED_KNOWN, Reading, Scorer, Texts, check_texts
 from mlapp.manifest import Artifact, command_of
 from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
 
-NETWORK, TOKENIZER, HEAD, REPORT = "network.onnx", "tokenizer.json", "head.npz", "report.json"
+REPORT = "report.json"
 
 EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
 EXAMPLE = "I did not want it to end: a wonderful, funny film."
@@ -45,12 +49,12 @@ class ReadTexts:
 
     Attributes:
         texts: as they were given.
-        read: the tokens of each.
+        read: what the scorer reads in each.
         row_labels: the labels of the n texts; None stands for 0 to n-1.
     """
 
     texts: list[str]
-    read: list[Tokens]
+    read: Sequence[Reading]
     row_labels: "pd.Index | None" = None
 
     def __len__(self) -> int:
@@ -60,8 +64,8 @@ class ReadTexts:
     def notices(self) -> list[Notice]:
         """The texts of which hardly a word is known."""
         found = []
-        for place, tokens in enumerate(self.read):
-            known = 1 - tokens.unknown / tokens.words
+        for place, reading in enumerate(self.read):
+            known = 1 - reading.unknown / reading.words
             if known < 1 - FEW_KNOWN:
                 label = place if self.row_labels is None else self.row_labels[place]
                 detail = f"the model knows only {known:.0%} of the words"
@@ -78,10 +82,10 @@ class SentimentModel:
 
     Attributes:
         labels: what it distinguishes.
+        scorer: what computes its scores.
     """
 
-    platform = "onnx"
-    tolerance = 1e-3  # the arithmetic of the network differs a little between processors
+    tolerance = 1e-3  # the arithmetic of a network differs a little between processors
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
@@ -98,13 +102,16 @@ class SentimentModel:
         self.gives = LabelOutput(self.labels, "the label", EXTRAS)
         self._report = artifact.files[REPORT]
         try:
-            self.vocabulary = Vocabulary(artifact.files[TOKENIZER])
-            head = Head.load(artifact.files[HEAD])
-            self.network = Network(artifact.files[NETWORK], head)
-        except Exception as error:  # the runtime's exceptions share no base
+            self.scorer: Scorer = Network(artifact.files)
+        except Exception as error:  # the libraries' exceptions share no base
             raise ArtifactError(
                 f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
             ) from error
+
+    @property
+    def platform(self) -> str:
+        """What computes it, as the Open Inference Protocol names platforms."""
+        return self.scorer.platform
 
     @property
     def headline(self) -> Headline:
@@ -122,12 +129,12 @@ class SentimentModel:
         """
         index = texts.index if is_series(texts) else None
         checked = check_texts(texts)
-        read = list(spread(self.vocabulary.read, checked))
+        read = self.scorer.read(checked)
         rows = range(len(read)) if index is None else index
         faults = []
-        for row, text, tokens in zip(rows, checked, read, strict=True):
-            if tokens.unknown == tokens.words:
-                what = "no known word" if tokens.words else "no word"
+        for row, text, reading in zip(rows, checked, read, strict=True):
+            if reading.unknown == reading.words:
+                what = "no known word" if reading.words else "no word"
                 faults.append(Fault(TEXT, f"{what}: {describe(text)}", ALLOWED_KNOWN, row))
         if faults:
             raise InvalidInput(faults)
@@ -144,20 +151,20 @@ class SentimentModel:
     def answer(self, batch: ReadTexts) -> Labels:
         """Classify texts that were read."""
         extras = {
-            "tokens": np.array([len(each.ids) for each in batch.read], dtype=np.int64),
+            "tokens": np.array([len(each) for each in batch.read], dtype=np.int64),
             "unknown": np.array([each.unknown / each.words for each in batch.read], dtype=float),
         }
-        return Labels(self.gives, softmax(self.scores(batch.read)), extras, batch.notices)
+        return Labels(self.gives, softmax(self.scorer.scores(batch.read)), extras, batch.notices)
 
     def reasons(self, batch: ReadTexts) -> TextReasons:
         """Say which words decide; of more than two labels, for the one given."""
         labels = self.answer(batch).labels if len(self.labels) > 2 else [""] * len(batch)
         pairs = zip(batch.texts, batch.read, labels, strict=True)
         found = [
-            self._explain(text, tokens, self.gives.explained(label))
-            for text, tokens, label in pairs
+            self._explain(text, reading, self.gives.explained(label))
+            for text, reading, label in pairs
         ]
-        return TextReasons(batch.texts, found)
+        return TextReasons(batch.texts, found, self.scorer.method)
 
     def predict(self, texts: Texts) -> "pd.DataFrame":
         """Classify n texts.
@@ -190,27 +197,26 @@ class SentimentModel:
         Raises:
             InvalidInput: the text is refused as by `predict`, or there is no such label.
         """
-        [tokens] = self.check([text]).read
+        [reading] = self.check([text]).read
         label = self.labels[-1] if label is None else label
         if label not in self.labels:
             allowed = f"one of {', '.join(map(repr, self.labels))}"
             raise InvalidInput([Fault("label", describe(label), allowed)])
-        return self._explain(text, tokens, label)
+        return self._explain(text, reading, label)
 
-    def _explain(self, text: str, tokens: Tokens, label: str) -> Explanation:
-        credit, bias = self.network.contributions(tokens, self.labels.index(label))
+    def _explain(self, text: str, reading: Reading, label: str) -> Explanation:
+        place, count = self.labels.index(label), len(self.labels)
+        # The difference of two scores is twice the distance of either from their mean.
+        factor = 2.0 if count == 2 else 1.0
+        contrast = factor * (np.eye(count)[place] - 1 / count)
+        found = self.scorer.contributions(text, reading, contrast)
         spans = tuple(
             Span(start, _whole(text, end), weight)
-            for (start, end), weight in zip(tokens.spans.tolist(), credit.tolist(), strict=True)
+            for (start, end), weight in zip(
+                found.spans.tolist(), found.weights.tolist(), strict=True
+            )
         )
-        return Explanation(label, bias + float(credit.sum()), bias, spans)
-
-    def scores(self, read: list[Tokens]) -> Floats:
-        """Return the calibrated scores (n, labels) of n texts that were read.
-
-        A text's scores are the same to the last bit whatever texts come with it.
-        """
-        return self.network.scores(read)
+        return Explanation(label, found.bias + float(found.weights.sum()), found.bias, spans)
 
     @cached_property
     def report(self) -> dict[str, Any]:

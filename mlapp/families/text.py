@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
 from mlapp.errors import Fault, InvalidInput
-from mlapp.schema import describe, is_series
+from mlapp.schema import Floats, describe, is_series
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
@@ -104,6 +104,9 @@ class Tokens:
     words: int
     unknown: int
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
 
 class Vocabulary:
     """A trained tokenizer: `words` lists what it knows, by id."""
@@ -176,3 +179,63 @@ def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
     # Special words would be found in typed text; here they are only places in the vocabulary.
     content["added_tokens"] = []
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# --- what computes scores --------------------------------------------------------------------
+
+
+class Reading(Protocol):
+    """What a scorer reads in a text; its length is the number of tokens."""
+
+    @property
+    def words(self) -> int:
+        """How many words there are."""
+
+    @property
+    def unknown(self) -> int:
+        """How many of them the scorer does not know; a text of such alone is refused."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What the parts of a text add to a sum of its scores.
+
+    Attributes:
+        spans: where each part starts and ends in the text as given, in order, without overlaps,
+            (n, 2).
+        weights: what each part adds, (n,); they and the bias sum to the whole.
+        bias: what no part adds.
+    """
+
+    spans: Ids
+    weights: Floats
+    bias: float
+
+
+class Scorer(Protocol):
+    """What computes the scores of texts: a network, or a linear model. Safe for many threads."""
+
+    @property
+    def platform(self) -> str:
+        """What computes it, as the Open Inference Protocol names platforms."""
+
+    @property
+    def method(self) -> str:
+        """How contributions are found, in a sentence for people."""
+
+    def read(self, texts: Sequence[str]) -> Sequence[Any]:
+        """Return the readings of n texts that passed `check_texts`."""
+
+    def scores(self, readings: Sequence[Any]) -> Floats:
+        """Return calibrated scores, (n, labels); their softmax is the probabilities."""
+
+    def contributions(self, text: str, reading: Any, contrast: Floats) -> Contributions:
+        """Return what the parts of a text add to `scores @ contrast`.
+
+        Args:
+            text: the text as given.
+            reading: what `read` returned for it.
+            contrast: how the scores are summed to the logit of a label, (labels,).
+        """
