@@ -13,18 +13,24 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+from flask import Flask
+from flask.testing import FlaskClient
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from streamlit.components.v2 import manifest_scanner
+from werkzeug.test import TestResponse
 
+from mlapp.families.network import Network
+from mlapp.families.regression import RegressionModel
+from mlapp.families.sentiment import SentimentModel
+from mlapp.store import open_model
 from mlapp.store.repository import repository
 from training.regression import train
-from training.sentiment import RECIPES, Recipe
-from training.sentiment import train as train_texts
 
 # How long an example takes says nothing while other tests run beside it.
 hypothesis.settings.register_profile("beside others", deadline=None)
@@ -80,19 +86,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, houses_csv: Path) -> Path:
     return root
 
 
-# The network of the fixture: as the best recipe's, but small, and trained in seconds.
-TINY = Recipe(
-    minimum=1,
-    dimensions=16,
-    vector_epochs=0,
-    units=12,
-    rounds=(1,),
-    phrases=0,
-    rate=1e-2,
-    batch=16,
-)
-
-
 @pytest.fixture(scope="session")
 def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact folder with text classifiers `sentiment`, `chapter` and `moods`, to be read.
@@ -105,6 +98,11 @@ def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
+    # Imported here, since it takes seconds, and only one process trains.
+    from tests.recipes import TINY
+    from training.sentiment import RECIPES
+    from training.sentiment import train as train_texts
+
     sample = ROOT / "data" / "reviews_sample.tsv"
     chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
     train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
@@ -195,6 +193,51 @@ def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(root))
     monkeypatch.delenv("MLAPP_PINS", raising=False)
     repository.cache_clear()
+
+
+def open_regression(root: Path, name: str = "regression") -> RegressionModel:
+    """Open the newest version of a model that gives a number."""
+    model = open_model(root, name)
+    assert isinstance(model, RegressionModel)
+    return model
+
+
+def open_sentiment(
+    root: Path, name: str = "sentiment", version: int | None = None
+) -> SentimentModel:
+    """Open a text classifier, by default its newest version."""
+    model = open_model(root, name, version)
+    assert isinstance(model, SentimentModel)
+    return model
+
+
+def network_of(model: SentimentModel) -> Network:
+    """Return the network that computes a text classifier's scores."""
+    assert isinstance(model.scorer, Network)
+    return model.scorer
+
+
+if TYPE_CHECKING:
+
+    class Answer(TestResponse):
+        """An answer whose body a test takes for JSON where it reads `json`."""
+
+        json: Any
+
+
+class Client(FlaskClient):
+    """Asks an application without a server."""
+
+    def get(self, *args: Any, **kw: Any) -> "Answer":
+        return cast("Answer", super().get(*args, **kw))
+
+    def post(self, *args: Any, **kw: Any) -> "Answer":
+        return cast("Answer", super().post(*args, **kw))
+
+
+def client_of(app: Flask) -> Client:
+    """Return a client of an application."""
+    return Client(app, app.response_class)
 
 
 @pytest.fixture(scope="session")
@@ -309,6 +352,15 @@ class Server:
             ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
         )
         return [int(line) for line in found.stdout.split()]
+
+    def has_replaced(self, worker: int) -> bool:
+        """Return whether a worker is gone, and there are two."""
+        found = self.workers()
+        return len(found) == 2 and worker not in found
+
+    def logged(self, text: str) -> bool:
+        """Return whether the log holds a text."""
+        return text in self.log.read_text()
 
     def stop(self) -> None:
         """Ask it to stop, and wait."""

@@ -100,7 +100,7 @@ def test_a_version_that_fails_its_check_is_not_published(tmp_path: Path) -> None
 
 
 def test_the_check_sees_what_will_be_served(tmp_path: Path) -> None:
-    seen = []
+    seen: list[Artifact] = []
     published = artifacts.publish(tmp_path, draft(), seen.append)
     assert (seen[0].manifest, seen[0].files) == (published.manifest, published.files)
 

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from mlapp.scoring import files
 from mlapp.store import open_model
+from tests.conftest import open_regression
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def answer(page: Page, text: str) -> None:
 def test_a_person_predicts_the_chapters_row_and_shares_the_link(
     browser: Browser, page: Page, dashboard: Callable[[Path], str], shipped: Path
 ) -> None:
-    prediction = open_model(shipped, "regression").predict([ROW])["prediction"][0]
+    prediction = open_regression(shipped).predict([ROW])["prediction"][0]
     page.goto(dashboard(shipped))
     expect(page.get_by_role("heading", name="Models")).to_be_visible()
     page.get_by_role("link", name="Use regression").click()

@@ -12,8 +12,7 @@ import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.http import aio as triton_aio
 
-from mlapp.store import open_model
-from tests.conftest import ROOT, Server
+from tests.conftest import ROOT, Server, open_regression, open_sentiment
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."
@@ -39,7 +38,7 @@ def rows_tensor(binary: bool, kind: Any = InferInput) -> Any:
 def test_tritonclient_predicts_in_json_and_binary_compressed_or_not(
     server: Server, models: Path, binary_in: bool, binary_out: bool, compression: str | None
 ) -> None:
-    expected = open_model(models, "regression").predict([ROW] * 2)["prediction"]
+    expected = open_regression(models).predict([ROW] * 2)["prediction"]
     with closing(InferenceServerClient(f"127.0.0.1:{server.port}")) as client:
         answer = client.infer(
             "regression",
@@ -71,9 +70,9 @@ def test_tritonclient_predicts_with_asyncio(server: Server, models: Path, binary
             )
 
     rows, texts = asyncio.run(ask())
-    expected = open_model(models, "regression").predict([ROW] * 2)["prediction"]
+    expected = open_regression(models).predict([ROW] * 2)["prediction"]
     np.testing.assert_array_equal(rows.as_numpy("prediction"), expected)
-    [label] = open_model(models, "sentiment").predict([GOOD])["label"]
+    [label] = open_sentiment(models).predict([GOOD])["label"]
     assert texts.as_numpy("label")[0].decode() == label
 
 
@@ -92,8 +91,8 @@ def test_the_client_of_kserve_is_answered_by_v1_and_v2(workers: Server, models: 
     )
     assert ran.returncode == 0, ran.stderr
     told = json.loads(ran.stdout)
-    expected = open_model(models, "regression").predict([ROW] * 2)["prediction"].tolist()
-    [label] = open_model(models, "sentiment").predict([GOOD])["label"]
+    expected = open_regression(models).predict([ROW] * 2)["prediction"].tolist()
+    [label] = open_sentiment(models).predict([GOOD])["label"]
     for key, value in told.items():
         if "live" in key or "ready" in key:
             assert value is True, key

@@ -27,7 +27,7 @@ from mlapp.scoring import cluster, files
 from mlapp.scoring.batch import Options
 from mlapp.service import create_app
 from mlapp.store import artifacts
-from tests.conftest import ROOT, SHIPPED, Server, make_houses, use_artifacts, wait_until
+from tests.conftest import ROOT, SHIPPED, Server, client_of, make_houses, use_artifacts, wait_until
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
 pytestmark = [
@@ -417,7 +417,7 @@ def test_replicas_answer_as_the_service_does(
     monkeypatch.setenv("MLAPP_API_KEY", "secret")
     key = {"X-API-Key": "secret"}
     answer = getattr(requests, method)(replicas.address + path, headers=key, timeout=30, **body)
-    expected = getattr(create_app().test_client(), method)(path, headers=key, **body)
+    expected = getattr(client_of(create_app()), method)(path, headers=key, **body)
     assert (answer.status_code, answer.content) == (expected.status_code, expected.data)
     assert answer.headers["Content-Type"] == expected.headers["Content-Type"]
 

@@ -80,7 +80,7 @@ def test_every_column_travels_through_and_predictions_follow(
     expected = model.predict(table)
     for name in ("prediction", "lower", "upper"):
         assert found[name].astype(float).tolist() == expected[name].tolist()
-    for name in table:
+    for name in table.columns:
         assert found[name].astype(float).tolist() == table[name].tolist()
     assert found["error"].isna().all()
     assert left(tmp_path) == sorted([source.name, target.name])
@@ -103,7 +103,7 @@ def test_nested_parquet_travels_to_parquet_as_it_is_and_to_csv_as_json(
     model: RegressionModel, tmp_path: Path
 ) -> None:
     table = pd.read_csv(DATA).head(3)
-    table["tags"] = [["a", "b"], [], None]
+    table["tags"] = pd.Series([["a", "b"], [], None])
     table.to_parquet(tmp_path / "in.parquet")
     for name in ("out.parquet", "out.csv"):
         files.score(model, tmp_path / "in.parquet", tmp_path / name)
@@ -338,7 +338,7 @@ def test_a_journal_is_on_the_disk_before_it_has_its_name(
 
 def test_a_second_run_into_the_same_file_is_told(model: RegressionModel, tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
-    told = []
+    told: list[object] = []
 
     def second(*_: object) -> None:
         if not told:

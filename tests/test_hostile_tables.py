@@ -214,7 +214,7 @@ def test_a_line_of_very_many_values_is_a_fault() -> None:
 def workbook(path: Path, rows: str, text: str = "") -> Path:
     """Write a workbook with a column `a`, and rows of XML; `text` is the first shared text."""
     book = openpyxl.Workbook()
-    book.active.append(["a"])
+    book.worksheets[0].append(["a"])
     book.save(path)
     with zipfile.ZipFile(path) as archive:
         members = {each: archive.read(each) for each in archive.namelist()}

@@ -15,7 +15,7 @@ from werkzeug.routing import Rule
 from mlapp.service import create_app
 from mlapp.service.app import OPEN
 from mlapp.settings import read_settings
-from tests.conftest import Server
+from tests.conftest import Server, client_of
 
 KEY = "secret"
 FILLED = {"name": "regression", "version": 1, "filename": "style.css"}
@@ -97,12 +97,12 @@ def test_no_spelling_of_a_path_gets_an_answer_without_the_key(app: Flask, server
 def test_an_endpoint_is_closed_unless_it_is_named_as_open(app: Flask) -> None:
     assert {rule.endpoint for rule in app.url_map.iter_rules()} >= OPEN
     app.add_url_rule("/other", "other", lambda: "open")
-    assert app.test_client().get("/other").status_code == 401
+    assert client_of(app).get("/other").status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/livez", "/v2/health/live", "/form", "/openapi.json"])
 def test_health_checks_pages_and_documents_need_no_key(app: Flask, path: str) -> None:
-    assert app.test_client().get(path).status_code == 200
+    assert client_of(app).get(path).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_health_checks_pages_and_documents_need_no_key(app: Flask, path: str) ->
     ],
 )
 def test_the_scheme_of_a_key_has_no_case(app: Flask, headers: dict[str, str]) -> None:
-    assert app.test_client().get("/v1/models", headers=headers).status_code == 200
+    assert client_of(app).get("/v1/models", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_scheme_of_a_key_has_no_case(app: Flask, headers: dict[str, str]) ->
 def test_a_missing_and_a_wrong_key_are_answered_with_a_challenge(
     app: Flask, headers: dict[str, str], error: str | None
 ) -> None:
-    answer = app.test_client().get("/v1/models", headers=headers)
+    answer = client_of(app).get("/v1/models", headers=headers)
     assert answer.status_code == 401
     given = answer.www_authenticate
     assert (given.type, given["realm"], given.get("error")) == ("bearer", "mlapp", error)
@@ -145,7 +145,7 @@ def test_a_key_need_not_be_ascii(folder: Path, key: str, encoding: str) -> None:
         given = key.encode(encoding)
     except UnicodeEncodeError:
         pytest.skip(f"{key} cannot be written in {encoding}")
-    client = create_app(replace(read_settings(), api_key=key)).test_client()
+    client = client_of(create_app(replace(read_settings(), api_key=key)))
     header = {"HTTP_X_API_KEY": given.decode("latin-1")}
     assert client.get("/v1/models", environ_overrides=header).status_code == 200
     header = {"HTTP_X_API_KEY": (given + b"x").decode("latin-1")}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from mlapp.dashboard.markup import MARKED, literal, mark
-from mlapp.families.sentiment import Span
+from mlapp.families.contract import Span
 
 TAGS = re.compile(r"<(?:/?(?:div|span))(?: [^<>]*)?>")
 

@@ -35,10 +35,10 @@ from mlapp.scoring import cluster
 from mlapp.scoring.batch import Options
 from mlapp.service import create_app
 from mlapp.store import artifacts, open_model
-from tests.conftest import ROOT, Server, use_artifacts
+from tests.conftest import ROOT, Server, client_of, use_artifacts
 
 SIZES = ("small", "large")
-ROW = {"height": 1.5, "colour": "red"}
+ROW: dict[str, Any] = {"height": 1.5, "colour": "red"}
 
 
 class Sizes:
@@ -136,7 +136,7 @@ def test_it_is_a_family_as_the_contract_says(root: Path) -> None:
 
 
 def test_the_short_form_predicts_and_explains(root: Path) -> None:
-    client = create_app().test_client()
+    client = client_of(create_app())
     answer = client.post("/v1/models/sizes:predict", json={"instances": [ROW, [0.2, "blue"]]}).json
     large = 1 / (1 + np.exp(-0.75))
     assert answer["predictions"][0] == {
@@ -160,7 +160,7 @@ def test_the_short_form_predicts_and_explains(root: Path) -> None:
 
 
 def test_the_open_inference_protocol_predicts(root: Path) -> None:
-    client = create_app().test_client()
+    client = client_of(create_app())
     metadata = client.get("/v2/models/sizes").json
     assert metadata["platform"] == "toy"
     assert [(each["name"], each["datatype"]) for each in metadata["inputs"]] == [
@@ -181,7 +181,7 @@ def test_the_open_inference_protocol_predicts(root: Path) -> None:
 
 
 def test_documents_and_forms_show_it(root: Path) -> None:
-    client = create_app().test_client()
+    client = client_of(create_app())
     document = client.get("/openapi.json").json
     validate(document)
     assert "/v1/models/sizes:predict" in document["paths"]

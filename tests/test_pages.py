@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from mlapp import store
 from mlapp.families.regression import RegressionModel
 from mlapp.store import artifacts, open_model
+from tests.conftest import open_regression
 from training.regression import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,8 @@ def page(address: dict[str, str] | None = None) -> AppTest:
 
 def predict(app: AppTest, row: dict[str, Any] = ROW) -> AppTest:
     for name, value in row.items():
-        app.get_by_key(name).set_value(value)
+        field: Any = app.get_by_key(name)
+        field.set_value(value)
     app.button(key="predict").click()
     return run(app)
 
@@ -116,7 +118,7 @@ def test_a_category_is_chosen_from_those_seen_in_training() -> None:
 
 def test_predict_shows_the_prediction_its_interval_and_its_reasons(folder: Path) -> None:
     app = predict(page())
-    answer = open_model(folder, "regression").predict([ROW]).iloc[0]
+    answer = open_regression(folder).predict([ROW]).iloc[0]
     assert app.metric[0].label == "Predicted output"
     assert app.metric[0].value == f"{answer['prediction']:.3f}" == "0.401"
     assert f"90% interval: **{answer['lower']:.3f}** to **{answer['upper']:.3f}**" in texts(app)
@@ -161,7 +163,7 @@ def test_what_if_follows_the_chosen_input_without_predicting_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = predict(page())
-    moved = []
+    moved: list[str] = []
     what_if = RegressionModel.what_if
     monkeypatch.setattr(
         RegressionModel,
@@ -278,12 +280,15 @@ def test_choosing_another_model_shows_its_own_inputs() -> None:
 def test_another_model_begins_with_its_own_typical_values(
     folder: Path, houses_csv: Path, tmp_path: Path
 ) -> None:
-    halls = pd.read_csv(houses_csv).eval("area = area * 10")
+    halls = pd.read_csv(houses_csv)
+    halls["area"] *= 10
     halls.to_csv(tmp_path / "halls.csv", index=False)
     train(tmp_path / "halls.csv", "price", "halls", folder, say=lambda line: None)
     app = predict(page({"_model": "houses"}), {"area": 90.0})
     app.selectbox(key="_model_regression").select("halls")
-    assert run(app).number_input(key="area").value > 900
+    shown = run(app).number_input(key="area").value
+    assert shown is not None
+    assert shown > 900
 
 
 @pytest.mark.usefixtures("shipped")

@@ -9,6 +9,7 @@ from mlapp.families.sentiment import SentimentModel
 from mlapp.loaders import load_sentiment
 from mlapp.manifest import Artifact
 from mlapp.store import artifacts, open_model
+from tests.conftest import open_sentiment
 from tests.test_pages import home, run, texts
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> No
 
 def test_predict_shows_the_label_its_probability_and_the_words_that_decided(folder: Path) -> None:
     app = predict(page(), GOOD)
-    answer = open_model(folder, "sentiment").predict([GOOD]).iloc[0]
+    answer = open_sentiment(folder).predict([GOOD]).iloc[0]
     assert (app.metric[0].label, app.metric[0].value) == ("Sentiment", answer["label"])
     assert app.metric[1].label == "Probability"
     assert "<span" in app.html[0].value

@@ -14,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from flask.testing import FlaskClient
 from streamlit.testing.v1 import AppTest
 
 from mlapp.errors import InvalidInput
@@ -24,10 +23,10 @@ from mlapp.service import create_app
 from mlapp.service.v2 import HEADER
 from mlapp.store import open_model
 from mlapp.tables.reading import open_table
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Client, client_of
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     ROW,
     ROW | {"var_1": 2000.0},
     ROW | {"var_2": None},
@@ -42,8 +41,8 @@ Answer = dict[str, float] | list[str]
 
 
 @pytest.fixture
-def client(every_model: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(every_model: Path) -> Client:
+    return client_of(create_app())
 
 
 def faults(found: list[dict[str, Any]]) -> list[str]:
@@ -52,10 +51,10 @@ def faults(found: list[dict[str, Any]]) -> list[str]:
 
 def by_loader(row: dict[str, Any]) -> Answer:
     try:
-        found: dict[str, float] = load_regression().predict([row]).to_dict("records")[0]
+        [found] = load_regression().predict([row]).to_dict("records")
     except InvalidInput as error:
         return [fault.message for fault in error.faults]
-    return found
+    return {str(key): value for key, value in found.items()}
 
 
 def by_page(row: dict[str, Any]) -> Answer:
@@ -73,7 +72,7 @@ def by_page(row: dict[str, Any]) -> Answer:
     return {key: float(shown[key]) for key in ("prediction", "lower", "upper")}
 
 
-def by_form(client: FlaskClient, row: dict[str, Any]) -> Answer:
+def by_form(client: Client, row: dict[str, Any]) -> Answer:
     typed = {name: "" if value is None else repr(value) for name, value in row.items()}
     page = client.post("/predict", data=typed)
     if page.status_code == 422:
@@ -85,12 +84,12 @@ def by_form(client: FlaskClient, row: dict[str, Any]) -> Answer:
     )
 
 
-def by_v1(client: FlaskClient, row: dict[str, Any]) -> Answer:
+def by_v1(client: Client, row: dict[str, Any]) -> Answer:
     found = client.post("/v1/models/regression:predict", json={"instances": [row]}).json
     return faults(found["faults"]) if "faults" in found else found["predictions"][0]
 
 
-def by_v2(client: FlaskClient, row: dict[str, Any]) -> Answer:
+def by_v2(client: Client, row: dict[str, Any]) -> Answer:
     data = [[value] for value in row.values()]
     inputs = [
         {"name": name, "shape": [1], "datatype": "FP64", "data": value}
@@ -102,7 +101,7 @@ def by_v2(client: FlaskClient, row: dict[str, Any]) -> Answer:
     return {output["name"]: output["data"][0] for output in found["outputs"]}
 
 
-def by_binary(client: FlaskClient, row: dict[str, Any]) -> Answer:
+def by_binary(client: Client, row: dict[str, Any]) -> Answer:
     values = np.array([[np.nan if v is None else v for v in row.values()]], dtype="<f8")
     entry = {"name": "x", "datatype": "FP64", "shape": [1, 5]}
     header = json.dumps(
@@ -149,7 +148,7 @@ def by_command(row: dict[str, Any]) -> Answer:
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.slow
 def test_a_row_gets_the_same_answer_or_faults_through_every_door(
-    row: dict[str, Any], client: FlaskClient
+    row: dict[str, Any], client: Client
 ) -> None:
     expected = by_loader(row)
     for found in (by_page(row), by_v1(client, row), by_v2(client, row), by_binary(client, row)):
@@ -164,12 +163,12 @@ def test_a_row_gets_the_same_answer_or_faults_through_every_door(
         assert [text.replace("&#39;", "'") for text in shown] == by_loader(typed)
 
 
-def post(client: FlaskClient, model: str, file: Path, kind: str, accept: str) -> bytes:
+def post(client: Client, model: str, file: Path, kind: str, accept: str) -> bytes:
     headers = {"Content-Type": kind, "Accept": accept}
     path = f"/v1/models/{model}:score?explain=true"
     answer = client.post(path, data=file.read_bytes(), headers=headers, buffered=True)
     assert answer.status_code == 200
-    return answer.data
+    return bytes(answer.data)
 
 
 def score(model: str, file: Path, suffix: str) -> bytes:
@@ -189,7 +188,7 @@ def by_batch(folder: Path, model: str, file: Path) -> list[dict[str, Any]]:
 
 
 def test_a_file_of_rows_gets_the_same_answers_through_service_command_and_batch(
-    client: FlaskClient, every_model: Path, tmp_path: Path
+    client: Client, every_model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in ROWS))
@@ -212,7 +211,7 @@ def test_a_file_of_rows_gets_the_same_answers_through_service_command_and_batch(
 
 
 def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch(
-    client: FlaskClient, every_model: Path, tmp_path: Path
+    client: Client, every_model: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "texts.csv"
     pd.DataFrame({"text": TEXTS}).to_csv(file, index=False)
@@ -234,9 +233,7 @@ def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch
 
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.slow
-def test_a_text_gets_the_same_answer_or_fault_through_every_door(
-    text: str, client: FlaskClient
-) -> None:
+def test_a_text_gets_the_same_answer_or_fault_through_every_door(text: str, client: Client) -> None:
     v1 = client.post("/v1/models/sentiment:predict", json={"instances": [text]}).json
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
     v2 = client.post("/v2/models/sentiment/infer", json={"inputs": [tensor]}).json

@@ -39,7 +39,8 @@ def publish(root: Path, losses: list[float] | None = None, *, candidate: bool = 
 
 def losses(shift: float = 0.0) -> list[float]:
     rng = np.random.default_rng(1)
-    return (rng.gamma(2, 1, 200) + shift * (1 + rng.normal(0, 0.1, 200))).tolist()
+    found: list[float] = (rng.gamma(2, 1, 200) + shift * (1 + rng.normal(0, 0.1, 200))).tolist()
+    return found
 
 
 def test_a_candidate_is_published_and_not_served(folder: Path) -> None:
@@ -152,7 +153,7 @@ def test_the_commands_list_candidates_and_the_history(
 def test_promotion_and_rollback_under_load_fail_no_request(folder: Path, tmp_path: Path) -> None:
     server = Server(folder, tmp_path / "log", "--api-only", "--workers", "2")
     ended, versions, failures = threading.Event(), set[str](), list[object]()
-    row = {"area": 100.0, "rooms": 3.0, "district": "east"}
+    row: dict[str, float | str] = {"area": 100.0, "rooms": 3.0, "district": "east"}
 
     def ask() -> None:
         with requests.Session() as session:

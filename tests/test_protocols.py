@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,8 +19,9 @@ from mlapp.service import create_app
 from mlapp.service.tensors import TYPES
 from mlapp.service.v2 import HEADER
 from mlapp.settings import read_settings
-from mlapp.store import artifacts, open_model
-from tests.conftest import TINY
+from mlapp.store import artifacts
+from tests.conftest import Client, client_of, open_regression
+from tests.recipes import TINY
 from training.regression import train
 from training.sentiment import train as train_texts
 
@@ -36,8 +36,8 @@ HOUSES = "/v2/models/houses/infer"
 
 
 @pytest.fixture
-def client(every_model: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(every_model: Path) -> Client:
+    return client_of(create_app())
 
 
 def tensor(name: str, datatype: str, shape: list[int], data: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def answers(response: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", [PREDICT, EXPLAIN])
 def test_instances_may_be_rows_of_values_in_the_order_of_the_schema(
-    client: FlaskClient, path: str
+    client: Client, path: str
 ) -> None:
     by_list = client.post(path, json={"instances": [VALUES, ROW]})
     by_name = client.post(path, json={"instances": [ROW, ROW]})
@@ -74,7 +74,7 @@ def test_instances_may_be_rows_of_values_in_the_order_of_the_schema(
     assert answers(by_list) == answers(by_name)
 
 
-def test_categories_and_missing_values_may_stand_in_a_row_of_values(client: FlaskClient) -> None:
+def test_categories_and_missing_values_may_stand_in_a_row_of_values(client: Client) -> None:
     path = "/v1/models/houses:predict"
     by_list = client.post(path, json={"instances": [[100.0, None, "west"]]})
     by_name = client.post(path, json={"instances": [HOUSE | {"rooms": None}]})
@@ -82,7 +82,7 @@ def test_categories_and_missing_values_may_stand_in_a_row_of_values(client: Flas
 
 
 def test_a_row_of_another_length_is_refused_with_the_names_in_their_order(
-    client: FlaskClient,
+    client: Client,
 ) -> None:
     answer = client.post(PREDICT, json={"instances": [VALUES, VALUES[:4], [*VALUES, 1]]})
     assert answer.status_code == 422
@@ -94,7 +94,7 @@ def test_a_row_of_another_length_is_refused_with_the_names_in_their_order(
 
 
 @pytest.mark.parametrize("path", [PREDICT, EXPLAIN])
-def test_inputs_may_be_columns_by_name(client: FlaskClient, path: str) -> None:
+def test_inputs_may_be_columns_by_name(client: Client, path: str) -> None:
     columns = {name: [value, value] for name, value in ROW.items()}
     by_column = client.post(path, json={"inputs": columns})
     by_row = client.post(path, json={"instances": [ROW, ROW]})
@@ -102,7 +102,7 @@ def test_inputs_may_be_columns_by_name(client: FlaskClient, path: str) -> None:
     assert answers(by_column) | answers(by_row) == answers(by_column)
 
 
-def test_columns_are_answered_by_column_too(client: FlaskClient) -> None:
+def test_columns_are_answered_by_column_too(client: Client) -> None:
     columns = {name: [value, value] for name, value in ROW.items()}
     answer = client.post(PREDICT, json={"inputs": columns}).json
     rows = answer["predictions"]
@@ -111,7 +111,7 @@ def test_columns_are_answered_by_column_too(client: FlaskClient) -> None:
 
 @pytest.mark.parametrize("inputs", [[GOOD, "dull"], {"text": [GOOD, "dull"]}])
 @pytest.mark.parametrize("verb", ["predict", "explain"])
-def test_inputs_of_a_text_model_are_texts(client: FlaskClient, inputs: Any, verb: str) -> None:
+def test_inputs_of_a_text_model_are_texts(client: Client, inputs: Any, verb: str) -> None:
     path = f"/v1/models/sentiment:{verb}"
     by_column = client.post(path, json={"inputs": inputs})
     by_row = client.post(path, json={"instances": [GOOD, "dull"]})
@@ -131,20 +131,20 @@ def test_inputs_of_a_text_model_are_texts(client: FlaskClient, inputs: Any, verb
         ({"inputs": {"var_1": [[1]] * 2}}, "row 0, var_1: got [1]"),
     ],
 )
-def test_faults_of_columns_are_named(client: FlaskClient, body: Any, words: str) -> None:
+def test_faults_of_columns_are_named(client: Client, body: Any, words: str) -> None:
     answer = client.post(PREDICT, json=body)
     assert answer.status_code == 422
     assert words in answer.json["detail"]
 
 
-def test_columns_that_a_text_model_does_not_have_are_refused(client: FlaskClient) -> None:
+def test_columns_that_a_text_model_does_not_have_are_refused(client: Client) -> None:
     answer = client.post("/v1/models/sentiment:predict", json={"inputs": {"review": [GOOD]}})
     assert answer.status_code == 422
     assert "'review'" in answer.json["detail"]
 
 
 def test_too_many_rows_are_refused_in_every_form(every_model: Path) -> None:
-    client = create_app(replace(read_settings(), max_rows=2)).test_client()
+    client = client_of(create_app(replace(read_settings(), max_rows=2)))
     for body in (
         {"instances": [VALUES] * 3},
         {"inputs": [VALUES] * 3},
@@ -165,14 +165,14 @@ def test_too_many_rows_are_refused_in_every_form(every_model: Path) -> None:
     ],
 )
 def test_v1_says_which_inputs_are_missing_or_unknown(
-    client: FlaskClient, body: dict[str, Any], verb: str
+    client: Client, body: dict[str, Any], verb: str
 ) -> None:
     notices = client.post(f"/v1/models/houses:{verb}", json=body).json["notices"]
     assert any("rooms: not given" in notice for notice in notices)
     assert any("colour: not an input of this model" in notice for notice in notices)
 
 
-def test_v2_says_which_inputs_are_missing_or_unknown(client: FlaskClient) -> None:
+def test_v2_says_which_inputs_are_missing_or_unknown(client: Client) -> None:
     body = house(rooms=None, colour=tensor("colour", "BYTES", [1], ["red"]))
     answer = client.post(HOUSES, json=body)
     assert answer.status_code == 200
@@ -184,7 +184,7 @@ def test_v2_says_which_inputs_are_missing_or_unknown(client: FlaskClient) -> Non
     assert answer.json["outputs"][0]["data"] == [by_row["predictions"][0]["prediction"]]
 
 
-def test_v2_refuses_a_request_without_a_tensor_that_is_needed(client: FlaskClient) -> None:
+def test_v2_refuses_a_request_without_a_tensor_that_is_needed(client: Client) -> None:
     answer = client.post(INFER, json={"inputs": [tensor("var_1", "FP64", [1], [734])]})
     assert answer.status_code == 400
     assert "no tensor for 'var_2', 'var_3', 'var_4', 'var_5'" in answer.json["error"]
@@ -219,7 +219,7 @@ def test_v2_refuses_a_request_without_a_tensor_that_is_needed(client: FlaskClien
 )
 @pytest.mark.parametrize("beside", [[], [None]])
 def test_a_value_that_is_not_of_its_datatype_is_refused_by_name(
-    client: FlaskClient, datatype: str, value: Any, allowed: str, beside: list[None]
+    client: Client, datatype: str, value: Any, allowed: str, beside: list[None]
 ) -> None:
     data = [value, *beside]
     answer = client.post(INFER, json={"inputs": [tensor("var_1", datatype, [len(data)], data)]})
@@ -228,21 +228,22 @@ def test_a_value_that_is_not_of_its_datatype_is_refused_by_name(
     assert got in answer.json["error"]
 
 
-def test_whole_numbers_may_be_written_with_a_point(client: FlaskClient) -> None:
+def test_whole_numbers_may_be_written_with_a_point(client: Client) -> None:
     by_float = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [3.0])))
     by_int = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [3])))
     assert answers(by_float) == answers(by_int) == answers(client.post(HOUSES, json=house()))
 
 
-def test_a_missing_value_has_any_datatype(client: FlaskClient) -> None:
+def test_a_missing_value_has_any_datatype(client: Client) -> None:
     missing = client.post(HOUSES, json=house(rooms=tensor("rooms", "INT8", [1], [None])))
     nan = {"rooms": tensor("rooms", "FP32", [1], [None])}
     assert answers(client.post(HOUSES, json=house(**nan))) == answers(missing)
 
 
-def test_a_byte_that_is_not_true_or_false_is_refused_in_binary(client: FlaskClient) -> None:
-    entry = {"name": "var_1", "datatype": "BOOL", "shape": [3]}
-    entry |= {"parameters": {"binary_data_size": 3}}
+def test_a_byte_that_is_not_true_or_false_is_refused_in_binary(client: Client) -> None:
+    entry = {"name": "var_1", "datatype": "BOOL", "shape": [3]} | {
+        "parameters": {"binary_data_size": 3}
+    }
     header = json.dumps({"inputs": [entry]}).encode()
     body = header + b"\0\1\2"
     answer = client.post(INFER, data=body, headers={HEADER: str(len(header))})
@@ -251,13 +252,13 @@ def test_a_byte_that_is_not_true_or_false_is_refused_in_binary(client: FlaskClie
 
 
 @pytest.mark.parametrize("given_id", [7, 1.5, True, ["a"], {"a": 1}])
-def test_an_id_that_is_not_a_text_is_refused(client: FlaskClient, given_id: Any) -> None:
+def test_an_id_that_is_not_a_text_is_refused(client: Client, given_id: Any) -> None:
     answer = client.post(HOUSES, json=house() | {"id": given_id})
     assert answer.status_code == 400
     assert answer.json["error"].startswith("id: got")
 
 
-def test_optional_fields_may_be_null(client: FlaskClient) -> None:
+def test_optional_fields_may_be_null(client: Client) -> None:
     body = house() | {"id": None, "parameters": None, "outputs": None}
     for entry in body["inputs"]:
         entry["parameters"] = None
@@ -282,7 +283,7 @@ def test_optional_fields_may_be_null(client: FlaskClient) -> None:
         {"inputs": [tensor("x", "FP64", [2**63 - 1, 0], [])]},
         {"inputs": [tensor("x", "FP64", [0, 2**40, 2**40], [])]},
         {"inputs": [tensor("x", "FP64", [1] * 9, [1])]},
-        {"inputs": [tensor("x", "FP64", [1.0, 5], VALUES)]},
+        {"inputs": [tensor("x", "FP64", [1.0, 5], VALUES)]},  # type: ignore[list-item]
         {"inputs": [tensor("x", ["FP64"], [1, 5], VALUES)]},  # type: ignore[arg-type]
         {"inputs": [tensor("x", "FP64", [1, 5], [[VALUES]])]},
         {"inputs": [tensor("x", "FP64", [2, 5], [VALUES, VALUES[:4] + [[1]]])]},
@@ -292,7 +293,7 @@ def test_optional_fields_may_be_null(client: FlaskClient) -> None:
         {"inputs": {"x": VALUES}},
     ],
 )
-def test_a_malformed_request_is_400_under_v2(client: FlaskClient, changed: dict[str, Any]) -> None:
+def test_a_malformed_request_is_400_under_v2(client: Client, changed: dict[str, Any]) -> None:
     answer = client.post(INFER, json={"inputs": [tensor("x", "FP64", [1, 5], VALUES)]} | changed)
     assert answer.status_code == 400
     assert isinstance(answer.json["error"], str)
@@ -302,7 +303,7 @@ def test_a_malformed_request_is_400_under_v2(client: FlaskClient, changed: dict[
 # --- v2: the index of the repository ----------------------------------------------------------
 
 
-def test_the_index_lists_every_model_with_its_version_and_state(client: FlaskClient) -> None:
+def test_the_index_lists_every_model_with_its_version_and_state(client: Client) -> None:
     found = client.post("/v2/repository/index").json
     assert {each["name"] for each in found} >= {"regression", "houses", "sentiment"}
     assert {"name": "houses", "version": "1", "state": "READY", "reason": ""} in found
@@ -314,7 +315,7 @@ def test_the_index_says_what_does_not_open_unless_only_the_ready_are_asked_for(
     train(houses_csv, "price", "houses", every_model, say=lambda line: None)
     for version in ("houses/2", "moods/1"):
         (every_model / version / "manifest.json").write_bytes(b"broken")
-    client = create_app().test_client()
+    client = client_of(create_app())
 
     def ask(body: dict[str, Any]) -> list[tuple[str, str, str]]:
         answer = client.post("/v2/repository/index", json=body)
@@ -330,7 +331,7 @@ def test_the_index_says_what_does_not_open_unless_only_the_ready_are_asked_for(
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"ready": "yes"}', b'{"ready": 1}'])
-def test_a_malformed_question_for_the_index_is_400(client: FlaskClient, body: bytes) -> None:
+def test_a_malformed_question_for_the_index_is_400(client: Client, body: bytes) -> None:
     answer = client.post("/v2/repository/index", data=body)
     assert answer.status_code == 400
     assert answer.json["error"]
@@ -369,7 +370,7 @@ def nest(depth: int, values: int) -> bytes:
     ],
 )
 def test_nested_values_are_refused_in_a_few_words(
-    client: FlaskClient, path: str, body: str, depth: int
+    client: Client, path: str, body: str, depth: int
 ) -> None:
     data = body.encode() % nest(depth, 40_000)
     answer = client.post(path, data=data, content_type="application/json")
@@ -423,8 +424,8 @@ SHORT = st.fixed_dictionaries({}, optional={"instances": JSON, "inputs": JSON})
 
 
 @pytest.fixture(scope="module")
-def fuzzed(models: Path) -> FlaskClient:
-    return create_app(replace(read_settings(), artifacts=models)).test_client()
+def fuzzed(models: Path) -> Client:
+    return client_of(create_app(replace(read_settings(), artifacts=models)))
 
 
 FUZZ = settings(
@@ -438,7 +439,7 @@ FUZZ = settings(
 
 @FUZZ
 @given(body=INFERENCE | JSON, model=st.sampled_from(["regression", "houses", "sentiment"]))
-def test_no_request_under_v2_is_a_server_error(fuzzed: FlaskClient, body: Any, model: str) -> None:
+def test_no_request_under_v2_is_a_server_error(fuzzed: Client, body: Any, model: str) -> None:
     answer = fuzzed.post(f"/v2/models/{model}/infer", json=body)
     assert answer.status_code < 500, answer.text
     assert answer.status_code == 200 or isinstance(answer.json["error"], str)
@@ -451,7 +452,7 @@ def test_no_request_under_v2_is_a_server_error(fuzzed: FlaskClient, body: Any, m
     verb=st.sampled_from(["predict", "explain"]),
 )
 def test_no_request_under_v1_is_a_server_error(
-    fuzzed: FlaskClient, body: Any, model: str, verb: str
+    fuzzed: Client, body: Any, model: str, verb: str
 ) -> None:
     answer = fuzzed.post(f"/v1/models/{model}:{verb}", json=body)
     assert answer.status_code < 500, answer.text
@@ -460,7 +461,7 @@ def test_no_request_under_v1_is_a_server_error(
 
 @FUZZ
 @given(data=st.data())
-def test_no_binary_tensor_is_a_server_error(fuzzed: FlaskClient, data: st.DataObject) -> None:
+def test_no_binary_tensor_is_a_server_error(fuzzed: Client, data: st.DataObject) -> None:
     binary = data.draw(st.binary(max_size=60))
     entry = {
         "name": "x",
@@ -487,7 +488,7 @@ def deflate_raw(data: bytes) -> bytes:
     return pack.compress(data) + pack.flush()
 
 
-def send(client: FlaskClient, body: bytes, encoding: str) -> int:
+def send(client: Client, body: bytes, encoding: str) -> int:
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
     return client.post(PREDICT, data=body, headers=headers).status_code
 
@@ -506,9 +507,7 @@ def send(client: FlaskClient, body: bytes, encoding: str) -> int:
         ("identity", GOOD_BODY),
     ],
 )
-def test_every_kind_of_compressed_body_is_read(
-    client: FlaskClient, encoding: str, body: bytes
-) -> None:
+def test_every_kind_of_compressed_body_is_read(client: Client, encoding: str, body: bytes) -> None:
     assert send(client, body, encoding) == 200
 
 
@@ -530,7 +529,7 @@ def test_every_kind_of_compressed_body_is_read(
         ("deflate", b""),
     ],
 )
-def test_a_damaged_compressed_body_is_400(client: FlaskClient, encoding: str, body: bytes) -> None:
+def test_a_damaged_compressed_body_is_400(client: Client, encoding: str, body: bytes) -> None:
     assert send(client, body, encoding) == 400
 
 
@@ -547,7 +546,7 @@ def test_a_body_that_unpacks_beyond_the_limit_is_413(
     every_model: Path, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
     limit = 100_000
-    client = create_app(replace(read_settings(), max_bytes=limit)).test_client()
+    client = client_of(create_app(replace(read_settings(), max_bytes=limit)))
     padded = GOOD_BODY.ljust(limit)
     assert send(client, zlib.compress(padded), "deflate") == 200
     assert send(client, pack(b" " * (limit + 50)), encoding) == 413
@@ -566,7 +565,7 @@ class Chunks:
         return data
 
 
-def send_chunks(client: FlaskClient, path: str, body: Chunks, kind: str) -> int:
+def send_chunks(client: Client, path: str, body: Chunks, kind: str) -> int:
     environ = {
         "wsgi.input": body,
         "wsgi.input_terminated": True,
@@ -576,12 +575,12 @@ def send_chunks(client: FlaskClient, path: str, body: Chunks, kind: str) -> int:
     return client.post(path, content_type=kind, environ_overrides=environ).status_code
 
 
-def test_a_chunked_body_is_read_to_its_end(client: FlaskClient) -> None:
+def test_a_chunked_body_is_read_to_its_end(client: Client) -> None:
     assert send_chunks(client, PREDICT, Chunks(GOOD_BODY), "application/json") == 200
 
 
 def test_a_chunked_body_beyond_the_limit_is_413(every_model: Path) -> None:
-    client = create_app(replace(read_settings(), max_bytes=1000)).test_client()
+    client = client_of(create_app(replace(read_settings(), max_bytes=1000)))
     body = GOOD_BODY.ljust(1000)
     assert send_chunks(client, PREDICT, Chunks(body), "application/json") == 200
     assert send_chunks(client, PREDICT, Chunks(body + b" "), "application/json") == 413
@@ -599,7 +598,7 @@ def test_a_chunked_body_beyond_the_limit_is_413(every_model: Path) -> None:
         ("/sentiment", "multipart/form-data; boundary=x"),
     ],
 )
-def test_a_body_with_a_damaged_chunk_is_400(client: FlaskClient, path: str, kind: str) -> None:
+def test_a_body_with_a_damaged_chunk_is_400(client: Client, path: str, kind: str) -> None:
     broken = Chunks(b"--x\r\n", OSError("a damaged chunk"))
     assert send_chunks(client, path, broken, kind) == 400
 
@@ -608,7 +607,7 @@ def test_a_body_with_a_damaged_chunk_is_400(client: FlaskClient, path: str, kind
 
 
 @pytest.mark.parametrize("path", ["/", "/form", "/sentiment", "/docs", "/v1/models", "/v2"])
-def test_head_is_answered_as_get_without_a_body(client: FlaskClient, path: str) -> None:
+def test_head_is_answered_as_get_without_a_body(client: Client, path: str) -> None:
     head, get = client.head(path), client.get(path)
     assert (head.status_code, head.mimetype) == (get.status_code, get.mimetype) != (422, "")
     assert head.status_code == 200
@@ -626,7 +625,7 @@ def test_head_is_answered_as_get_without_a_body(client: FlaskClient, path: str) 
     ],
 )
 def test_the_root_is_the_form_for_browsers_and_the_health_check_of_kserve_v1_for_programs(
-    client: FlaskClient, accept: str | None, kind: str
+    client: Client, accept: str | None, kind: str
 ) -> None:
     answer = client.get("/", headers={"Accept": accept} if accept else {})
     assert (answer.status_code, answer.mimetype) == (200, kind)
@@ -659,7 +658,7 @@ def test_labels_may_be_called_as_the_fields_of_an_answer(
         say=lambda line: None,
     )
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
-    client = create_app().test_client()
+    client = client_of(create_app())
     text = "we said quiet again"
     [row] = client.post("/v1/models/odd:predict", json={"instances": [text]}).json["predictions"]
     body = {"inputs": [tensor("text", "BYTES", [1], [text])]}
@@ -693,9 +692,9 @@ def test_inputs_may_be_called_as_the_fields_of_a_request(
     data.write_text("\n".join(lines))
     train(data, "price", "odd", tmp_path, say=lambda line: None)
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
-    client = create_app().test_client()
+    client = client_of(create_app())
     row = dict(zip(names, table[0].tolist(), strict=True))
-    [expected] = open_model(tmp_path, "odd").predict([row]).to_dict("records")
+    [expected] = open_regression(tmp_path, "odd").predict([row]).to_dict("records")
     columns = {name: [value] for name, value in row.items()}
     for body in ({"instances": [row]}, {"inputs": columns}, {"instances": [list(row.values())]}):
         answer = client.post("/v1/models/odd:predict", json=body)

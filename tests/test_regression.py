@@ -22,6 +22,7 @@ from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
 from mlapp.manifest import Artifact
 from mlapp.store import artifacts, open_model
+from tests.conftest import open_regression
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -34,12 +35,12 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(trained: Path) -> RegressionModel:
-    return open_model(trained, "regression")
+    return open_regression(trained)
 
 
 @pytest.fixture(scope="module")
 def houses(trained: Path) -> RegressionModel:
-    return open_model(trained, "houses")
+    return open_regression(trained, "houses")
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -125,7 +126,8 @@ def test_the_interval_is_that_of_least_squares_with_another_quantile(
 def test_the_width_of_an_interval_is_the_same_to_the_bit_whatever_rows_come_with_it() -> None:
     rng = np.random.default_rng(0)
     standardised = rng.normal(size=(500, 30))
-    interval = Interval(0.9, 1.6, 500, np.linalg.inv(standardised.T @ standardised))
+    inverse = np.linalg.inv(standardised.T @ standardised).astype(np.float64)
+    interval = Interval(0.9, 1.6, 500, inverse)
     together = interval.half_width(standardised)
     alone = [interval.half_width(row[None])[0] for row in standardised]
     assert together.tolist() == alone
@@ -277,14 +279,14 @@ def test_the_report_holds_no_row_of_inputs(folder: Path) -> None:
 
 
 def test_the_shipped_model_answers_the_chapters_row(shipped: Path) -> None:
-    answer = open_model(shipped, "regression").predict([CHAPTER_ROW]).iloc[0]
+    answer = open_regression(shipped).predict([CHAPTER_ROW]).iloc[0]
     assert answer["prediction"] == pytest.approx(0.4011355, abs=5e-7)
     assert answer["lower"] == pytest.approx(0.381, abs=0.002)
     assert answer["upper"] == pytest.approx(0.421, abs=0.002)
 
 
 def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
-    moved = open_model(shipped, "regression").what_if(CHAPTER_ROW, "var_1")
+    moved = open_regression(shipped).what_if(CHAPTER_ROW, "var_1")
     assert moved["prediction"].is_monotonic_increasing
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from flask.testing import FlaskClient
 
 from mlapp import store
 from mlapp.errors import ArtifactError
@@ -15,7 +14,7 @@ from mlapp.manifest import Artifact
 from mlapp.service import create_app
 from mlapp.store import artifacts
 from mlapp.store.repository import Repository, estimate
-from tests.conftest import Server, wait_until
+from tests.conftest import Client, Server, client_of, wait_until
 from training.regression import train
 
 
@@ -83,7 +82,7 @@ def test_a_refusal_is_logged_once_and_read_once(
     assert opened == [2, 1]
 
 
-def metric(client: FlaskClient, model: str) -> str:
+def metric(client: Client, model: str) -> str:
     [line] = [
         line
         for line in client.get("/metrics").text.splitlines()
@@ -94,7 +93,7 @@ def metric(client: FlaskClient, model: str) -> str:
 
 def test_a_model_that_does_not_open_shows_before_anyone_asks_for_it(folder: Path) -> None:
     damage(folder, 1)
-    client = create_app().test_client()
+    client = client_of(create_app())
     assert metric(client, "houses") == "1.0"
     assert metric(client, "regression") == "0.0"
     assert client.get("/readyz").status_code == 503
@@ -107,7 +106,7 @@ def test_a_model_that_does_not_open_shows_before_anyone_asks_for_it(folder: Path
 def test_an_older_version_keeps_the_service_ready(folder: Path, houses_csv: Path) -> None:
     publish_again(folder, houses_csv)
     damage(folder, 2)
-    client = create_app().test_client()
+    client = client_of(create_app())
     assert client.get("/readyz").status_code == 200
     assert client.get("/v1/models/houses").json["version"] == 1
     assert metric(client, "houses") == "1.0"

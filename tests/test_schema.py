@@ -157,7 +157,7 @@ def test_no_rows_are_checked_as_no_rows() -> None:
 
 def test_rows_are_encoded_with_indicators_and_typical_values() -> None:
     assert SCHEMA.terms == ["area", "rooms", "rooms missing", "district = east", "district = west"]
-    rows = [GOOD, {"area": 1, "rooms": None, "district": "north"}]
+    rows: list[dict[str, Any]] = [GOOD, {"area": 1, "rooms": None, "district": "north"}]
     expected = [[80, 3, 0, 1, 0], [1, 3, 1, 0, 0]]
     np.testing.assert_array_equal(SCHEMA.encode(SCHEMA.check(rows)), expected)
 
@@ -196,7 +196,7 @@ def test_any_row_is_either_finite_numbers_or_faults_that_name_inputs(row: dict[s
 def test_tables_and_mappings_get_the_same_answer(rows: list[dict[str, Any]]) -> None:
     rows = [row | {"rooms": 2} for row in rows]
     table = pd.DataFrame(rows, columns=SCHEMA.names, dtype=object)
-    answers = []
+    answers: list[list[Any]] = []
     for given_rows in (rows, table):
         try:
             checked = SCHEMA.check(given_rows)

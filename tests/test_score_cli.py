@@ -134,7 +134,7 @@ def test_columns_are_mapped_and_explained(place: Path) -> None:
     assert score(place / "in.tsv", "-o", place / "out.parquet", *columns).returncode == 0
     found = pd.read_parquet(place / "out.parquet")
     assert found["eins"].astype(int).tolist() == table["eins"].tolist()
-    effects = found[[name for name in found if name.startswith("p_effect_")]]
+    effects = found.filter(like="p_effect_")
     assert effects.shape == (1232, 6)
     assert (effects.sum(axis=1) - found["p_prediction"]).abs().max() < 1e-9
 

@@ -26,7 +26,8 @@ from mlapp.manifest import Artifact
 from mlapp.scoring import files
 from mlapp.service import create_app
 from mlapp.store import artifacts, open_model
-from tests.conftest import TINY, use_artifacts
+from tests.conftest import client_of, network_of, open_sentiment, use_artifacts
+from tests.recipes import TINY
 from training.sentiment import train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,16 +37,16 @@ NAMES = ["sentiment", "chapter", "moods"]
 
 @pytest.fixture(scope="module")
 def model(trained_texts: Path) -> SentimentModel:
-    return open_model(trained_texts, "sentiment")
+    return open_sentiment(trained_texts)
 
 
 @pytest.fixture(scope="module", params=NAMES)
 def each(request: pytest.FixtureRequest, trained_texts: Path) -> SentimentModel:
-    return open_model(trained_texts, request.param)
+    return open_sentiment(trained_texts, request.param)
 
 
 def some_text(model: SentimentModel, length: int = 12) -> str:
-    return " ".join(filter(str.isalnum, model.scorer.vocabulary.words[2:60][:length]))
+    return " ".join(filter(str.isalnum, network_of(model).vocabulary.words[2:60][:length]))
 
 
 # --- predict ----------------------------------------------------------------------------------
@@ -143,9 +144,7 @@ def test_labels_may_be_called_as_an_answers_own_columns(
     table, answers = model.predict(texts), model.answer(model.check(texts))
     assert table.columns.is_unique
     assert len(table.columns) == 4 + len(LABELS)
-    posted = (
-        create_app().test_client().post("/v1/models/awkward:predict", json={"instances": texts})
-    )
+    posted = client_of(create_app()).post("/v1/models/awkward:predict", json={"instances": texts})
     sent = posted.json["predictions"]
     for place, row in enumerate(table.to_dict("records")):
         label = answers.labels[place]
@@ -313,7 +312,7 @@ def test_a_long_text_read_in_pieces_is_explained_exactly(
 def test_the_last_state_is_never_cut_into_pieces(
     trained_texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chapter = open_model(trained_texts, "chapter")
+    chapter = open_sentiment(trained_texts, "chapter")
     before = chapter.predict([f"{BAD} {GOOD}"])
     monkeypatch.setattr(network, "PIECE", 3)
     pd.testing.assert_frame_equal(chapter.predict([f"{BAD} {GOOD}"]), before)
@@ -362,8 +361,8 @@ def test_golden_texts_are_replayed(each: SentimentModel) -> None:
 def test_a_model_that_answers_otherwise_does_not_replay(
     trained_texts: Path, change: dict[str, Any]
 ) -> None:
-    model = open_model(trained_texts, "sentiment")
-    model.scorer.head = replace(model.scorer.head, **change)
+    model = open_sentiment(trained_texts)
+    network_of(model).head = replace(network_of(model).head, **change)
     with pytest.raises(ArtifactError, match=r"golden.*python -m training\.sentiment"):
         replay(model)
 
@@ -379,16 +378,19 @@ def test_a_head_is_read_as_it_was_written() -> None:
 def test_the_temperature_makes_answers_less_certain_and_changes_no_label(
     trained_texts: Path,
 ) -> None:
-    model = open_model(trained_texts, "sentiment")
+    model = open_sentiment(trained_texts)
     before = model.predict([GOOD, BAD])
-    model.scorer.head = replace(model.scorer.head, temperature=2 * model.scorer.head.temperature)
+    network_of(model).head = replace(
+        network_of(model).head, temperature=2 * network_of(model).head.temperature
+    )
     after = model.predict([GOOD, BAD])
     assert list(after["label"]) == list(before["label"])
     assert (after["probability"] < before["probability"]).all()
 
 
 def test_the_softmax_of_huge_scores_is_finite() -> None:
-    np.testing.assert_allclose(softmax(np.array([[1e4, 0.0], [-1e4, -1e4]])), [[1, 0], [0.5, 0.5]])
+    scores = np.array([[1e4, 0.0], [-1e4, -1e4]])
+    np.testing.assert_allclose(softmax(scores), np.array([[1, 0], [0.5, 0.5]]))
 
 
 @pytest.mark.parametrize("name", ["network.onnx", "tokenizer.json"])

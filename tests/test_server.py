@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,7 @@ def test_a_client_that_resets_half_way_leaves_no_traceback(hurried: Callable[...
             connection.sendall(head_of(path, 1000) + b"{")
             linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # closing resets the connection
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        wait_until(lambda p=path: f"{p.split(':')[1]} 400" in at.log.read_text(), "the log")
+        wait_until(partial(at.logged, f"{path.split(':')[1]} 400"), "the log")
     assert predicts(at)
     assert "Traceback" not in at.log.read_text()
     assert "500" not in at.log.read_text()
@@ -339,11 +340,9 @@ def test_any_worker_may_go_at_any_time_and_its_counts_stay(
     at = own("--workers", "2")
     asked = 0
     for _ in range(3):
-        before = set(at.workers())
-        os.kill(min(before), number)
-        wait_until(
-            lambda b=before: len(at.workers()) == 2 and set(at.workers()) != b, "another worker"
-        )
+        victim = min(at.workers())
+        os.kill(victim, number)
+        wait_until(partial(at.has_replaced, victim), "another worker")
         for _ in range(10):
             assert predicts(at)
             asked += 1

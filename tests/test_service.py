@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flask.testing import FlaskClient
 from openapi_spec_validator import validate
 
 from mlapp.service import create_app
 from mlapp.service.run import check_exposure
 from mlapp.service.v2 import HEADER
 from mlapp.settings import Settings, read_settings
-from mlapp.store import artifacts, open_model
+from mlapp.store import artifacts
+from tests.conftest import Client, client_of, open_regression, open_sentiment
 from training.regression import train
 
 ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -37,12 +37,12 @@ def folder(every_model: Path) -> Path:
 
 
 @pytest.fixture
-def client(folder: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(folder: Path) -> Client:
+    return client_of(create_app())
 
 
-def with_settings(folder: Path, **changed: Any) -> FlaskClient:
-    return create_app(replace(read_settings(), **changed)).test_client()
+def with_settings(folder: Path, **changed: Any) -> Client:
+    return client_of(create_app(replace(read_settings(), **changed)))
 
 
 def tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def one_tensor(rows: list[list[Any]]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", ["/", "/form"])
 def test_the_form_has_a_field_for_each_input_with_its_typical_value(
-    client: FlaskClient, path: str
+    client: Client, path: str
 ) -> None:
     page = client.get(path)
     assert page.status_code == 200
@@ -66,7 +66,7 @@ def test_the_form_has_a_field_for_each_input_with_its_typical_value(
         assert f'name="{name}" value="{value}"' in page.text
 
 
-def test_the_result_shows_the_prediction_with_its_interval(client: FlaskClient) -> None:
+def test_the_result_shows_the_prediction_with_its_interval(client: Client) -> None:
     page = client.post("/predict", data=ROW)
     assert page.status_code == 200
     assert "<output>0.401</output>" in page.text
@@ -74,12 +74,12 @@ def test_the_result_shows_the_prediction_with_its_interval(client: FlaskClient) 
     assert "beyond" not in page.text
 
 
-def test_a_value_outside_the_training_range_is_predicted_with_a_notice(client: FlaskClient) -> None:
+def test_a_value_outside_the_training_range_is_predicted_with_a_notice(client: Client) -> None:
     page = client.post("/predict", data=ROW | {"var_1": "2000"})
     assert "var_1: 2000 lies outside the range seen in training" in page.text
 
 
-def test_bad_values_give_the_form_again_filled_as_it_was(client: FlaskClient) -> None:
+def test_bad_values_give_the_form_again_filled_as_it_was(client: Client) -> None:
     page = client.post("/predict", data=ROW | {"var_1": '"><script>', "var_3": ""})
     assert page.status_code == 422
     assert "Please enter valid values" in page.text
@@ -89,13 +89,13 @@ def test_bad_values_give_the_form_again_filled_as_it_was(client: FlaskClient) ->
     assert "<script" not in page.text
 
 
-def test_get_predict_leads_back_to_the_form(client: FlaskClient) -> None:
+def test_get_predict_leads_back_to_the_form(client: Client) -> None:
     answer = client.get("/predict")
     assert (answer.status_code, answer.location) == (302, "/form")
     assert client.get("/predict?_model=moods").location == "/form?_model=moods"
 
 
-def test_another_model_is_named_in_the_address(client: FlaskClient) -> None:
+def test_another_model_is_named_in_the_address(client: Client) -> None:
     assert "<option" in client.get("/form?_model=houses").text
     page = client.post("/predict?_model=houses", data={"area": "100", "district": "west"})
     assert "Predicted price" in page.text
@@ -106,7 +106,7 @@ def test_another_model_is_named_in_the_address(client: FlaskClient) -> None:
     ("form", "action"),
     [("/form?_model=sentiment", "/predict?_model=sentiment"), ("/sentiment", "/sentiment")],
 )
-def test_a_text_classifier_has_a_form_too(client: FlaskClient, form: str, action: str) -> None:
+def test_a_text_classifier_has_a_form_too(client: Client, form: str, action: str) -> None:
     assert 'action="/predict?_model=sentiment"' in client.get(form).text
     page = client.post(action, data={"review": GOOD})
     assert "Probability" in page.text
@@ -115,7 +115,7 @@ def test_a_text_classifier_has_a_form_too(client: FlaskClient, form: str, action
     assert "Please enter valid values" in refused.text
 
 
-def test_every_page_leads_to_the_form_of_every_model(client: FlaskClient, folder: Path) -> None:
+def test_every_page_leads_to_the_form_of_every_model(client: Client, folder: Path) -> None:
     for path in ("/form", "/form?_model=flats", "/docs"):
         links = re.findall(r'href="(/form[^"]*)"', client.get(path).text)
         assert {f"/form?_model={name}" for name in artifacts.names(folder)} <= set(links)
@@ -124,14 +124,14 @@ def test_every_page_leads_to_the_form_of_every_model(client: FlaskClient, folder
 
 
 def test_the_form_is_that_of_a_text_classifier_where_there_is_no_other(
-    client: FlaskClient, folder: Path
+    client: Client, folder: Path
 ) -> None:
     for name in set(artifacts.names(folder)) - {"moods"}:
         shutil.rmtree(folder / name)
     assert "<textarea" in client.get("/form").text
 
 
-def test_the_form_says_where_no_model_is_published(client: FlaskClient, folder: Path) -> None:
+def test_the_form_says_where_no_model_is_published(client: Client, folder: Path) -> None:
     for name in artifacts.names(folder):
         shutil.rmtree(folder / name)
     page = client.get("/form")
@@ -139,7 +139,7 @@ def test_the_form_says_where_no_model_is_published(client: FlaskClient, folder: 
     assert "No model is published" in page.text
 
 
-def test_the_sentiment_page_answers_a_review_and_refuses_nothing(client: FlaskClient) -> None:
+def test_the_sentiment_page_answers_a_review_and_refuses_nothing(client: Client) -> None:
     assert client.get("/sentiment").status_code == 200
     page = client.post("/sentiment", data={"review": GOOD})
     assert "Probability" in page.text
@@ -149,7 +149,7 @@ def test_the_sentiment_page_answers_a_review_and_refuses_nothing(client: FlaskCl
     assert "Please enter valid values" in refused.text
 
 
-def test_pages_load_nothing_from_elsewhere_and_need_no_script(client: FlaskClient) -> None:
+def test_pages_load_nothing_from_elsewhere_and_need_no_script(client: Client) -> None:
     for path in ("/form", "/sentiment", "/docs"):
         page = client.get(path)
         assert "http://" not in page.text
@@ -163,45 +163,45 @@ def test_pages_load_nothing_from_elsewhere_and_need_no_script(client: FlaskClien
 # --- v1 ---------------------------------------------------------------------------------------
 
 
-def test_the_short_form_predicts_as_the_model_does(client: FlaskClient, folder: Path) -> None:
+def test_the_short_form_predicts_as_the_model_does(client: Client, folder: Path) -> None:
     answer = client.post(PREDICT, json={"instances": [ROW, ROW | {"var_1": 800}]})
     assert answer.status_code == 200
-    expected = open_model(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
+    expected = open_regression(folder).predict([ROW, ROW | {"var_1": 800}])
     assert answer.json["predictions"] == expected.to_dict("records")
     assert "notices" not in answer.json
 
 
-def test_the_short_form_classifies_texts(client: FlaskClient, folder: Path) -> None:
+def test_the_short_form_classifies_texts(client: Client, folder: Path) -> None:
     answer = client.post("/v1/models/sentiment:predict", json={"instances": [GOOD]})
-    expected = open_model(folder, "sentiment").predict([GOOD]).to_dict("records")
+    expected = open_sentiment(folder).predict([GOOD]).to_dict("records")
     assert answer.json["predictions"] == expected
 
 
-def test_a_category_and_a_missing_value_are_taken(client: FlaskClient) -> None:
+def test_a_category_and_a_missing_value_are_taken(client: Client) -> None:
     answer = client.post("/v1/models/houses:predict", json={"instances": [HOUSE]})
     assert answer.status_code == 200
 
 
-def test_notices_come_with_the_predictions(client: FlaskClient) -> None:
+def test_notices_come_with_the_predictions(client: Client) -> None:
     answer = client.post(PREDICT, json={"instances": [ROW | {"var_1": 2000}]})
     assert "row 0, var_1: 2000 lies outside" in answer.json["notices"][0]
 
 
-def test_explanations_sum_to_the_prediction(client: FlaskClient) -> None:
+def test_explanations_sum_to_the_prediction(client: Client) -> None:
     explained = client.post("/v1/models/regression:explain", json={"instances": [ROW]}).json
     predicted = client.post(PREDICT, json={"instances": [ROW]}).json
     total = sum(explained["explanations"][0].values())
     assert total == pytest.approx(predicted["predictions"][0]["prediction"])
 
 
-def test_explanations_of_a_text_sum_to_its_logit(client: FlaskClient) -> None:
+def test_explanations_of_a_text_sum_to_its_logit(client: Client) -> None:
     answer = client.post("/v1/models/sentiment:explain", json={"instances": [GOOD]})
     [explained] = answer.json["explanations"]
     total = explained["bias"] + sum(span["weight"] for span in explained["spans"])
     assert total == pytest.approx(explained["logit"], abs=1e-4)
 
 
-def test_models_are_listed_and_shown_with_their_inputs(client: FlaskClient) -> None:
+def test_models_are_listed_and_shown_with_their_inputs(client: Client) -> None:
     listed = {model["name"] for model in client.get("/v1/models").json["models"]}
     assert listed == {"chapter", "houses", "moods", "regression", "sentiment"}
     shown = client.get("/v1/models/houses").json
@@ -211,7 +211,7 @@ def test_models_are_listed_and_shown_with_their_inputs(client: FlaskClient) -> N
 
 
 def test_every_published_version_answers_by_its_number(
-    client: FlaskClient, folder: Path, houses_csv: Path
+    client: Client, folder: Path, houses_csv: Path
 ) -> None:
     train(houses_csv, "price", "houses", folder, say=lambda line: None)
     artifacts.pin(folder, "houses", 1)
@@ -224,7 +224,7 @@ def test_every_published_version_answers_by_its_number(
 
 
 def test_faults_are_problem_details_that_name_row_input_got_and_expected(
-    client: FlaskClient,
+    client: Client,
 ) -> None:
     rows = [ROW, ROW | {"var_1": "abc"}, ROW | {"var_2": None}]
     answer = client.post(PREDICT, json={"instances": rows})
@@ -254,9 +254,7 @@ def test_faults_are_problem_details_that_name_row_input_got_and_expected(
         (b'{"instances": [{"var_1": "\\ud800"}]}', 400),
     ],
 )
-def test_a_bad_body_is_told_apart_from_bad_values(
-    client: FlaskClient, body: bytes, status: int
-) -> None:
+def test_a_bad_body_is_told_apart_from_bad_values(client: Client, body: bytes, status: int) -> None:
     answer = client.post(PREDICT, data=body, content_type="application/json")
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
@@ -277,7 +275,7 @@ def test_a_bad_body_is_told_apart_from_bad_values(
     ],
 )
 def test_what_is_not_there_or_not_taken_has_its_own_status(
-    client: FlaskClient, method: str, path: str, content_type: str | None, status: int
+    client: Client, method: str, path: str, content_type: str | None, status: int
 ) -> None:
     answer = client.open(path, method=method, data=b"{}", content_type=content_type)
     assert answer.status_code == status
@@ -299,7 +297,7 @@ def test_a_body_or_a_batch_that_is_too_large_is_refused(folder: Path) -> None:
     ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
 )
 def test_a_compressed_body_is_read(
-    client: FlaskClient, encoding: str, pack: Callable[[bytes], bytes]
+    client: Client, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
     body = pack(json.dumps({"instances": [ROW]}).encode())
     headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
@@ -314,7 +312,7 @@ def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_go
     folder: Path,
 ) -> None:
     (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")
-    client = create_app().test_client()
+    client = client_of(create_app())
     answer = client.post("/v1/models/houses:predict", json={"instances": [HOUSE]})
     assert answer.status_code == 503
     assert str(folder) not in answer.text
@@ -325,7 +323,7 @@ def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_go
 
 
 def test_an_unexpected_error_is_a_problem_without_its_text(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mlapp.families.regression import RegressionModel
 
@@ -344,7 +342,7 @@ def test_an_unexpected_error_is_a_problem_without_its_text(
 # --- v2 ---------------------------------------------------------------------------------------
 
 
-def test_the_server_and_its_models_describe_themselves(client: FlaskClient) -> None:
+def test_the_server_and_its_models_describe_themselves(client: Client) -> None:
     server = client.get("/v2").json
     assert (server["name"], server["extensions"]) == ("mlapp", ["binary_tensor_data"])
     assert client.get("/v2/health/live").json == {"live": True}
@@ -356,7 +354,7 @@ def test_the_server_and_its_models_describe_themselves(client: FlaskClient) -> N
     assert client.get("/v2/models/moods").json["outputs"][2]["shape"] == [-1, 3]
 
 
-def test_a_table_is_taken_as_one_tensor_or_one_per_input(client: FlaskClient, folder: Path) -> None:
+def test_a_table_is_taken_as_one_tensor_or_one_per_input(client: Client, folder: Path) -> None:
     rows = [list(ROW.values()), list((ROW | {"var_1": 800}).values())]
     one = client.post(INFER, json=one_tensor(rows) | {"id": "42"}).json
     nested = {"inputs": [tensor("x", "FP32", [2, 5], rows)]}
@@ -366,7 +364,7 @@ def test_a_table_is_taken_as_one_tensor_or_one_per_input(client: FlaskClient, fo
             for place, name in reversed(list(enumerate(ROW)))
         ]
     }
-    expected = open_model(folder, "regression").predict([ROW, ROW | {"var_1": 800}])
+    expected = open_regression(folder).predict([ROW, ROW | {"var_1": 800}])
     assert (one["id"], one["model_name"], one["model_version"]) == ("42", "regression", "1")
     for answer in (one, *(client.post(INFER, json=body).json for body in (nested, named))):
         for output in answer["outputs"]:
@@ -374,7 +372,7 @@ def test_a_table_is_taken_as_one_tensor_or_one_per_input(client: FlaskClient, fo
             assert (output["datatype"], output["shape"]) == ("FP64", [2])
 
 
-def test_categories_and_missing_values_are_taken_as_bytes_and_null(client: FlaskClient) -> None:
+def test_categories_and_missing_values_are_taken_as_bytes_and_null(client: Client) -> None:
     body = {
         "inputs": [
             tensor("area", "FP64", [1], [100]),
@@ -387,25 +385,25 @@ def test_categories_and_missing_values_are_taken_as_bytes_and_null(client: Flask
     assert by_tensor == [by_row["predictions"][0]["prediction"]]
 
 
-def test_texts_are_classified_from_bytes(client: FlaskClient, folder: Path) -> None:
+def test_texts_are_classified_from_bytes(client: Client, folder: Path) -> None:
     body = {"inputs": [tensor("text", "BYTES", [2, 1], [GOOD, "A dull mess."])]}
     outputs = {
         output["name"]: output
         for output in client.post("/v2/models/sentiment/infer", json=body).json["outputs"]
     }
-    expected = open_model(folder, "sentiment").predict([GOOD, "A dull mess."])
+    expected = open_sentiment(folder).predict([GOOD, "A dull mess."])
     assert outputs["label"]["data"] == list(expected["label"])
     assert outputs["probabilities"]["shape"] == [2, 2]
     assert outputs["probability"]["data"] == pytest.approx(expected["probability"].tolist())
 
 
-def test_only_the_requested_outputs_are_sent(client: FlaskClient) -> None:
+def test_only_the_requested_outputs_are_sent(client: Client) -> None:
     body = one_tensor([list(ROW.values())]) | {"outputs": [{"name": "upper"}]}
     answer = client.post(INFER, json=body).json
     assert [output["name"] for output in answer["outputs"]] == ["upper"]
 
 
-def test_binary_tensors_go_in_and_out(client: FlaskClient, folder: Path) -> None:
+def test_binary_tensors_go_in_and_out(client: Client, folder: Path) -> None:
     values = np.array([list(ROW.values())] * 3, dtype="<f4")
     header = json.dumps(
         {
@@ -427,15 +425,18 @@ def test_binary_tensors_go_in_and_out(client: FlaskClient, folder: Path) -> None
     length = int(answer.headers[HEADER])
     prediction, lower = json.loads(answer.data[:length])["outputs"]
     assert prediction["parameters"] == {"binary_data_size": 24}
-    expected = open_model(folder, "regression").predict([ROW] * 3)
+    expected = open_regression(folder).predict([ROW] * 3)
     np.testing.assert_allclose(
         np.frombuffer(answer.data[length:], "<f8"), expected["prediction"], rtol=1e-6
     )
     assert lower["data"] == pytest.approx(expected["lower"].tolist(), rel=1e-6)
 
 
-def test_faults_of_tensors_are_those_of_rows(client: FlaskClient) -> None:
-    rows = [["734", "688", "81", "0.328", "0.259"], [None, "abc", "81", "0.328", "0.259"]]
+def test_faults_of_tensors_are_those_of_rows(client: Client) -> None:
+    rows: list[list[str | None]] = [
+        ["734", "688", "81", "0.328", "0.259"],
+        [None, "abc", "81", "0.328", "0.259"],
+    ]
     values = [value for row in rows for value in row]
     by_tensor = client.post(INFER, json={"inputs": [tensor("rows", "BYTES", [2, 5], values)]})
     row = dict(zip(ROW, rows[1], strict=True))
@@ -466,7 +467,7 @@ def binary(size: int, data: bytes, datatype: str = "BYTES") -> tuple[bytes, byte
         binary(-1, b""),
     ],
 )
-def test_broken_binary_tensors_are_refused(client: FlaskClient, header: bytes, data: bytes) -> None:
+def test_broken_binary_tensors_are_refused(client: Client, header: bytes, data: bytes) -> None:
     answer = client.post(
         "/v2/models/sentiment/infer", data=header + data, headers={HEADER: str(len(header))}
     )
@@ -475,7 +476,7 @@ def test_broken_binary_tensors_are_refused(client: FlaskClient, header: bytes, d
 
 
 @pytest.mark.parametrize("length", ["-1", "abc", "99999999", "١"])
-def test_a_wrong_header_length_is_refused(client: FlaskClient, length: str) -> None:
+def test_a_wrong_header_length_is_refused(client: Client, length: str) -> None:
     answer = client.post(INFER, data=b"{}", headers={HEADER: length.encode().decode("latin-1")})
     assert answer.status_code == 400
 
@@ -501,14 +502,14 @@ def test_a_wrong_header_length_is_refused(client: FlaskClient, length: str) -> N
     ],
 )
 def test_requests_that_break_the_protocol_are_400_with_an_error(
-    client: FlaskClient, body: dict[str, Any]
+    client: Client, body: dict[str, Any]
 ) -> None:
     answer = client.post(INFER, json=body)
     assert answer.status_code == 400
     assert isinstance(answer.json["error"], str)
 
 
-def test_errors_of_the_protocol_have_its_form_at_every_status(client: FlaskClient) -> None:
+def test_errors_of_the_protocol_have_its_form_at_every_status(client: Client) -> None:
     assert client.get("/v2/models/flats").status_code == 404
     assert "flats" in client.get("/v2/models/flats").json["error"]
     assert client.get(INFER).status_code == 405
@@ -516,7 +517,7 @@ def test_errors_of_the_protocol_have_its_form_at_every_status(client: FlaskClien
     assert "error" in client.get("/v2/nothing").json
 
 
-def test_bytes_of_many_texts_go_in_binary(client: FlaskClient) -> None:
+def test_bytes_of_many_texts_go_in_binary(client: Client) -> None:
     texts = [GOOD, "dull", "wonderful \u00e9"]
     data = b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in texts)
     entry = {"name": "text", "datatype": "BYTES", "shape": [3]}
@@ -536,7 +537,7 @@ def test_bytes_of_many_texts_go_in_binary(client: FlaskClient) -> None:
 # --- OpenAPI, metrics, keys -------------------------------------------------------------------
 
 
-def test_the_openapi_document_is_valid_and_its_examples_work(client: FlaskClient) -> None:
+def test_the_openapi_document_is_valid_and_its_examples_work(client: Client) -> None:
     document = client.get("/openapi.json").json
     validate(document)
     tried = 0
@@ -553,13 +554,13 @@ def test_the_openapi_document_is_valid_and_its_examples_work(client: FlaskClient
     assert tried == 15 + 5 * 4
 
 
-def test_docs_show_every_operation(client: FlaskClient) -> None:
+def test_docs_show_every_operation(client: Client) -> None:
     page = client.get("/docs").text
     assert "POST /v1/models/regression:predict" in page
     assert "POST /v2/models/sentiment/infer" in page
 
 
-def test_metrics_count_requests_and_predictions_by_model_and_version(client: FlaskClient) -> None:
+def test_metrics_count_requests_and_predictions_by_model_and_version(client: Client) -> None:
     client.post(PREDICT, json={"instances": [ROW] * 3})
     client.post(PREDICT, json={})
     found = client.get("/metrics").text
@@ -575,7 +576,7 @@ def test_a_newer_version_that_does_not_open_changes_nothing_but_a_log_line_and_a
     folder: Path, houses_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlapp.service.state.FRESH", 0.0)
-    client = create_app().test_client()
+    client = client_of(create_app())
     path = "/v1/models/houses:predict"
     before = client.post(path, json={"instances": [HOUSE]}).json["predictions"]
     train(houses_csv, "price", "houses", folder, say=lambda line: None)
@@ -624,7 +625,7 @@ def test_without_a_key_only_this_machine_is_served_unless_it_is_said_twice(
 # --- headers and the log ----------------------------------------------------------------------
 
 
-def test_every_answer_has_the_security_headers(client: FlaskClient) -> None:
+def test_every_answer_has_the_security_headers(client: Client) -> None:
     for path in ("/form", "/v1/models", "/v2", "/nothing", "/metrics"):
         headers = client.get(path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"

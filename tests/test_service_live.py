@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ import requests
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from mlapp.store import open_model
-from tests.conftest import ROOT, Server, answers, wait_until
+from tests.conftest import ROOT, Server, answers, open_regression, open_sentiment, wait_until
 from training.regression import train
 
 pytestmark = pytest.mark.slow
@@ -49,7 +49,7 @@ def test_tritonclient_predicts_with_its_defaults(
         tensor = InferInput("rows", list(rows.shape), "FP64")
         tensor.set_data_from_numpy(rows)
         answer = client.infer("regression", [tensor], request_id="7")
-        expected = open_model(models, "regression").predict([ROW] * 3)
+        expected = open_regression(models).predict([ROW] * 3)
         for name in ("prediction", "lower", "upper"):
             np.testing.assert_array_equal(answer.as_numpy(name), expected[name])
         assert answer.get_response()["id"] == "7"
@@ -57,7 +57,7 @@ def test_tritonclient_predicts_with_its_defaults(
         texts.set_data_from_numpy(np.array([GOOD, "dull"], dtype=object))
         wanted = [InferRequestedOutput("label"), InferRequestedOutput("probability", False)]
         answer = client.infer("sentiment", [texts], "1", outputs=wanted)
-        labels = open_model(models, "sentiment").predict([GOOD, "dull"])["label"]
+        labels = open_sentiment(models).predict([GOOD, "dull"])["label"]
         assert [label.decode() for label in answer.as_numpy("label")] == list(labels)
         bad = InferInput("rows", [1, 5], "FP64")
         bad.set_data_from_numpy(np.array([[np.nan, 1, 1, 1, 1]]))
@@ -161,6 +161,9 @@ def test_a_killed_worker_costs_no_wrong_answer_and_the_service_goes_on(
                 wrong.append((answer.status_code, answer.text))
             good[0] += 1
 
+    def good_reach(count: int) -> bool:
+        return good[0] > count
+
     askers = [threading.Thread(target=ask) for _ in range(4)]
     for asker in askers:
         asker.start()
@@ -168,11 +171,8 @@ def test_a_killed_worker_costs_no_wrong_answer_and_the_service_goes_on(
         before = good[0]
         victim = server.workers()[0]
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda b=before: good[0] > b + 50, "answers after a worker was killed")
-        wait_until(
-            lambda v=victim: v not in server.workers() and len(server.workers()) == 2,
-            "a new worker",
-        )
+        wait_until(partial(good_reach, before + 50), "answers after a worker was killed")
+        wait_until(partial(server.has_replaced, victim), "a new worker")
     stop.set()
     for asker in askers:
         asker.join()
@@ -228,7 +228,7 @@ def test_a_publish_after_another_under_load_drops_no_request(
     server = own("--workers", "2")
     stop = threading.Event()
     wrong: list[Any] = []
-    house = {"area": 100.0, "rooms": 3, "district": "west"}
+    house: dict[str, Any] = {"area": 100.0, "rooms": 3, "district": "west"}
     asked = [0]
 
     def ask() -> None:
@@ -243,13 +243,16 @@ def test_a_publish_after_another_under_load_drops_no_request(
                     wrong.append(answer.text)
                 asked[0] += 1
 
+    def asked_reach(count: int) -> bool:
+        return asked[0] > count
+
     askers = [threading.Thread(target=ask) for _ in range(3)]
     for asker in askers:
         asker.start()
     for _ in range(4):
         train(houses_csv, "price", "houses", tmp_path / "artifacts", say=lambda line: None)
         before = asked[0]
-        wait_until(lambda b=before: asked[0] > b + 100, "requests between two publishes")
+        wait_until(partial(asked_reach, before + 100), "requests between two publishes")
     newest = f"{server.address}/v1/models/houses"
     wait_until(
         lambda: requests.get(newest, timeout=30).json()["version"] == 5, "the newest version"

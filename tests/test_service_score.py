@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import requests
-from flask.testing import FlaskClient
 
 from mlapp.scoring import files
 from mlapp.scoring.batch import Options
@@ -28,7 +27,7 @@ from mlapp.service import create_app
 from mlapp.settings import read_settings
 from mlapp.store import open_model
 from mlapp.tables.formats import FileFormat, TableFormat
-from tests.conftest import Server, make_houses, wait_until
+from tests.conftest import Client, Server, client_of, make_houses, wait_until
 
 SCORE, PREDICT = "/v1/models/regression:score", "/v1/models/regression:predict"
 TEXTS = "/v1/models/sentiment:score"
@@ -45,8 +44,8 @@ PARQUET = "application/vnd.apache.parquet"
 
 
 @pytest.fixture
-def client(every_model: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(every_model: Path) -> Client:
+    return client_of(create_app())
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def by_files(
     return answer.getvalue()
 
 
-def post(client: FlaskClient, path: str, **given: Any) -> Any:
+def post(client: Client, path: str, **given: Any) -> Any:
     """Post a file, and take the whole answer."""
     return client.post(path, buffered=True, **given)
 
@@ -120,7 +119,7 @@ def post(client: FlaskClient, path: str, **given: Any) -> Any:
 @pytest.mark.parametrize("source", TYPES)
 @pytest.mark.parametrize("target", TYPES)
 def test_every_form_comes_back_in_every_form_as_the_command_line_writes_it(
-    client: FlaskClient, every_model: Path, source: str, target: str
+    client: Client, every_model: Path, source: str, target: str
 ) -> None:
     body = write_houses(TYPES[source])
     headers = {"Content-Type": source, "Accept": target}
@@ -129,9 +128,7 @@ def test_every_form_comes_back_in_every_form_as_the_command_line_writes_it(
     assert answer.data == by_files(every_model, "houses", body, TYPES[source], TYPES[target])
 
 
-def test_texts_are_scored_from_the_column_that_is_named(
-    client: FlaskClient, every_model: Path
-) -> None:
+def test_texts_are_scored_from_the_column_that_is_named(client: Client, every_model: Path) -> None:
     body = b"id,said,note\n1,a wonderful film,x\n2,,y\n"
     answer = post(client, f"{TEXTS}?text_column=said&explain=true", data=body, headers=CSV)
     expected = by_files(
@@ -141,13 +138,13 @@ def test_texts_are_scored_from_the_column_that_is_named(
     assert b"text: got nothing" in answer.data
 
 
-def test_a_version_is_named_by_its_number(client: FlaskClient) -> None:
+def test_a_version_is_named_by_its_number(client: Client) -> None:
     path = "/v1/models/regression/versions/%d:score"
     assert post(client, path % 1, data=ROWS, headers=CSV).status_code == 200
     assert post(client, path % 9, data=ROWS, headers=CSV).status_code == 404
 
 
-def test_a_gzipped_body_is_unpacked(client: FlaskClient) -> None:
+def test_a_gzipped_body_is_unpacked(client: Client) -> None:
     plain = post(client, SCORE, data=ROWS, headers=CSV).data
     packed, headers = gzip.compress(ROWS.encode()), CSV | {"Content-Encoding": "gzip"}
     assert post(client, SCORE, data=packed, headers=headers).data == plain
@@ -164,7 +161,7 @@ def test_a_gzipped_body_is_unpacked(client: FlaskClient) -> None:
     ],
 )
 def test_an_encoding_is_named_by_the_content_type_or_the_address(
-    client: FlaskClient, query: str, kind: str
+    client: Client, query: str, kind: str
 ) -> None:
     body = ROWS.replace("id", "café").encode("latin-1")
     answer = post(client, SCORE + query, data=body, content_type=kind)
@@ -176,7 +173,7 @@ EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
 def test_a_sheet_of_a_workbook_and_decimal_commas_are_scored_as_plain_rows(
-    client: FlaskClient,
+    client: Client,
 ) -> None:
     expected = post(client, SCORE, data=ROWS, headers=CSV).text.splitlines()
     book, file = openpyxl.Workbook(), io.BytesIO()
@@ -220,7 +217,7 @@ def test_a_sheet_of_a_workbook_and_decimal_commas_are_scored_as_plain_rows(
     ],
 )
 def test_the_answer_has_the_form_that_is_liked_best(
-    client: FlaskClient, accept: str | None, kind: str
+    client: Client, accept: str | None, kind: str
 ) -> None:
     headers = CSV | ({"Accept": accept} if accept else {})
     answer = post(client, SCORE, data=ROWS, headers=headers)
@@ -274,7 +271,7 @@ def test_the_answer_has_the_form_that_is_liked_best(
     ],
 )
 def test_what_is_wrong_before_the_first_row_is_a_problem(
-    client: FlaskClient,
+    client: Client,
     path: str,
     body: bytes | str,
     headers: dict[str, str],
@@ -288,16 +285,14 @@ def test_what_is_wrong_before_the_first_row_is_a_problem(
 
 def test_a_file_may_be_larger_than_a_request_but_has_a_limit(every_model: Path) -> None:
     settings = replace(read_settings(), max_bytes=10, max_file_bytes=len(ROWS))
-    client = create_app(settings).test_client()
+    client = client_of(create_app(settings))
     assert post(client, SCORE, data=ROWS, headers=CSV).status_code == 200
     answer = post(client, SCORE, data=ROWS + "\n", headers=CSV)
     assert answer.status_code == 413
     assert f"larger than {len(ROWS):,} bytes" in answer.json["detail"]
 
 
-def test_an_answer_that_the_disk_has_no_room_for_is_refused(
-    client: FlaskClient, tmp_path: Path
-) -> None:
+def test_an_answer_that_the_disk_has_no_room_for_is_refused(client: Client, tmp_path: Path) -> None:
     body = write_rows(tmp_path / "rows.csv", 20_000).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -311,7 +306,7 @@ def test_an_answer_that_the_disk_has_no_room_for_is_refused(
 
 
 def test_the_key_is_asked_for(every_model: Path) -> None:
-    client = create_app(replace(read_settings(), api_key="secret")).test_client()
+    client = client_of(create_app(replace(read_settings(), api_key="secret")))
     assert post(client, SCORE, data=ROWS, headers=CSV).status_code == 401
     headers = CSV | {"X-API-Key": "secret"}
     assert post(client, SCORE, data=ROWS, headers=headers).status_code == 200
@@ -320,7 +315,7 @@ def test_the_key_is_asked_for(every_model: Path) -> None:
 # --- rows and counts --------------------------------------------------------------------------
 
 
-def test_a_refused_row_says_why_in_its_column_and_the_rest_is_scored(client: FlaskClient) -> None:
+def test_a_refused_row_says_why_in_its_column_and_the_rest_is_scored(client: Client) -> None:
     answer = post(client, SCORE, data=ROWS, headers=CSV)
     good, bad = answer.text.splitlines()[1:]
     predicted = client.post(PREDICT, json={"instances": [ROW]}).json["predictions"][0]
@@ -328,7 +323,7 @@ def test_a_refused_row_says_why_in_its_column_and_the_rest_is_scored(client: Fla
     assert bad == "8,x,688,81,0.328,0.259,,,,,\"var_1: got 'x', expected a finite number\""
 
 
-def test_options_do_as_on_the_command_line(client: FlaskClient, every_model: Path) -> None:
+def test_options_do_as_on_the_command_line(client: Client, every_model: Path) -> None:
     body = ROWS.replace("var_1", "height").replace("id", "=id")
     query = "?prefix=new_&columns=height%3Dvar_1&explain=true&raw=true"
     answer = post(client, SCORE + query, data=body, headers=CSV)
@@ -349,7 +344,7 @@ def test_options_do_as_on_the_command_line(client: FlaskClient, every_model: Pat
     ],
 )
 def test_an_answer_that_is_made_whole_says_its_length_and_counts(
-    client: FlaskClient, query: str, headers: dict[str, str], version: str
+    client: Client, query: str, headers: dict[str, str], version: str
 ) -> None:
     body = ROWS.replace("x,", "2000,")
     answer = post(
@@ -369,7 +364,7 @@ def test_an_answer_that_is_made_whole_says_its_length_and_counts(
 def test_rows_are_counted_when_the_answer_has_left(
     every_model: Path, caplog: pytest.LogCaptureFixture, accept: str
 ) -> None:
-    client = create_app(replace(read_settings(), json_log=True)).test_client()
+    client = client_of(create_app(replace(read_settings(), json_log=True)))
     body = ROWS + "9,2000,688,81,0.328,0.259\n"
     with caplog.at_level(logging.INFO, logger="mlapp.access"):
         with client.post(SCORE, data=body, headers=CSV | {"Accept": accept}) as answer:

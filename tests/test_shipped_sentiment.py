@@ -9,7 +9,7 @@ import pytest
 
 from mlapp.families.contract import Span, replay
 from mlapp.families.sentiment import SentimentModel
-from mlapp.store import open_model
+from tests.conftest import SHIPPED, open_sentiment
 
 ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
@@ -20,7 +20,7 @@ ONE_LINERS = 150
 
 @pytest.fixture(scope="module")
 def model() -> SentimentModel:
-    return open_model(ROOT / "artifacts", "sentiment", 1)
+    return open_sentiment(SHIPPED, version=1)
 
 
 def positive(model: SentimentModel, *texts: str) -> list[float]:

@@ -28,7 +28,7 @@ def read(
 ) -> tuple[list[Any], dict[int, str]]:
     """Return all rows as lists of cells, and the faults by row."""
     rows: list[Any] = []
-    faults = {}
+    faults: dict[int, str] = {}
     with open_table(source, form) as table:
         for chunk in table.chunks():
             faults |= {len(rows) + place: each.message for place, each in chunk.faults.items()}

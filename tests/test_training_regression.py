@@ -7,6 +7,7 @@ import pytest
 from mlapp.errors import InvalidData
 from mlapp.families.regression import RegressionModel
 from mlapp.store import artifacts, open_model
+from tests.conftest import open_regression
 from training.regression import cross_validate, fit, invert, main, train
 
 CHAPTER_R2 = 0.8692670151914198
@@ -119,7 +120,7 @@ def test_a_row_that_the_fit_passes_through_does_not_narrow_the_interval() -> Non
 
 def test_coefficients_come_in_the_inputs_own_units_with_limits(tmp_path: Path) -> None:
     train(saved(made(2000), tmp_path), root=tmp_path, say=quiet)
-    entries = open_model(tmp_path, "regression").report["coefficients"]
+    entries = open_regression(tmp_path).report["coefficients"]
     assert [entry["term"] for entry in entries] == ["(intercept)", "a", "b"]
     for entry, truth in zip(entries, [0, 3, -1], strict=True):
         assert entry["estimate"] == pytest.approx(truth, abs=0.2)
@@ -142,14 +143,14 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
     frame = made(100)
     train(saved(frame.assign(output=2 * frame["a"]), tmp_path), root=tmp_path, say=quiet)
-    answer = open_model(tmp_path, "regression").predict([{"a": 1.0, "b": 0.0}]).iloc[0]
+    answer = open_regression(tmp_path).predict([{"a": 1.0, "b": 0.0}]).iloc[0]
     assert answer["prediction"] == pytest.approx(2)
     assert answer["upper"] - answer["lower"] == pytest.approx(0, abs=1e-9)
 
 
 def test_many_held_out_rows_are_sampled_for_the_report(tmp_path: Path) -> None:
     train(saved(made(2500), tmp_path), root=tmp_path, say=quiet)
-    held_out = open_model(tmp_path, "regression").report["held_out"]
+    held_out = open_regression(tmp_path).report["held_out"]
     assert {len(values) for values in held_out.values()} == {2000}
 
 

@@ -16,8 +16,9 @@ from mlapp.families.network import Network
 from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.families.text import Vocabulary, train_vocabulary
 from mlapp.store import artifacts, open_model
-from tests.conftest import TINY
-from training import sentiment
+from tests.conftest import network_of, open_sentiment
+from tests.recipes import TINY
+from training import phrases, sentiment
 from training.linear import fit_linear
 from training.network import Shape, batches, build, pad, score
 from training.sentiment import (
@@ -57,16 +58,16 @@ def test_the_network_learns_the_sample(trained_texts: Path) -> None:
 
 
 def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_texts: Path) -> None:
-    chapter = open_model(trained_texts, "chapter")
-    assert chapter.scorer.head.pooling == "last"
-    assert chapter.scorer.head.kernel.shape == (10, 2)
+    chapter = open_sentiment(trained_texts, "chapter")
+    assert network_of(chapter).head.pooling == "last"
+    assert network_of(chapter).head.kernel.shape == (10, 2)
     assert RECIPES["chapter"].words == 1000
     assert (RECIPES["chapter"].pad_to, RECIPES["chapter"].epochs) == (1473, 5)
     assert set(chapter.predict(["The film is wonderful."])["label"]) <= {"Negative", "Positive"}
 
 
 def test_what_was_measured_is_published(trained_texts: Path) -> None:
-    model = open_model(trained_texts, "sentiment")
+    model = open_sentiment(trained_texts)
     metrics, report = model.manifest.metrics, model.report
     assert {"accuracy", "log_loss", "ece", "temperature", "keras_difference"} <= set(metrics)
     confusion = np.array(report["confusion"])
@@ -156,7 +157,7 @@ def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) 
     texts = [f"a zebra number {place}" for place in range(30)]
     pd.DataFrame({"review": texts}).to_csv(unlabelled, index=False)
     published = train(SAMPLE, unlabelled, root=tmp_path, recipe=QUICK, say=quiet)
-    assert "zebra" in SentimentModel(published).scorer.vocabulary.words
+    assert "zebra" in network_of(SentimentModel(published)).vocabulary.words
     assert published.manifest.training["texts_unlabelled"] == 30
 
 
@@ -184,10 +185,10 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
-    model = open_model(trained_texts, "sentiment")
-    other = build(Shape(len(model.scorer.vocabulary), 16, 12, 2))
+    model = open_sentiment(trained_texts)
+    other = build(Shape(len(network_of(model).vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
-        compare(other, model, model.check(["The film is wonderful."]).read)
+        compare(other, model, network_of(model).read(["The film is wonderful."]))
 
 
 # --- the parts --------------------------------------------------------------------------------
@@ -322,7 +323,7 @@ def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    make = sentiment.make_phrases
+    make = phrases.make_phrases
     monkeypatch.setattr(
         sentiment, "make_phrases", lambda count, seed: asked.append(count) or make(count, seed)
     )

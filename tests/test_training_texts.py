@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -211,7 +212,7 @@ def test_labels_that_teach_nothing_are_refused(
     ],
 )
 def test_a_missing_column_is_told_with_those_there_are(
-    tmp_path: Path, option: dict[str, str], message: str
+    tmp_path: Path, option: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "mine.csv"
     made().to_csv(path, index=False)

@@ -8,6 +8,7 @@ import sys
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -18,7 +19,7 @@ from tests.conftest import answers, free_port, make_houses, wait_until
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-HOUSE = {"area": 100.0, "rooms": 3, "district": "west"}
+HOUSE: dict[str, Any] = {"area": 100.0, "rooms": 3, "district": "west"}
 TAKEN = ("Home.py", "LICENSE", "README.md", "pyproject.toml")
 FOLDERS = (".streamlit", "data", "mlapp", "pages", "training")
 
