@@ -23,13 +23,23 @@ REGRESSION = st.Page(
     icon=":material/show_chart:",
     help="Enter a row of values; get a prediction with its interval, its reasons and a what-if.",
 )
+CLASSIFICATION = st.Page(
+    "pages/classification.py",
+    title="Classification",
+    icon=":material/category:",
+    help="Enter a row of values; get its label, how sure that is, its reasons and a what-if.",
+)
 SENTIMENT = st.Page(
     "pages/sentiment.py",
     title="Sentiment",
     icon=":material/reviews:",
     help="Enter a review; get its label, how sure that is, and the words that decided.",
 )
-PAGES = {Kind("row", "number"): REGRESSION, Kind("text", "labels"): SENTIMENT}
+PAGES = {
+    Kind("row", "number"): REGRESSION,
+    Kind("row", "labels"): CLASSIFICATION,
+    Kind("text", "labels"): SENTIMENT,
+}
 
 
 def home() -> None:

@@ -17,7 +17,14 @@ if TYPE_CHECKING:  # imported with the first model of the family
     from mlapp.families.regression import RegressionModel
     from mlapp.families.sentiment import SentimentModel
 
-REGRESSION, SENTIMENT = "regression", "sentiment"  # what the chapter's models are called
+# What the models are called where no name is given.
+REGRESSION, SENTIMENT, CLASSIFICATION = "regression", "sentiment", "classification"
+_GIVES = {"number": "a number", "labels": "labels"}
+_CALLED = {
+    Kind("row", "number"): "a regression",
+    Kind("row", "labels"): "a classifier of rows",
+    Kind("text", "labels"): "a text classifier",
+}
 USUAL = {"row": REGRESSION, "text": SENTIMENT}  # the model that is meant where none is named
 
 
@@ -26,14 +33,19 @@ def model_names(takes: str | None = None, gives: str | None = None) -> list[str]
     return _repository().names(takes, gives)
 
 
-def load_model(name: str) -> Model:
-    """Return the served version of a model of any task.
+def model_versions(name: str) -> list[int]:
+    """Return the published versions of a model, oldest first; none for an unknown name."""
+    return artifacts.versions(_repository().root, name)
+
+
+def load_model(name: str, version: int | None = None) -> Model:
+    """Return a model of any kind, by default the version that is served.
 
     Raises:
         ModelNotFound: no such model or version is published.
         ArtifactError: it cannot be opened, and there is no older version that can.
     """
-    return _repository().get(name)
+    return _repository().get(name, version)
 
 
 def load_regression(name: str = REGRESSION, version: int | None = None) -> "RegressionModel":
@@ -44,6 +56,15 @@ def load_regression(name: str = REGRESSION, version: int | None = None) -> "Regr
     """
     model = _load(name, Kind("row", "number"), REGRESSION, "regression", version)
     return cast("RegressionModel", model)
+
+
+def load_classification(name: str = CLASSIFICATION, version: int | None = None) -> Model:
+    """Return a model that takes a row and gives labels, by default the version that is served.
+
+    Raises:
+        ArtifactError: it cannot be opened, or is of another kind.
+    """
+    return _load(name, Kind("row", "labels"), CLASSIFICATION, "classification", version)
 
 
 def load_sentiment(name: str = SENTIMENT, version: int | None = None) -> "SentimentModel":
@@ -68,9 +89,9 @@ def _load(name: str, kind: Kind, usual: str, module: str, version: int | None) -
         raise ModelNotFound(error.message, command) from error
     found = model.manifest.kind
     if found != kind:
-        wanted = {REGRESSION: "a regression", SENTIMENT: "a text classifier"}[usual]
         raise ArtifactError(
-            f"{name!r} takes a {found.takes} and gives a {found.gives}: it is not {wanted}"
+            f"{name!r} takes a {found.takes} and gives {_GIVES[found.gives]}:"
+            f" it is not {_CALLED[kind]}"
         )
     return model
 

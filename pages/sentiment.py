@@ -1,16 +1,13 @@
 """Sentiment page: a review in; its label, how sure that is, and the words that decided out."""
 
-from typing import Any
-
-import pandas as pd
 import streamlit as st
 
 from mlapp import answering, loaders
 from mlapp.answering import Answered
-from mlapp.dashboard import charts, markup, shared
+from mlapp.dashboard import answers, charts, quality, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
-from mlapp.families.contract import Explanation, Labels
+from mlapp.families.contract import Labels
 from mlapp.families.sentiment import FEW_KNOWN
 from mlapp.manifest import Kind
 
@@ -27,30 +24,25 @@ shared.begin(__file__)
 state = st.session_state
 
 
-def forget_answer() -> None:
-    """Let another model begin without an answer."""
-    state.pop("_text", None)
-
-
 def take_example(text: str) -> None:
     """Enter an example and ask for it."""
     state["review"], state["_example"] = text, text
 
 
-def as_percent(probability: float) -> str:
-    """Write a probability without claiming certainty."""
-    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
-
-
 st.title("Sentiment", icon=":material/reviews:")
 link = shared.read_link()
-name = shared.choose_model(
-    Kind("text", "labels"), "sentiment", "_model_text-classification", link, forget_answer
+model = shared.choose(
+    Kind("text", "labels"),
+    "sentiment",
+    "_model_text-classification",
+    link,
+    loaders.load_sentiment,
 )
-model = shared.open_model(name, loaders.load_sentiment)
-manifest, labels = model.manifest, model.labels
+manifest, labels, name = model.manifest, model.labels, model.manifest.name
 
-text, fresh = state.get("_text"), False
+# Each model has an answer of its own; the entry is the same for all.
+texts: dict[str, str | None] = state.setdefault("_texts", {})
+text, fresh = texts.get(name), False
 if "review" in link:
     state["review"] = link["review"]
     text, fresh = link["review"], True
@@ -59,9 +51,7 @@ if example := state.pop("_example", None):
 if not isinstance(state.get("review"), str):
     state["review"] = ""
 
-predict_tab, many_tab, about_tab = st.tabs(
-    ["Predict", "Many rows", "About this model"], key=f"_tabs_{name}", on_change="rerun"
-)
+predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
 
 with predict_tab:
     entry, reasons = st.columns([2, 3], gap="large")
@@ -84,28 +74,27 @@ with predict_tab:
                 )
 
     # The answer is kept: another tab or a download does not run the network again.
-    asked = (text, name, manifest.version)
-    if text is not None and state.get("_answered", (None,))[0] != asked:
+    asked, kept = (text, manifest.version), f"_answered_{name}"
+    if text is not None and (fresh or state.get(kept, (None,))[0] != asked):
         try:
             batch = model.check([text])
-            state["_answered"] = (asked, answering.answer(model, batch, "page"))
-            state.pop("_explained", None)
+            state[kept] = (asked, answering.answer(model, batch, "page"))
+            fresh = True
+            state.pop(f"_explained_{name}", None)
         except InvalidInput as error:
             with entry:
                 shared.show_invalid(error, "Please enter a review")
             text = None
-    state["_text"] = text
+    texts[name] = text
 
     if text is not None:
-        answered: Answered = state["_answered"][1]
-        answers = answered.answers
-        assert isinstance(answers, Labels)  # as the loader's kind says
-        [answer], own = answers.labels, answers.probabilities[0].tolist()
-        probability, known = max(own), 1 - float(answers.extras["unknown"][0])
-        tokens = int(answers.extras["tokens"][0])
+        answered: Answered = state[kept][1]
+        given = answered.answers
+        assert isinstance(given, Labels)  # as the loader's kind says
+        [answer], [own] = given.labels, given.probabilities.tolist()
+        known, tokens = 1 - float(given.extras["unknown"][0]), int(given.extras["tokens"][0])
         if fresh:
-            written = {"review": text} if len(text) <= LINKED else {}
-            shared.write_link(written | {"_model": name})
+            shared.write_link(model, {"review": text} if len(text) <= LINKED else {})
             shared.remember(model, answered, {"review": text})
         with reasons:
             with st.container(border=True):
@@ -113,16 +102,15 @@ with predict_tab:
                     st.metric("Sentiment", literal(answer))
                     st.metric(
                         "Probability",
-                        as_percent(probability),
+                        answers.as_percent(max(own)),
                         help="Calibrated on texts of its own: of a hundred answers with a"
                         " probability of 80%, about eighty are right.",
                     )
-                    if answers.unsure[0]:
+                    if given.unsure[0]:
                         st.badge("Unsure", icon=":material/help:", color="orange")
                 if len(labels) == 2:
-                    share = own[1]
                     st.progress(
-                        share, text=literal(f"From {labels[0]}, left, to {labels[1]}, right")
+                        own[1], text=literal(f"From {labels[0]}, left, to {labels[1]}, right")
                     )
             if known < 1 - FEW_KNOWN:
                 st.warning(
@@ -131,34 +119,16 @@ with predict_tab:
                 )
             if tokens > LONG:
                 st.info(
-                    f"All {tokens:,} words and marks were read; reviews are rarely so"
+                    f"All {tokens:,} words and punctuation marks were read. Reviews are rarely so"
                     " long, and the answer rests on a few of them.",
                     title="A very long text",
                 )
-            if "_explained" not in state:
+            if f"_explained_{name}" not in state:
                 with st.spinner("Finding the words that decided ..."):
-                    state["_explained"] = model.reasons(answered.batch).explanations[0]
-            explanation: Explanation = state["_explained"]
-            other = labels[0] if len(labels) == 2 else "another label"
+                    state[f"_explained_{name}"] = model.reasons(answered.batch)
             st.subheader("The words that decided")
-            st.html(markup.mark(text, explanation.spans))
-            st.caption(
-                literal(
-                    f"A solid line speaks for {explanation.label}, a dashed one for {other}; the"
-                    f" stronger, the more. The model knows {known:.0%} of the words."
-                )
-            )
-            st.altair_chart(
-                charts.words(text, explanation, other),
-                alt=f"The words that weigh most for {explanation.label} and against it",
-            )
-            st.caption(
-                literal(
-                    f"{model.scorer.method} The weights of all words and the bias,"
-                    f" {explanation.bias:+.2f}, sum"
-                    f" exactly to the logit of {explanation.label}, {explanation.logit:+.2f}."
-                )
-            )
+            answers.show_text_reasons(model, state[f"_explained_{name}"])
+            st.caption(f"The model knows {known:.0%} of the words.")
     else:
         with reasons:
             st.caption("Enter a review and press Predict sentiment: the answer appears here.")
@@ -173,58 +143,19 @@ if many_tab.open:
     with many_tab:
         whole_files.show(model)
 
+if compare_tab.open:
+    from mlapp.dashboard import versions
+
+    with compare_tab:
+        versions.show(model, texts.get(name))
+
 if about_tab.open:
     with about_tab:
-        metrics = {key: float(str(value)) for key, value in manifest.metrics.items()}
-        report: dict[str, Any] = model.report
-        st.subheader("How good it is")
-        st.caption(f"On {metrics['held_out']:,.0f} held-out texts, which nothing was fitted on.")
-        with st.grid(4, min_column_width=170):
-            st.metric(
-                "Accuracy",
-                f"{metrics['accuracy']:.1%}",
-                border=True,
-                help="Share of texts that get their own label.",
-            )
-            st.metric(
-                "Calibration error",
-                f"{metrics['ece']:.1%}",
-                border=True,
-                help="How far the probabilities are from how often they are right, on average.",
-            )
-            st.metric(
-                "Log loss",
-                f"{metrics['log_loss']:.3f}",
-                border=True,
-                help="Punishes being sure and wrong; 0 is perfect, 0.693 is a coin's.",
-            )
-            st.metric("Size", f"{model.size / 1e6:.1f} MB", border=True, help="All its files.")
-        left, right = st.columns(2)
-        with left:
-            st.subheader("What it mixes up")
-            st.altair_chart(
-                charts.confusion(list(labels), report["confusion"]),
-                alt="Held-out texts by true and predicted label",
-            )
-            st.dataframe(
-                pd.DataFrame(report["per_class"]),
-                hide_index=True,
-                column_config=dict.fromkeys(("precision", "recall"), percent),
-                alt="Precision and recall of each label",
-            )
-            st.caption(
-                "Precision: of the texts given a label, the share that has it. Recall: of the texts"
-                " that have it, the share given it."
-            )
-        with right:
-            st.subheader("Whether it knows when it is sure")
-            st.altair_chart(
-                charts.reliability(report["reliability"]),
-                alt="How often predictions are right, by their probability",
-            )
-            st.caption("On the dashed line, a probability of 80% is right eight times in ten.")
+        report = shared.read_report(model)
+        quality.show_metrics(model, quality.of_labels(), size=True)
+        quality.show_compared(report)
+        quality.show_mistakes(labels, report, "texts")
+        if curve := report.get("learning_curve"):
             st.subheader("How it learned")
-            st.altair_chart(
-                charts.learning_curve(report["learning_curve"]), alt="Accuracy after each epoch"
-            )
-        shared.show_origin(manifest, manifest.describe_use())
+            st.altair_chart(charts.learning_curve(curve), alt="Accuracy after each epoch")
+        shared.show_origin(manifest)

@@ -42,7 +42,7 @@ def test_a_person_predicts_the_chapters_row_and_shares_the_link(
     expect(page.locator("canvas, svg.marks").first).to_be_visible()
     page.wait_for_url("**/regression?*var_4=0.328*")
     shared = {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-    assert shared == ROW | {"_model": "regression"}
+    assert shared == ROW | {"_model": "regression", "_version": "1"}
     with browser.new_context() as elsewhere:
         other = elsewhere.new_page()
         other.goto(page.url)

@@ -10,7 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlapp import store
+from mlapp.dashboard import rows
 from mlapp.families.regression import RegressionModel
+from mlapp.families.varying import what_if
 from mlapp.store import artifacts, open_model
 from tests.conftest import open_regression
 from training.regression import train
@@ -164,11 +166,8 @@ def test_what_if_follows_the_chosen_input_without_predicting_again(
 ) -> None:
     app = predict(page())
     moved: list[str] = []
-    what_if = RegressionModel.what_if
     monkeypatch.setattr(
-        RegressionModel,
-        "what_if",
-        lambda model, row, name: moved.append(name) or what_if(model, row, name),
+        rows, "what_if", lambda model, row, name: moved.append(name) or what_if(model, row, name)
     )
     app.selectbox(key="_what_if_regression").select("var_4")
     run(app)
@@ -223,7 +222,7 @@ def test_each_session_has_a_history_of_its_own() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_prediction_puts_its_values_into_the_address() -> None:
     app = predict(page())
-    assert dict(app.query_params) == ADDRESS | {"_model": "regression"}
+    assert dict(app.query_params) == ADDRESS | {"_model": "regression", "_version": "1"}
 
 
 @pytest.mark.usefixtures("folder")
@@ -376,13 +375,13 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
         )
 
     app = predict(page())
-    for name in ("predict_array", "reasons", "what_if"):
+    for name in ("predict_array", "reasons"):
         count(RegressionModel, name)
     count(store, "open_model")
     app.button(key="predict").click()
     run(app)
     # The curve is a second prediction, of other rows.
-    assert sorted(calls) == ["predict_array", "predict_array", "reasons", "what_if"]
+    assert sorted(calls) == ["predict_array", "predict_array", "reasons"]
 
 
 @pytest.mark.usefixtures("folder")

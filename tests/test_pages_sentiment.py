@@ -81,7 +81,7 @@ def test_a_very_long_text_is_answered_with_a_notice_and_stays_out_of_the_address
     app = predict(page(), f"{GOOD} " * 1500)
     assert app.metric
     assert "were read" in app.info[0].value
-    assert dict(app.query_params) == {"_model": "sentiment"}
+    assert dict(app.query_params) == {"_model": "sentiment", "_version": "1"}
 
 
 @pytest.mark.usefixtures("folder")
@@ -122,8 +122,9 @@ def test_an_answer_within_the_margin_is_shown_as_unsure(
 @pytest.mark.usefixtures("folder")
 def test_a_link_reproduces_the_answer() -> None:
     app = predict(page(), GOOD)
-    assert dict(app.query_params) == {"review": GOOD, "_model": "sentiment"}
-    other = page({"review": GOOD, "_model": "sentiment"})
+    linked = {"review": GOOD, "_model": "sentiment", "_version": "1"}
+    assert dict(app.query_params) == linked
+    other = page(linked)
     assert other.text_area(key="review").value == GOOD
     assert [metric.value for metric in other.metric] == [metric.value for metric in app.metric]
 

@@ -78,12 +78,14 @@ def what_if(
     Args:
         spec: the input that moves.
         output: the target's name.
-        moved: what `RegressionModel.what_if` returned.
+        moved: what `what_if` returned for it; a band is drawn where it has intervals.
         current: the input's value now, or None where it is missing; then nothing is marked.
         prediction: the prediction now.
     """
-    name = str(moved.columns[0])
-    data = moved.rename(columns={name: "value"}).assign(series="prediction")
+    name, banded = spec.name, moved.shape[1] > 2
+    # By place, since the input may be called as a column of the answers is.
+    data = moved.set_axis(["value", "prediction", "lower", "upper"][: moved.shape[1]], axis=1)
+    data = data.assign(series="prediction")
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
     number = isinstance(spec, Number)
     value = "value:Q" if number else "value:N"
@@ -98,14 +100,14 @@ def what_if(
         scale=alt.Scale(domain=["prediction", "now"]),
         legend=alt.Legend(orient="top", title=None),
     )
-    band = alt.Chart(data).encode(x=x, y=alt.Y("lower:Q", title=output), y2="upper:Q")
     line = alt.Chart(data).encode(x=x, y=y, color=color, tooltip=tooltip)
     point = alt.Chart(here).mark_point(filled=True, size=140, opacity=1)
     point = point.encode(x=x, y=y, color=color, tooltip=tooltip)
-    if number:
-        layers = [band.mark_area(opacity=0.18), line.mark_line()]
-    else:
-        layers = [band.mark_rule(strokeWidth=2), line.mark_point(filled=True, size=50)]
+    layers = []
+    if banded:
+        band = alt.Chart(data).encode(x=x, y=alt.Y("lower:Q", title=output), y2="upper:Q")
+        layers.append(band.mark_area(opacity=0.18) if number else band.mark_rule(strokeWidth=2))
+    layers.append(line.mark_line() if number else line.mark_point(filled=True, size=50))
     if current is not None:
         layers.append(point)
     return alt.layer(*layers).properties(height=300)

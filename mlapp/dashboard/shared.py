@@ -1,10 +1,10 @@
-"""What the pages share: being opened by a link, the choice of a model, faults, the history.
+"""What all pages share: links, the choice of a model and a version, faults, the history.
 
 Session keys and address parameters that begin with `_` are the pages' own; all others are inputs.
 """
 
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,6 +22,7 @@ from mlapp.schema import name_columns, quote
 
 M = TypeVar("M", bound=Model)
 
+SERVED = "served"  # the choice of the version that is served, whichever it is
 KEPT = 1000  # predictions in the history of a session
 
 
@@ -42,7 +43,7 @@ def begin(page: str) -> None:
 def read_link() -> dict[str, str]:
     """Return the address's parameters if a link was opened or the browser went back, else none.
 
-    What `write_link` wrote itself is no link.
+    What `write_link` wrote itself is not a link.
     """
     address = st.query_params.to_dict()
     arrived = address != st.session_state.get("_address")
@@ -50,24 +51,37 @@ def read_link() -> dict[str, str]:
     return address if arrived else {}
 
 
-def write_link(values: Mapping[str, str]) -> None:
-    """Put values into the page's address."""
-    st.query_params.from_dict(values)
-    st.session_state["_address"] = dict(values)
+def write_link(model: Model, values: Mapping[str, str]) -> None:
+    """Put values into the page's address, with the model and its version."""
+    manifest = model.manifest
+    address = {**values, "_model": manifest.name, "_version": str(manifest.version)}
+    st.query_params.from_dict(address)
+    st.session_state["_address"] = address
 
 
-def choose_model(
-    kind: Kind, default: str, key: str, link: Mapping[str, str], forget: Callable[[], None]
-) -> str:
-    """Return the model to show; the page stops where there is none, or none of the link's name.
+def choose(
+    kind: Kind,
+    default: str,
+    key: str,
+    link: Mapping[str, str],
+    load: Callable[[str, int | None], M],
+) -> M:
+    """Return the model to show, of the version that was chosen; the page stops where there is none.
 
     Args:
         kind: of the models to choose from; a box appears when there are several.
         default: the one to begin with, if it is published.
-        key: the key of the box.
-        link: its `_model` is chosen.
-        forget: called when the choice changes.
+        key: the key of the box with the models.
+        link: its `_model` and `_version` are chosen.
+        load: the loader of the kind.
     """
+    with st.container(horizontal=True):
+        name = _choose_model(kind, default, key, link)
+        version = _choose_version(name, link)
+    return _open_model(name, load, version)
+
+
+def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -> str:
     names, state = loaders.model_names(*kind), st.session_state
     if not names:
         st.info(
@@ -84,43 +98,102 @@ def choose_model(
             st.error(literal(f"The link asks for the model {asked!r}; there are {quote(names)}."))
             st.stop()
         asked = names[0]
-    if asked != state.get(key, asked):
-        forget()
     state[key] = asked
     if len(names) == 1:
         return asked
-    chosen = st.selectbox(
-        "Model", names, key=key, on_change=forget, persist_state="session", width=320
-    )
-    return str(chosen)
+    return str(st.selectbox("Model", names, key=key, persist_state="session", width=320))
 
 
-def open_model(name: str, load: Callable[[str], M]) -> M:
-    """Return a model, with a warning where a newer version cannot be opened.
-
-    The page stops where none can.
-
-    Args:
-        name: the model's name.
-        load: the loader of its kind.
-    """
-    try:
-        model = load(name)
-    except ArtifactError as error:
-        show_artifact_error(error, f"The model {name} cannot be opened")
+def _choose_version(name: str, link: Mapping[str, str]) -> int | None:
+    """Return the version that was chosen, None for the one that is served, whichever it is."""
+    state, versions = st.session_state, loaders.model_versions(name)
+    # Each model has a choice of its own; the widget's key is the same for all.
+    chosen: dict[str, int | str] = state.setdefault("_versions", {})
+    if link:
+        chosen[name] = link.get("_version", SERVED)
+    elif state.get("_version_of") == name and "_version" in state:
+        chosen[name] = state["_version"]
+    asked = str(chosen.get(name, SERVED))
+    if asked != SERVED and asked not in map(str, versions):
+        there = ", ".join(map(str, versions))
+        st.error(
+            literal(f"Version {asked!r} of {name} is not published. Published: {there}."),
+            title="This version is not available",
+        )
+        _offer_served(name)
         st.stop()
-    if refusal := loaders.refused(name):
-        st.warning(literal(str(refusal)), title=f"Version {model.manifest.version} stays in use")
+    state["_version_of"] = name
+    state["_version"] = asked if asked == SERVED else int(asked)
+    options: list[int | str] = [SERVED, *reversed(versions)]
+    found = st.selectbox(
+        "Version",
+        options,
+        format_func=lambda each: "Served" if each == SERVED else f"Version {each}",
+        key="_version",
+        help="Served: the newest version, or the pinned one. The page follows it.",
+        persist_state="session",
+        width=160,
+    )
+    chosen[name] = found
+    return None if found == SERVED else int(found)
+
+
+def _offer_served(name: str) -> None:
+    def follow() -> None:
+        st.session_state["_versions"][name] = SERVED
+        st.session_state.pop("_version", None)
+        # The address differs from the one that was read: its values are read again.
+        st.query_params.pop("_version", None)
+
+    st.button("Use the served version", key="_use_served", type="primary", on_click=follow)
+
+
+def _open_model(name: str, load: Callable[[str, int | None], M], version: int | None) -> M:
+    """Return a model, with a note where it is not the newest version that could be served."""
+    try:
+        model = load(name, version)
+    except ArtifactError as error:
+        which = f"The model {name}" if version is None else f"Version {version} of {name}"
+        show_artifact_error(error, f"{which} cannot be opened")
+        if version is not None:
+            _offer_served(name)
+        st.stop()
+    shown = model.manifest.version
+    if version is not None and (served := _served_version(name)) not in (None, shown):
+        st.caption(f"You are looking at version {shown}. Version {served} is served.")
+    elif refusal := loaders.refused(name):
+        st.warning(literal(str(refusal)), title=f"Version {shown} stays in use")
     return model
 
 
-def show_origin(manifest: Manifest, size: str) -> None:
-    """Show what a model was trained on, when, and with what.
+def _served_version(name: str) -> int | None:
+    try:
+        return loaders.load_model(name).manifest.version
+    except ArtifactError:
+        return None
 
-    Args:
-        manifest: the model's.
-        size: how large the data is, in words.
+
+def read_report(model: Model) -> Mapping[str, Any]:
+    """Return what training measured, for pictures; nothing where the family keeps no report."""
+    report: Mapping[str, Any] = getattr(model, "report", {})
+    return report
+
+
+def show_tabs(name: str) -> Sequence[Any]:
+    """Show the tabs of a page, each of which runs only while it is open.
+
+    Returns:
+        The tabs for one prediction, for many rows, for two versions, and about the model.
     """
+    labels = ["Predict", "Many rows", "Compare", "About this model"]
+    return st.tabs(labels, key=f"_tabs_{name}", on_change="rerun")
+
+
+def show_origin(manifest: Manifest) -> None:
+    """Show what a model was trained on, when, and with what."""
+    size = manifest.describe_use()
+    if manifest.kind.takes == "row":
+        size += f", {manifest.data.columns} columns"
     st.subheader("What it was trained on")
     st.markdown(
         f"**{literal(manifest.data.source)}**: {size}. Trained on"

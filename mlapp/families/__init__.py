@@ -1,6 +1,7 @@
 """The families of models: what each takes and gives, and one file for each.
 
 contract    what a model takes and gives: what all the rest knows about it
+varying     how an answer varies as one input of a row does
 text        the check and the tokenizer of texts, shared with training
 regression  a row to a number
 sentiment   a text to a label

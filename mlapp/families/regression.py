@@ -31,8 +31,9 @@ from joblib.numpy_pickle import NumpyUnpickler
 
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Headline, NumberOutput, Numbers, RowInput, RowReasons
+from mlapp.families.varying import what_if
 from mlapp.manifest import Artifact, command_of
-from mlapp.schema import Checked, Column, Floats, Notice, Number, Rows, describe_outside
+from mlapp.schema import Checked, Column, Floats, Notice, Rows, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -275,17 +276,7 @@ class RegressionModel:
         Returns:
             Columns: the input's name, prediction, lower, upper.
         """
-        import pandas as pd
-
-        spec = self.schema[name]
-        if isinstance(spec, Number):
-            current = self.check([row]).values[name][0]
-            ends = [spec.minimum, spec.maximum] + ([] if math.isnan(current) else [current])
-            moved: list[Any] = np.linspace(min(ends), max(ends), points).tolist()
-        else:
-            moved = list(spec.categories)
-        predicted = self.predict([{**row, name: value} for value in moved])
-        return pd.concat([pd.Series(moved, name=name), predicted], axis=1)
+        return what_if(self, row, name, points)
 
     @property
     def baseline(self) -> float:

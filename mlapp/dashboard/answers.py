@@ -1,0 +1,141 @@
+"""An answer and its reasons, as pages show them: of any kind of model."""
+
+import pandas as pd
+import streamlit as st
+
+from mlapp.dashboard import charts, label_charts, markup
+from mlapp.dashboard.markup import bullets, literal
+from mlapp.families.contract import (
+    Answers,
+    Gives,
+    LabelOutput,
+    Labels,
+    Model,
+    NumberOutput,
+    Numbers,
+    Reasons,
+    RowReasons,
+    TextReasons,
+)
+
+DECIMALS = 2  # of a logit
+
+
+def as_percent(probability: float) -> str:
+    """Write a probability without claiming certainty."""
+    return "over 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
+def show_answer(answers: Answers) -> None:
+    """Show the answer to one instance."""
+    if isinstance(answers, Numbers):
+        show_number(answers)
+    else:
+        show_labels(answers)
+
+
+def show_number(answers: Numbers) -> None:
+    """Show a predicted number, with its interval where the model has one."""
+    output, [answer] = answers.output, answers.records()
+    st.metric(f"Predicted {literal(output.name)}", output.format(answer["prediction"]))
+    if output.level is None:
+        st.caption("This model gives no interval.")
+    else:
+        lower, upper = (output.format(answer[key]) for key in ("lower", "upper"))
+        st.markdown(f"{output.level:.0%} interval: **{lower}** to **{upper}**")
+
+
+def show_labels(answers: Labels) -> None:
+    """Show the likeliest label, how sure that is, and the probability of each label."""
+    output, [label] = answers.output, answers.labels
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.metric(f"Predicted {literal(output.name)}", literal(label))
+        st.metric("Probability", as_percent(float(answers.probability[0])))
+        if answers.unsure[0]:
+            st.badge("Unsure", icon=":material/help:", color="orange")
+    st.altair_chart(
+        label_charts.probabilities(output.labels, answers.probabilities[0]),
+        alt=f"The probability of each {output.name}",
+    )
+
+
+def show_meaning(gives: Gives) -> None:
+    """Say how an answer is to be read, and what the page's address is good for."""
+    share = "The address of this page holds the values: share it to share the prediction."
+    if isinstance(gives, NumberOutput):
+        if gives.level is not None:
+            share = f"{gives.level:.0%} of new rows are expected to lie in their interval. {share}"
+    else:
+        share = (
+            f"Of a hundred answers with a probability of 80%, about eighty should be right. {share}"
+        )
+    st.caption(share)
+
+
+def show_notices(answers: Answers) -> None:
+    """Show what is unusual about an instance and its answer."""
+    if answers.notices:
+        st.warning(
+            bullets(notice.message for notice in answers.notices),
+            title="Unlike the training data",
+        )
+
+
+def show_reasons(model: Model, reasons: Reasons) -> None:
+    """Show why one instance is answered as it is."""
+    if isinstance(reasons, RowReasons):
+        show_row_reasons(model, reasons)
+    elif isinstance(reasons, TextReasons):
+        show_text_reasons(model, reasons)
+
+
+def show_row_reasons(model: Model, reasons: RowReasons) -> None:
+    """Show what each input adds to the answer to one row."""
+    baseline, total = float(reasons.baseline[0]), float(reasons.totals[0])
+    added = pd.Series({name: float(each[0]) for name, each in reasons.effects.items()})
+    gives = model.gives
+    if isinstance(gives, NumberOutput):
+        name, decimals = gives.name, gives.decimals + 1
+        title = f"{name}, from the average to the prediction"
+        said = (
+            f"From the average prediction, {gives.format(baseline)}, to {gives.format(total)}:"
+            " what each value adds."
+        )
+    else:
+        assert reasons.labels is not None  # as the model gives labels
+        [label] = reasons.labels
+        name, decimals = f"logit of {label}", DECIMALS
+        title = f"{name}, from the average to this row"
+        said = (
+            f"What each value adds to the logit of {label}, from {baseline:+.2f} on average to"
+            f" {total:+.2f}. Above 0 speaks for {label}."
+        )
+    st.altair_chart(
+        charts.contributions(baseline, added, name, title, decimals),
+        alt=f"What each input adds to the {name}",
+    )
+    st.caption(literal(said))
+
+
+def show_text_reasons(model: Model, reasons: TextReasons) -> None:
+    """Show which words decide the answer to one text."""
+    assert isinstance(model.gives, LabelOutput)  # as its reasons say
+    [text], [explained], labels = reasons.texts, reasons.explanations, model.gives.labels
+    other = labels[0] if len(labels) == 2 else "another label"
+    st.html(markup.mark(text, explained.spans))
+    st.caption(
+        literal(
+            f"A solid line speaks for {explained.label}, a dashed one for {other}; the stronger"
+            " the colour, the more."
+        )
+    )
+    st.altair_chart(
+        charts.words(text, explained, other),
+        alt=f"The words that weigh most for {explained.label} and against it",
+    )
+    st.caption(
+        literal(
+            f"{reasons.method} The weights of all words and the bias, {explained.bias:+.2f}, sum"
+            f" exactly to the logit of {explained.label}, {explained.logit:+.2f}."
+        )
+    )

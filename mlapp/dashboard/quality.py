@@ -1,0 +1,192 @@
+"""How good a model is: the parts of the tab "About this model".
+
+A family's report says what there is to show; a part without its figures is left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+import streamlit as st
+
+from mlapp.dashboard import charts
+from mlapp.families.contract import Model, NumberOutput
+
+PERCENT = st.column_config.NumberColumn(format="percent")
+
+
+class Metric(NamedTuple):
+    """A metric of the manifest: its key, what it is called, how it is written, what it means."""
+
+    key: str
+    label: str
+    write: Callable[[float], str]
+    help: str
+
+
+def of_numbers(gives: NumberOutput) -> list[Metric]:
+    """Return the metrics of a model that gives a number, the most telling first."""
+    found = [
+        Metric(
+            "r2",
+            "R²",
+            "{:.3f}".format,
+            "Share of the variance explained; 1 is perfect, 0 is no better than the mean.",
+        ),
+        Metric("rmse", "RMSE", gives.format, "Root mean squared error, in the output's unit."),
+        Metric("mae", "MAE", gives.format, "Mean absolute error, in the output's unit."),
+    ]
+    if gives.level is not None:
+        inside = f"Share of held-out rows inside their {gives.level:.0%} interval."
+        found.append(Metric("coverage", "Interval coverage", "{:.1%}".format, inside))
+    return found
+
+
+def of_labels() -> list[Metric]:
+    """Return the metrics of a model that gives labels, the most telling first."""
+    return [
+        Metric("accuracy", "Accuracy", "{:.1%}".format, "Share that gets its own label."),
+        Metric(
+            "balanced_accuracy",
+            "Balanced accuracy",
+            "{:.1%}".format,
+            "The share that gets its own label, averaged over the labels: rare labels count as"
+            " much as frequent ones.",
+        ),
+        Metric(
+            "ece",
+            "Calibration error",
+            "{:.1%}".format,
+            "How far the probabilities are from how often they are right, on average.",
+        ),
+        Metric(
+            "log_loss",
+            "Log loss",
+            "{:.3f}".format,
+            "Punishes being sure and wrong; 0 is perfect. Of two equally frequent labels, 0.693"
+            " is a coin toss.",
+        ),
+        Metric(
+            "roc_auc",
+            "ROC AUC",
+            "{:.3f}".format,
+            "How often a row with the second label gets a higher probability of it than a row"
+            " with the first; 0.5 is a coin toss.",
+        ),
+    ]
+
+
+def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) -> None:
+    """Show those of some metrics that the manifest has, and what they were measured on.
+
+    Args:
+        model: the model.
+        metrics: what may be shown.
+        size: whether the size of the model's files is shown, too.
+    """
+    manifest = model.manifest
+    there = {
+        key: value for key, value in manifest.metrics.items() if isinstance(value, int | float)
+    }
+    shown = [each for each in metrics if each.key in there]
+    st.subheader("How good it is")
+    if not shown:
+        st.caption("Nothing was measured on data that the model was not trained on.")
+        return
+    if isinstance(folds := manifest.training.get("folds"), int):
+        st.caption(
+            "On held-out rows: each row is predicted by a fit that did not see it"
+            f" ({folds}-fold cross-validation)."
+        )
+    elif isinstance(held_out := there.get("held_out"), int | float):
+        st.caption(
+            f"On {held_out:,.0f} held-out {manifest.kind.takes}s, which nothing was fitted on."
+        )
+    with st.grid(len(shown) + size, min_column_width=150):
+        for each in shown:
+            st.metric(each.label, each.write(there[each.key]), border=True, help=each.help)
+        if size:
+            st.metric("Size", f"{model.size / 1e6:.1f} MB", border=True, help="All its files.")
+    if "r2_in_sample" in there:
+        st.caption(f"R² on the rows it was trained on: {there['r2_in_sample']:.7f}")
+
+
+def show_compared(report: Mapping[str, Any]) -> None:
+    """Show the models that were compared on the same folds, with their errors."""
+    if not (compared := report.get("compared")):
+        return
+    st.subheader("What it was chosen from")
+    st.dataframe(
+        pd.DataFrame(compared), hide_index=True, alt="The models that were compared, with errors"
+    )
+    st.caption(
+        "All were measured on the same folds. The simplest within one standard error of the best"
+        " is published; a model that is no better than the baseline has learned nothing."
+    )
+
+
+def show_coverage(report: Mapping[str, Any]) -> None:
+    """Show how many held-out rows lie in their intervals, by how large the prediction is."""
+    if not (fifths := report.get("coverage_by_fifth")):
+        return
+    st.subheader("Where the intervals hold")
+    st.dataframe(
+        pd.DataFrame(fifths),
+        hide_index=True,
+        column_config={"coverage": PERCENT},
+        alt="The share of rows in their interval, by fifths of the predictions",
+    )
+    st.caption("Held-out rows, from the lowest fifth of the predictions to the highest.")
+
+
+def show_coefficients(report: Mapping[str, Any]) -> None:
+    """Show the coefficients of a linear model."""
+    if not (coefficients := report.get("coefficients")):
+        return
+    st.subheader("Coefficients")
+    st.caption("In the inputs' own units, with their intervals.")
+    number = st.column_config.NumberColumn(format="%.6g")
+    st.dataframe(
+        pd.DataFrame(coefficients),
+        hide_index=True,
+        column_config=dict.fromkeys(("estimate", "lower", "upper"), number),
+        alt="The model's coefficients",
+    )
+
+
+def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -> None:
+    """Show which labels are mixed up, and how far the probabilities can be trusted.
+
+    Args:
+        labels: what the model distinguishes.
+        report: the model's.
+        unit: what was labelled, in the plural.
+    """
+    left, right = st.columns(2)
+    if confusion := report.get("confusion"):
+        with left:
+            st.subheader("What it mixes up")
+            st.altair_chart(
+                charts.confusion(list(labels), confusion),
+                alt=f"Held-out {unit} by true and predicted label",
+            )
+    if per_class := report.get("per_class"):
+        with left:
+            st.dataframe(
+                pd.DataFrame(per_class),
+                hide_index=True,
+                column_config=dict.fromkeys(("precision", "recall"), PERCENT),
+                alt="Precision and recall of each label",
+            )
+            st.caption(
+                f"Precision: of the {unit} given a label, the share that has it. Recall: of the"
+                f" {unit} that have it, the share given it."
+            )
+    if reliability := report.get("reliability"):
+        with right:
+            st.subheader("How far its probabilities can be trusted")
+            st.altair_chart(
+                charts.reliability(reliability),
+                alt="How often predictions are right, by their probability",
+            )
+            st.caption("On the dashed line, a probability of 80% is right eight times in ten.")

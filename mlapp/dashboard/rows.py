@@ -1,0 +1,215 @@
+"""What the pages of row models share: the form, the answer to it, its reasons, the what-if curve.
+
+The widget of an input has the input's name as its key, and so has the address parameter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mlapp import answering
+from mlapp.answering import Answered
+from mlapp.dashboard import charts, label_charts, shared
+from mlapp.dashboard.markup import literal
+from mlapp.errors import InvalidInput
+from mlapp.families.contract import Model, Numbers, RowInput
+from mlapp.families.varying import what_if
+from mlapp.schema import Category, Number, Schema
+
+Row = Mapping[str, float | str | None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A row that was entered or linked, and its answer.
+
+    Attributes:
+        row: the values as they were understood, by input name.
+        answered: the checked row and the answer.
+    """
+
+    row: Row
+    answered: Answered
+
+
+def schema_of(model: Model) -> Schema:
+    """Return the schema of a model that takes a row."""
+    assert isinstance(model.takes, RowInput)  # as the loader's kind says
+    return model.takes.schema
+
+
+def last_row(model: Model) -> Row | None:
+    """Return the row that was last answered for a model of this name, in this session."""
+    found: Row | None = st.session_state.get("_rows", {}).get(model.manifest.name)
+    return found
+
+
+def ask(model: Model, link: Mapping[str, str]) -> Asked | None:
+    """Show the form; return the row to show with its answer, None where there is none yet.
+
+    A new answer goes into the page's address and into the history.
+
+    Args:
+        model: a model that takes a row.
+        link: the parameters of a link that was opened.
+    """
+    row = _take_over(model)
+    fresh = False
+    if linked := {name: link[name] for name in schema_of(model).names if name in link}:
+        row = _follow_link(model, linked)
+        fresh = row is not None
+    if (entered := _show_form(model)) is not None:
+        row, fresh = entered, True
+    asked = None
+    if row is not None:
+        try:
+            asked = _answer(model, row, fresh)
+        except InvalidInput as error:
+            shared.show_invalid(error)
+    st.session_state["_rows"][model.manifest.name] = None if asked is None else row
+    return asked
+
+
+def _take_over(model: Model) -> dict[str, Any] | None:
+    """Give the widgets to a model, and return its last row if it still has the model's inputs."""
+    state, schema, name = st.session_state, schema_of(model), model.manifest.name
+    row = state.setdefault("_rows", {}).get(name)
+    if state.get("_inputs_of") != name:
+        for key in state.get("_inputs_shown", ()):
+            state.pop(key, None)
+        state.update({shared.input_key(key): value for key, value in (row or {}).items()})
+    state["_inputs_of"] = name
+    state["_inputs_shown"] = [shared.input_key(each) for each in schema.names]
+    if row is None or not row.keys() >= set(schema.names):
+        return None
+    return {each: row[each] for each in schema.names}
+
+
+def _follow_link(model: Model, linked: dict[str, str]) -> dict[str, Any] | None:
+    """Fill in the values of a link, and return the row where it is whole and valid."""
+    schema, row = schema_of(model), None
+    try:
+        seeded = schema.check([schema.typical | linked])
+        row = dict(linked) if len(linked) == len(schema.names) else None
+    except InvalidInput as error:
+        shared.show_invalid(error, "The link has values that cannot be used")
+        refused = {fault.input for fault in error.faults}
+        linked = {name: value for name, value in linked.items() if name not in refused}
+        seeded = schema.check([schema.typical | linked])
+    values = seeded.row(0)
+    st.session_state.update({shared.input_key(name): values[name] for name in linked})
+    return row
+
+
+def _show_form(model: Model) -> dict[str, Any] | None:
+    """Show the form; return its values if it was sent."""
+    schema = schema_of(model)
+    with st.form("_form"):
+        with st.grid(2, min_column_width=150):
+            for spec in schema.inputs:
+                _show_input(spec)
+        sent = st.form_submit_button("Predict", key="predict", type="primary")
+    if not sent:
+        return None
+    return {name: st.session_state[shared.input_key(name)] for name in schema.names}
+
+
+def _show_input(spec: Number | Category) -> None:
+    state, key = st.session_state, shared.input_key(spec.name)
+    if key not in state or not _can_show(spec, state[key]):
+        state[key] = spec.typical
+    if isinstance(spec, Number):
+        st.number_input(
+            literal(spec.name),
+            value=None,
+            step=spec.step,
+            format="%g",
+            key=key,
+            help=f"In training: {spec.minimum:.12g} to {spec.maximum:.12g}"
+            + (", or nothing" if spec.missing else ""),
+            persist_state="session",
+        )
+    else:
+        st.selectbox(
+            literal(spec.name),
+            [*spec.categories, *([None] if spec.missing else [])],
+            format_func=lambda value: "not known" if value is None else value,
+            key=key,
+            help=f"{len(spec.categories)} categories were seen in training",
+            persist_state="session",
+        )
+
+
+def _can_show(spec: Number | Category, value: object) -> bool:
+    """Return whether an input's widget can hold a value: another version may have left it."""
+    if isinstance(spec, Number):
+        return value is None or isinstance(value, float | int)
+    return value in spec.categories or (value is None and spec.missing)
+
+
+def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
+    """Answer a row, once for each time that it is asked.
+
+    Raises:
+        InvalidInput: with every fault of the row.
+    """
+    state, manifest = st.session_state, model.manifest
+    batch = model.check([row])
+    values = batch.row(0)
+    asked, key = (manifest.version, values), f"_answered_{manifest.name}"
+    if fresh or key not in state or state[key][0] != asked:
+        answered = answering.answer(model, batch, "page")
+        state[key] = (asked, answered)
+        shared.write_link(model, {name: _as_text(value) for name, value in values.items()})
+        shared.remember(model, answered, values)
+    return Asked(values, state[key][1])
+
+
+def _as_text(value: float | str | None) -> str:
+    """Write a value for the page's address, so that it reads back as the same value."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    return value or ""
+
+
+def show_what_if(model: Model, asked: Asked) -> None:
+    """Show how the answer moves with one input, whichever is chosen."""
+    st.fragment(_show_what_if)(model, asked)
+
+
+def _show_what_if(model: Model, asked: Asked) -> None:
+    """Let one input move, without running the rest of the page again."""
+    schema, gives = schema_of(model), model.gives
+    moving = st.selectbox("Input to move", schema.names, key=f"_what_if_{model.manifest.name}")
+    moved, current = what_if(model, asked.row, moving), asked.row[moving]
+    given = asked.answered.answers
+    if isinstance(given, Numbers):
+        prediction = float(given.values[0, 0])
+        chart = charts.what_if(schema[moving], gives.name, moved, current, prediction)
+        alt, band = f"Predicted {gives.name} as {moving} moves", " The band is the interval."
+    else:
+        chart = label_charts.what_if(
+            schema[moving], moved, given.output.columns, given.probabilities[0], current
+        )
+        alt, band = f"Probability of each {gives.name} as {moving} moves", ""
+    st.altair_chart(chart, alt=alt)
+    has_band = isinstance(given, Numbers) and given.output.level is not None
+    st.caption("The other inputs are held." + (band if has_band else ""))
+
+
+def show_inputs(schema: Schema) -> None:
+    """Show the inputs with their typical values and what training saw of them."""
+    st.subheader("The inputs")
+    ranges = [
+        {"input": spec.name, "typical": str(spec.typical)}
+        | (
+            {"seen in training": f"{spec.minimum:.12g} to {spec.maximum:.12g}"}
+            if isinstance(spec, Number)
+            else {"seen in training": ", ".join(spec.categories)}
+        )
+        for spec in schema.inputs
+    ]
+    st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")

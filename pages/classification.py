@@ -1,0 +1,68 @@
+"""Classification page: a row of values in; its label, how sure that is, and its reasons out.
+
+Keys and address parameters are the inputs' names; what begins with `_` or `many_` is the page's.
+"""
+
+import streamlit as st
+
+from mlapp import loaders
+from mlapp.dashboard import answers, quality, rows, shared
+from mlapp.families.contract import LabelOutput
+from mlapp.manifest import Kind
+
+shared.begin(__file__)
+
+st.title("Classification", icon=":material/category:")
+link = shared.read_link()
+model = shared.choose(
+    Kind("row", "labels"),
+    "classification",
+    "_model_classification",
+    link,
+    loaders.load_classification,
+)
+name, gives = model.manifest.name, model.gives
+assert isinstance(gives, LabelOutput)  # as the loader's kind says
+predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
+
+with predict_tab:
+    entry, reasons = st.columns([2, 3], gap="large")
+    with entry:
+        asked = rows.ask(model, link)
+    if asked:
+        with entry:
+            with st.container(border=True):
+                answers.show_answer(asked.answered.answers)
+                answers.show_meaning(gives)
+            answers.show_notices(asked.answered.answers)
+        with reasons:
+            st.subheader("Why this label")
+            answers.show_reasons(model, model.reasons(asked.answered.batch))
+            st.subheader("What if")
+            rows.show_what_if(model, asked)
+    else:
+        with reasons:
+            st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
+    percent = st.column_config.NumberColumn(format="percent")
+    shared.show_history(name, dict.fromkeys(("probability", *gives.columns.values()), percent))
+
+if many_tab.open:
+    from mlapp.dashboard import whole_files  # nothing of it is loaded before
+
+    with many_tab:
+        whole_files.show(model)
+
+if compare_tab.open:
+    from mlapp.dashboard import versions
+
+    with compare_tab:
+        versions.show(model, rows.last_row(model))
+
+if about_tab.open:
+    with about_tab:
+        report = shared.read_report(model)
+        quality.show_metrics(model, quality.of_labels())
+        quality.show_compared(report)
+        quality.show_mistakes(gives.labels, report, "rows")
+        shared.show_origin(model.manifest)
+        rows.show_inputs(rows.schema_of(model))
