@@ -7,7 +7,6 @@ and the last bin is above it. Bin k of a label or a category is that of the k-th
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -16,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlapp.families.contract import Answers, Batch, Model, Takes
-from mlapp.schema import Checked, Number
+from mlapp.schema import Checked
 from mlapp.tables.numbers import Floats
 
 MISSING, REFUSED = -1, -2  # bins of values that were not given, and of those not allowed
 PARTS = 10  # bins of an answer's range
-MOST_WORDS = 1 << 16
 
 Kind: TypeAlias = Literal["input", "extra", "answer", "unsure", "seconds", "error"]
 
@@ -67,7 +65,7 @@ class Binning:
 
 SECONDS = Binning((0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
 TENTHS = Binning((0.0, *(part / 10 for part in range(1, 10)), math.nextafter(1, 2)))
-POWERS = Binning(tuple(float(2**power) for power in range(17)))  # up to `MOST_WORDS`
+POWERS = Binning(tuple(float(2**power) for power in range(17)))
 SURE = Binning(values=("sure", "unsure"))
 
 
@@ -76,9 +74,8 @@ def between(cuts: Iterable[float]) -> Binning:
 
     A value at the upper end is inside; cuts that are equal are one.
     """
-    edges = sorted(set(map(float, cuts)))
-    edges[-1] = math.nextafter(edges[-1], math.inf)
-    return Binning(tuple(edges) if len(edges) > 1 else (math.nextafter(edges[0], -math.inf), *edges))
+    distinct = sorted(set(map(float, cuts)))
+    return Binning((*(distinct[:-1] or distinct), math.nextafter(distinct[-1], math.inf)))
 
 
 def binnings(model: Model) -> dict[Series, Binning]:
@@ -109,23 +106,27 @@ def binnings(model: Model) -> dict[Series, Binning]:
     return found
 
 
-def columns(model: Model, batch: Batch, answers: Answers) -> dict[Series, Floats]:
-    """Return what is to be counted of answered instances, (n,) for each series."""
-    found = dict(_inputs(model.takes, batch))
-    output = answers.output
+def columns(model: Model, batches: Sequence[Batch], answers: Answers) -> dict[Series, Floats]:
+    """Return what is to be counted of instances, (n,) for each series.
+
+    Args:
+        model: what answered.
+        batches: what was asked, n instances in all.
+        answers: the answers to all of them.
+    """
+    found = dict(_inputs(model.takes, batches))
+    output, tensors = answers.output, answers.tensors()
     name = Series("answer", output.name)
     if output.kind == "number":
-        found[name] = answers.tensors()["prediction"]
-        return found
-    probabilities: Any = answers.tensors()["probabilities"]
+        return found | {name: tensors["prediction"]}
+    probabilities = tensors["probabilities"]
     found[name] = probabilities.argmax(axis=1).astype(float)
     ordered = np.sort(probabilities, axis=1)
     close = ordered[:, -1] - ordered[:, -2] <= output.margin
     found[Series("unsure", output.name)] = close.astype(float)
     for field, _ in output.extras:
         if field.datatype in ("INT64", "FP64"):
-            values = answers.tensors()[field.name]
-            found[Series("extra", field.name)] = np.asarray(values, dtype=float)
+            found[Series("extra", field.name)] = np.asarray(tensors[field.name], dtype=float)
     return found
 
 
@@ -136,9 +137,14 @@ def count(places: npt.NDArray[np.int64]) -> Mapping[int, int]:
     return {place + lowest: int(found[place]) for place in np.flatnonzero(found).tolist()}
 
 
-def _inputs(takes: Takes, batch: Batch) -> Iterable[tuple[Series, Floats]]:
+def _inputs(takes: Takes, batches: Sequence[Batch]) -> Iterable[tuple[Series, Floats]]:
     if takes.kind == "row":
-        matrix = batch.matrix if isinstance(batch, Checked) else _matrix(takes.inputs, batch)
+        matrix = np.concatenate(
+            [
+                batch.matrix if isinstance(batch, Checked) else _matrix(takes.inputs, batch)
+                for batch in batches
+            ]
+        )
         for name, values in zip(takes.names, matrix.T, strict=True):
             yield Series("input", name), values
 
