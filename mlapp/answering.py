@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Model
 from mlapp.records import writer as records
-from mlapp.records.writer import Record
+from mlapp.records.writer import Record, Refusal
 
 Channel: TypeAlias = Literal["page", "form", "v1", "v2", "file", "command"]
 
@@ -49,6 +50,19 @@ def answer(
         seconds, now = time.perf_counter() - began, time.time_ns() // 1_000_000
         log.add(Record(answered.id, now, model, channel, seconds, batch, answered.answers, keys))
     return answered
+
+
+def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[Fault]) -> None:
+    """Record that a request was not answered.
+
+    Args:
+        model: what was asked.
+        channel: where the request came from.
+        status: the HTTP status of the error.
+        faults: what was wrong with the instances, if that is why.
+    """
+    if log := records.writer():
+        log.add(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
 
 
 def new_id() -> str:

@@ -116,7 +116,8 @@ class Writer:
     """Writes the records of a process. All methods may be called from many threads.
 
     Attributes:
-        written, lost: how many records were.
+        database: where they go.
+        written, lost: how many were.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Writer:
             notify: called with `written` or `lost` and a number of records.
         """
         self.written = self.lost = 0
-        self._database, self._keep_inputs, self._days = database, keep_inputs, days
+        self.database, self._keep_inputs, self._days = database, keep_inputs, days
         self._notify = notify
         self._queue: deque[Record | Refusal | Run] = deque()
         self._held = 0  # rows in the queue and in transactions
@@ -177,7 +178,7 @@ class Writer:
             _log.warning("%d records were not written, and are lost", rows)
             self._lose(rows)
             self._doubtful, self._waiting = _Transaction(), _Transaction()
-        self._database.close()
+        self.database.close()
 
     def _work(self) -> None:
         while not self._stop.wait(EVERY):
@@ -251,7 +252,7 @@ class Writer:
                 self._doubtful, self._waiting = self._waiting, _Transaction()
             rows = len(self._doubtful)
             try:
-                write(self._database, self._doubtful)
+                write(self.database, self._doubtful)
             except RecordsUnavailable as error:
                 if not self._failing:
                     _log.warning("Records wait in memory: %s", error)
@@ -284,7 +285,7 @@ class Writer:
             from mlapp.records.queries import purge
 
             try:
-                purge(self._database, self._days)
+                purge(self.database, self._days)
             except RecordsUnavailable as error:
                 _log.warning("Old records are not deleted: %s", error)
             self._purged = time.monotonic()
@@ -364,6 +365,7 @@ def _rows(
         fixed = (record.time, name, version, record.channel, count, record.seconds)
         for place in range(count):
             key = record.keys[place] if record.keys else None
+            key = key and key.replace("\0", "")  # which PostgreSQL does not take
             kept = orjson.dumps(record.batch.row(place)).decode() if keep_inputs else None
             yield (record.id, place, *fixed, *next(values), key, kept)
 
