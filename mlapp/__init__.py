@@ -10,6 +10,8 @@
     families    what a model takes and gives, and one file for each family of models
     store       versions on disk, and the models opened from them
     loaders     what the pages call to get a model
+    records     what was answered, and whether it was right
+    answering   the one function that makes predictions
     scoring     a batch, a file, a background job, a cluster
     service     the web service: forms, REST, metrics
     dashboard   what the pages share

@@ -49,6 +49,13 @@ BROWSER_FLAGS = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of the tests, and what it starts, record answers in a file of its own."""
+    folder = tempfile.TemporaryDirectory(prefix="mlapp-records-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["MLAPP_DATABASE_URL"] = f"sqlite:///{folder.name}/records.db"
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test by bytes: archives hold the time, and pytest-xdist wants names that last."""
     return argname if isinstance(val, bytes) else None
