@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.cli import models, predict, promote, score, serve
+from mlapp.cli import drift, models, predict, promote, score, serve
 from mlapp.errors import MlappError
 
 
@@ -63,6 +63,7 @@ def make_parser() -> Parser:
     score.add_parser(commands)
     serve.add_parser(commands)
     promote.add_parsers(commands)
+    drift.add_parser(commands)
     return parser
 
 
@@ -93,6 +94,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return promote.roll_back(options.name, options.because)
         case "history":
             return promote.show_history(options.name)
+        case "drift":
+            return drift.show_drift(options.name, options.days, options.json)
         case "score":
             return score.score_file(options)
         case _:
