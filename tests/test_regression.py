@@ -231,7 +231,7 @@ def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled
         pytest.fail("the model was unpickled")
 
     monkeypatch.setattr(engines, "library_version", lambda library: "99.1.0")
-    monkeypatch.setattr(regression, "_Reader", unpickle)
+    monkeypatch.setattr(engines, "_Reader", unpickle)
     with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
         open_model(folder, "regression")
 

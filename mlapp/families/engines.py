@@ -111,8 +111,7 @@ def _require_same_sklearn(artifact: Artifact, file: str) -> None:
     raise ArtifactError(
         f"{artifact.path / file} was saved by scikit-learn {saved}, and {installed} is installed,"
         " which may read it wrongly",
-        f'pip install "scikit-learn=={saved}"'
-        + (f", or train again: {command}" if command else ""),
+        f'pip install "scikit-learn=={saved}"{again}',
     )
 
 

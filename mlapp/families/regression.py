@@ -152,6 +152,12 @@ class RegressionModel(TableModel):
         columns = list(COLUMNS[: self._answer.width])
         return pd.DataFrame(self.predict_array(checked), checked.index, columns)
 
+    @property
+    def is_additive(self) -> bool:
+        """Whether the prediction is a sum of one function of each input: bounds are none."""
+        bounded = self._answer.minimum is not None or self._answer.maximum is not None
+        return self.engine.additive and not bounded
+
     def explained(self, columns: Columns) -> Floats:
         """Return what reasons explain, (n, 1): the prediction."""
         return Answer(None, 0.0, self._answer.minimum, self._answer.maximum).make(columns)

@@ -55,7 +55,11 @@ class TableModel:
         if BACKGROUND in artifact.files:
             content = io.BytesIO(artifact.files[BACKGROUND])
             self._background = np.load(content, allow_pickle=False)
-        self.takes = RowInput(self.schema, self.estimates_reasons)
+
+    @cached_property
+    def takes(self) -> RowInput:
+        """What it takes."""
+        return RowInput(self.schema, self.estimates_reasons)
 
     @property
     def platform(self) -> str:
@@ -70,7 +74,7 @@ class TableModel:
     @property
     def estimates_reasons(self) -> bool:
         """Whether reasons are estimated, with a stated error; else they are exact."""
-        return not self.engine.additive and len(self.schema.inputs) > shapley.MOST_EXACT
+        return not self.is_additive and len(self.schema.inputs) > shapley.MOST_EXACT
 
     def check(self, rows: Rows | Checked) -> Checked:
         """Return checked rows; those that are checked already pass through.
@@ -100,11 +104,12 @@ class TableModel:
             return self.explained(self.engine.run(Checked(self.schema, matrix)))
 
         return shapley.explain(
-            function, checked.matrix, self._background, additive=self._is_additive
+            function, checked.matrix, self._background, additive=self.is_additive
         )
 
     @property
-    def _is_additive(self) -> bool:
+    def is_additive(self) -> bool:
+        """Whether what reasons explain is a sum of one function of each input."""
         return self.engine.additive
 
     def reasons(self, batch: Checked) -> RowReasons:
