@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
-import xgboost
 from sklearn import ensemble, linear_model, neural_network, preprocessing, tree
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
@@ -26,6 +24,9 @@ from training import compile as compiling
 from training.compile import compile_estimator
 from training.tables import learn_schema
 
+lightgbm = pytest.importorskip("lightgbm")
+xgboost = pytest.importorskip("xgboost")
+
 NUMBERS, TEXTS = ["area", "rooms"], ["district"]
 KINDS = Layout({"area": "float", "rooms": "float", "district": "text"})
 
@@ -33,6 +34,7 @@ KINDS = Layout({"area": "float", "rooms": "float", "district": "text"})
 @pytest.fixture(scope="module")
 def houses() -> pd.DataFrame:
     table = make_houses()
+    table["district"] = table["district"].astype(object)
     table.loc[::23, "district"] = None
     return table
 
@@ -75,7 +77,9 @@ REGRESSORS = [
     make_pipeline(prepared(), ensemble.GradientBoostingRegressor(n_estimators=20)),
     make_pipeline(ordinal(), ensemble.HistGradientBoostingRegressor(categorical_features=[2])),
     make_pipeline(ordinal(), ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=9)),
-    make_pipeline(prepared(), neural_network.MLPRegressor((8, 4), max_iter=2000, tol=1e-2)),
+    make_pipeline(
+        prepared(), neural_network.MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=500, tol=10)
+    ),
     make_pipeline(
         prepared(),
         TransformedTargetRegressor(linear_model.Ridge(), func=np.log1p, inverse_func=np.expm1),
@@ -88,7 +92,10 @@ REGRESSORS = [
     ),
     make_pipeline(
         make_column_transformer(
-            (make_pipeline(SimpleImputer(add_indicator=True), preprocessing.RobustScaler()), NUMBERS)
+            (
+                make_pipeline(SimpleImputer(add_indicator=True), preprocessing.RobustScaler()),
+                NUMBERS,
+            )
         ),
         preprocessing.MinMaxScaler(),
         linear_model.HuberRegressor(max_iter=1000),
@@ -105,8 +112,12 @@ CLASSIFIERS = [
     make_pipeline(prepared(), tree.DecisionTreeClassifier(max_depth=4)),
     make_pipeline(prepared(), ensemble.RandomForestClassifier(20, random_state=0)),
     make_pipeline(prepared(), ensemble.GradientBoostingClassifier(n_estimators=9)),
-    make_pipeline(ordinal(), ensemble.HistGradientBoostingClassifier(categorical_features=[2])),
-    make_pipeline(prepared(), neural_network.MLPClassifier((8,), max_iter=2000, tol=1e-2)),
+    make_pipeline(
+        ordinal(), ensemble.HistGradientBoostingClassifier(categorical_features=[2], max_iter=20)
+    ),
+    make_pipeline(
+        prepared(), neural_network.MLPClassifier(hidden_layer_sizes=(8,), max_iter=2000, tol=1e-2)
+    ),
     make_pipeline(prepared(), DummyClassifier()),
     make_pipeline(
         prepared(),
@@ -169,10 +180,11 @@ def test_categories_that_boosting_splits_are_compiled_as_sets() -> None:
     codes = random.integers(60, size=2000)
     table = pd.DataFrame({"word": words[codes], "size": random.normal(size=2000)})
     table["out"] = random.normal(size=60)[codes] * 5 + table["size"]
+    table["word"] = table["word"].astype(object)
     table.loc[::9, "word"] = None
     schema = learn_schema(table[["word", "size"]], table["out"])
     rows = schema.check(table[["word", "size"]])
-    estimator = ensemble.HistGradientBoostingRegressor(categorical_features=[0])
+    estimator = ensemble.HistGradientBoostingRegressor(categorical_features=[0], max_iter=30)
     estimator.fit(rows.matrix, table["out"])
     found = compile_estimator({"prediction": estimator}, rows, "values")
     assert found.report["form"] == "onnx"
@@ -181,9 +193,9 @@ def test_categories_that_boosting_splits_are_compiled_as_sets() -> None:
 
 def test_an_interval_is_computed_by_the_same_graph(houses: pd.DataFrame, rows: Checked) -> None:
     estimators = {
-        name: ensemble.HistGradientBoostingRegressor(loss="quantile", quantile=quantile).fit(
-            rows.schema.encode(rows), houses["price"]
-        )
+        name: ensemble.HistGradientBoostingRegressor(
+            loss="quantile", quantile=quantile, max_iter=20
+        ).fit(rows.schema.encode(rows), houses["price"])
         for name, quantile in {"prediction": 0.5, "lower": 0.05, "upper": 0.95}.items()
     }
     found = compile_estimator(estimators, rows, "terms")
@@ -245,9 +257,7 @@ class Doubled(TransformerMixin, BaseEstimator):
     [Doubled(), preprocessing.FunctionTransformer(lambda rows: rows * 2)],
     ids=["a class", "a lambda"],
 )
-def test_code_of_the_publishers_is_refused(
-    step: Any, houses: pd.DataFrame, rows: Checked
-) -> None:
+def test_code_of_the_publishers_is_refused(step: Any, houses: pd.DataFrame, rows: Checked) -> None:
     estimator = make_pipeline(prepared(), step, SVR()).fit(*prepare(houses, None))
     with pytest.raises(InvalidData, match="cannot be served"):
         compile_estimator({"prediction": estimator}, rows, KINDS)

@@ -82,7 +82,7 @@ def compile_estimator(estimators: Mapping[str, Any], rows: Checked, takes: Takes
     except NotCompiled as error:
         reason = str(error)
     except Exception as error:  # of onnxruntime, or of a library whose insides have changed
-        reason = f"it cannot be compiled: {type(error).__name__}: {error}"[:300]
+        reason = f"it cannot be compiled: {type(error).__name__}: {error}"[:500]
     return _keep(estimators, rows, takes, reason)
 
 

@@ -79,7 +79,8 @@ class _Written:
             threshold = 0.0 if mode == MEMBER else float(tree.threshold[node])
             self._split(int(tree.feature[node]), mode, threshold, bool(tree.missing_left[node]))
             if mode == MEMBER:
-                self.members += [*tree.sets[node], math.nan]  # NaN ends a set
+                # NaN ends a set. Where only missing values pass, it is of what no category is.
+                self.members += [*(tree.sets[node] or [-1.0]), math.nan]
             sides = (tree.left[node], tree.right[node])
             for side, children, leaves in zip(sides, self.children, self.leaves, strict=True):
                 leaves.append(int(int(side) in ends))
