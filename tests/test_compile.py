@@ -20,8 +20,8 @@ from mlapp.errors import InvalidData
 from mlapp.families.engines import Layout
 from mlapp.schema import Checked
 from tests.conftest import make_houses
-from training import compile as compiling
 from training.compile import compile_estimator
+from training.graph import Graph
 from training.tables import learn_schema
 
 lightgbm = pytest.importorskip("lightgbm")
@@ -235,13 +235,13 @@ def test_a_compiled_form_that_differs_is_not_served(
 ) -> None:
     estimator = REGRESSORS[5].fit(*prepare(houses, REGRESSORS[5]))
     # Without the rounding to single precision, a row at a threshold takes another way.
-    monkeypatch.setattr(compiling.Graph, "floats", lambda graph, tensor: tensor)
+    monkeypatch.setattr(Graph, "floats", lambda graph, tensor: tensor)
     found = compile_estimator({"prediction": estimator}, rows, KINDS)
     assert found.report["form"] == "scikit-learn"
     assert "differ by up to" in found.report["reason"]
 
 
-class Doubled(TransformerMixin, BaseEstimator):
+class Doubled(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A transformer of the publisher's own."""
 
     def fit(self, rows: Any, target: Any = None) -> "Doubled":

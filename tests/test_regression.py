@@ -294,6 +294,7 @@ def test_a_prediction_outside_the_range_of_training_is_noticed(houses: Regressio
     rows = [{"area": -20.0, "rooms": 1, "district": "west"}, houses.schema.typical]
     checked = houses.check(rows)
     predicted = houses.predict_array(checked)
+    assert houses.schema.output is not None
     assert predicted[0, 0] < 0 < houses.schema.output.minimum
     last = houses.notices(checked, predicted)[-1]
     assert (last.input, last.row) == ("price", 0)

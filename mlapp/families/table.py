@@ -4,13 +4,13 @@ import io
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mlapp.errors import ArtifactError
 from mlapp.families import shapley
-from mlapp.families.contract import RowInput, RowReasons
+from mlapp.families.contract import Model, RowInput, RowReasons
 from mlapp.families.engines import Columns, LinearEngine, open_engine
 from mlapp.families.varying import POINTS, what_if
 from mlapp.manifest import Artifact
@@ -167,7 +167,7 @@ class TableModel:
         Returns:
             What `varying.what_if` does.
         """
-        return what_if(self, row, name, points)
+        return what_if(cast(Model, self), row, name, points)
 
     @cached_property
     def report(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def binnings(model: Model) -> dict[Series, Binning]:
     gives = model.gives
     if gives.kind == "number":
         schema = model.manifest.input_schema
-        if schema is not None:
+        if schema is not None and schema.output is not None:
             ends = schema.output.minimum, schema.output.maximum
             found[Series("answer", gives.name)] = between(np.linspace(*ends, PARTS + 1).tolist())
         return found
