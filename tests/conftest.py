@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,13 @@ BROWSER_FLAGS = [
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test by bytes: archives hold the time, and pytest-xdist wants names that last."""
     return argname if isinstance(val, bytes) else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with the most slow tests first, so that no process ends long after another."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -100,17 +108,21 @@ def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
     # Imported here, since it takes seconds, and only one process trains.
     from tests.recipes import TINY
-    from training.sentiment import RECIPES
-    from training.sentiment import train as train_texts
+    from training import sentiment
 
     sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
-    train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
-    train_texts(sample, name="chapter", root=root, recipe=chapter, say=lambda line: None)
-    with tempfile.TemporaryDirectory() as folder:
-        moods = Path(folder) / "moods.csv"
-        make_moods().to_csv(moods, index=False)
-        train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
+    chapter = replace(sentiment.RECIPES["chapter"], pad_to=80, rate=1e-2)
+    moods = replace(TINY, rounds=())
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(sentiment, "LEAST_STEPS", 50)
+        table = Path(folder) / "moods.csv"
+        make_moods().to_csv(table, index=False)
+        for name, data, recipe in (
+            ("sentiment", sample, TINY),
+            ("chapter", sample, chapter),
+            ("moods", table, moods),
+        ):
+            sentiment.train(data, name=name, root=root, recipe=recipe, say=lambda line: None)
 
 
 def make_once(
