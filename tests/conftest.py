@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -290,13 +291,24 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Start `streamlit run Home.py` on an artifact folder; return its address."""
-    started = []
+    with ExitStack() as stack:
+        yield lambda artifacts: stack.enter_context(run_dashboard(artifacts, tmp_path))
 
-    def start(artifacts: Path) -> str:
-        port = free_port()
-        log = (tmp_path / "dashboard.log").open("wb")
-        command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
-        options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
+
+@pytest.fixture(scope="module")
+def shipped_dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard on the models that ship, for tests that change nothing in it."""
+    with run_dashboard(SHIPPED, tmp_path_factory.mktemp("log")) as address:
+        yield address
+
+
+@contextmanager
+def run_dashboard(artifacts: Path, folder: Path) -> Iterator[str]:
+    """Run `streamlit run Home.py` on an artifact folder, with its log in a folder."""
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
+    options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
+    with (folder / "dashboard.log").open("wb") as log:
         server = subprocess.Popen(
             [*command, *options],
             cwd=ROOT,
@@ -304,16 +316,13 @@ def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        started.append((server, log))
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{address}/_stcore/health"), "the dashboard to answer")
-        return address
-
-    yield start
-    for server, log in started:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(f"{address}/_stcore/health"), "the dashboard to answer")
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
 
 
 def free_port() -> int:
