@@ -38,6 +38,7 @@ class Settings:
         log_inputs: whether a record holds the values that were asked about (`MLAPP_LOG_INPUTS`,
             `values` or `none`).
         log_days: days for which records and feedback are kept (`MLAPP_LOG_DAYS`).
+        admin: whether the dashboard may promote and roll back (`MLAPP_ADMIN`, `on` or `off`).
     """
 
     artifacts: Path
@@ -55,6 +56,7 @@ class Settings:
     log_answers: bool = True
     log_inputs: bool = False
     log_days: int = 90
+    admin: bool = False
 
 
 def dashboard_script() -> Path:
@@ -95,6 +97,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         log_answers=_read_choice(environ, "MLAPP_LOG_ANSWERS", ("on", "off")) == "on",
         log_inputs=_read_choice(environ, "MLAPP_LOG_INPUTS", ("none", "values")) == "values",
         log_days=_read_count(environ, "MLAPP_LOG_DAYS", Settings.log_days),
+        admin=_read_choice(environ, "MLAPP_ADMIN", ("off", "on")) == "on",
     )
 
 
