@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.cli import drift, models, predict, promote, score, serve
+from mlapp.cli import drift, feedback, log, models, predict, promote, score, serve
 from mlapp.errors import MlappError
 
 
@@ -61,6 +61,8 @@ def make_parser() -> Parser:
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
     score.add_parser(commands)
+    log.add_parser(commands)
+    feedback.add_parser(commands)
     serve.add_parser(commands)
     promote.add_parsers(commands)
     drift.add_parser(commands)
@@ -96,6 +98,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return promote.show_history(options.name)
         case "drift":
             return drift.show_drift(options.name, options.days, options.json)
+        case "log":
+            return log.run_log(options)
+        case "feedback":
+            return feedback.give_feedback(options)
         case "score":
             return score.score_file(options)
         case _:
