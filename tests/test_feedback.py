@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from flask.testing import FlaskClient
 from sqlalchemy import select
+from streamlit.testing.v1 import AppTest
+from werkzeug.test import Client
 
 from mlapp import answering, store
 from mlapp.cli import main
@@ -22,6 +23,7 @@ from mlapp.records.feedback import Given, give
 from mlapp.records.quality import bootstrap, measure, monday, wilson
 from mlapp.service import create_app
 from mlapp.settings import read_settings
+from tests.conftest import ROOT, client_of
 
 OLD = "0190a6a0-0000-7000-8000-000000000000"  # an identifier of the year 2024
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
@@ -37,13 +39,13 @@ def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def client(fresh: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(fresh: Path) -> Client:
+    return client_of(create_app())
 
 
-def predict(client: FlaskClient, name: str, *instances: object, **more: object) -> str:
+def predict(client: Client, name: str, *instances: object, **more: object) -> str:
     body = {"instances": list(instances), **more}
-    identifier: str = client.post(f"/v1/models/{name}:predict", json=body).json["id"]
+    identifier: str = client.post(f"/v1/models/{name}:predict", json=body).get_json()["id"]
     return identifier
 
 
@@ -52,45 +54,45 @@ def kept() -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(feedback)).mappings()]
 
 
-def test_feedback_is_kept_when_it_is_acknowledged(client: FlaskClient) -> None:
+def test_feedback_is_kept_when_it_is_acknowledged(client: Client) -> None:
     name = predict(client, "houses", HOUSE)
     answer = client.post("/v1/feedback", json={"id": name, "truth": 301, "note": "sold"})
-    assert (answer.status_code, answer.json) == (200, {"id": name, "new": True})
+    assert (answer.status_code, answer.get_json()) == (200, {"id": name, "new": True})
     [row] = kept()
     assert (row["id"], row["place"], row["number"], row["label"]) == (name, 0, 301.0, None)
     assert (row["model"], row["version"], row["note"]) == ("houses", 1, "sold")
 
 
 def test_feedback_given_again_changes_nothing_and_another_truth_is_refused(
-    client: FlaskClient,
+    client: Client,
 ) -> None:
     name = predict(client, "moods", "we were furious")
-    assert client.post("/v1/feedback", json={"id": name, "truth": "angry"}).json["new"]
+    assert client.post("/v1/feedback", json={"id": name, "truth": "angry"}).get_json()["new"]
     again = client.post("/v1/feedback", json={"id": f"{name}-0", "truth": "angry", "note": "x"})
-    assert (again.status_code, again.json["new"]) == (200, False)
+    assert (again.status_code, again.get_json()["new"]) == (200, False)
     other = client.post("/v1/feedback", json={"id": name, "truth": "calm"})
     assert other.status_code == 409
-    assert "Another truth" in other.json["detail"]
+    assert "Another truth" in other.get_json()["detail"]
     assert [(row["label"], row["note"]) for row in kept()] == [("angry", None)]
 
 
-def test_a_list_is_kept_whole_or_not_at_all(client: FlaskClient) -> None:
+def test_a_list_is_kept_whole_or_not_at_all(client: Client) -> None:
     name = predict(client, "houses", HOUSE, HOUSE)
     good = {"id": f"{name}-0", "truth": 300.5}
     unknown = {"id": f"{name}-7", "truth": 1}
     assert client.post("/v1/feedback", json=[good, unknown]).status_code == 404
     assert kept() == []
     both = [good, {"id": f"{name}-1", "truth": 310}]
-    answer = client.post("/v1/feedback", json=both).json
+    answer = client.post("/v1/feedback", json=both).get_json()
     assert answer == {"feedback": [{"id": each["id"], "new": True} for each in both]}
     assert len(kept()) == 2
 
 
-def test_an_answer_that_is_not_recorded_is_not_found(client: FlaskClient) -> None:
+def test_an_answer_that_is_not_recorded_is_not_found(client: Client) -> None:
     for name in (answering.new_id(), OLD):
         answer = client.post("/v1/feedback", json={"id": name, "truth": 1})
         assert answer.status_code == 404
-        assert name in answer.json["detail"]
+        assert name in answer.get_json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -108,14 +110,14 @@ def test_an_answer_that_is_not_recorded_is_not_found(client: FlaskClient) -> Non
     ],
 )
 def test_a_truth_of_the_wrong_type_is_named(
-    client: FlaskClient, model: str, truth: object, allowed: str
+    client: Client, model: str, truth: object, allowed: str
 ) -> None:
     name = predict(client, model, HOUSE if model == "houses" else "a quiet sea")
     body = json.dumps({"id": name, "truth": truth})
     answer = client.post("/v1/feedback", data=body, content_type="application/json")
     assert answer.status_code in (400, 422) if truth == 10**400 else answer.status_code == 422
     if answer.status_code == 422:
-        [fault] = answer.json["faults"]
+        [fault] = answer.get_json()["faults"]
         assert (fault["input"], fault["expected"]) == ("truth", allowed)
     assert kept() == []
 
@@ -139,22 +141,22 @@ def test_a_truth_of_the_wrong_type_is_named(
     ],
 )
 def test_feedback_that_is_not_in_its_form_is_refused(
-    client: FlaskClient, body: object, status: int, input_name: str
+    client: Client, body: object, status: int, input_name: str
 ) -> None:
     answer = client.post("/v1/feedback", json=body)
     assert answer.status_code == status
-    assert answer.json["faults"][0]["input"] == input_name
+    assert answer.get_json()["faults"][0]["input"] == input_name
 
 
-def test_of_several_rows_one_must_be_named(client: FlaskClient) -> None:
+def test_of_several_rows_one_must_be_named(client: Client) -> None:
     name = predict(client, "houses", HOUSE, HOUSE)
-    [fault] = client.post("/v1/feedback", json={"id": name, "truth": 1}).json["faults"]
+    [fault] = client.post("/v1/feedback", json={"id": name, "truth": 1}).get_json()["faults"]
     assert (fault["input"], fault["expected"]) == ("id", f"one of its rows, as in {name}-0")
 
 
 def test_feedback_needs_the_key_and_a_log(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAPP_API_KEY", "secret")
-    client = create_app().test_client()
+    client = client_of(create_app())
     body = {"id": answering.new_id(), "truth": 1}
     assert client.post("/v1/feedback", json=body).status_code == 401
     monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
@@ -164,7 +166,7 @@ def test_feedback_needs_the_key_and_a_log(fresh: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("same", [True, False])
 def test_sixteen_threads_that_judge_one_answer_leave_one_record(
-    client: FlaskClient, fresh: Path, same: bool
+    client: Client, fresh: Path, same: bool
 ) -> None:
     name = predict(client, "houses", HOUSE)
     outcomes: list[object] = []
@@ -193,7 +195,7 @@ def test_sixteen_threads_that_judge_one_answer_leave_one_record(
 
 
 def test_outcomes_of_a_file_are_matched_by_id(
-    client: FlaskClient, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: Client, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = predict(client, "houses", *[HOUSE] * 4)
     path = tmp_path / "outcomes.csv"
@@ -212,7 +214,7 @@ def test_outcomes_of_a_file_are_matched_by_id(
 
 
 def test_outcomes_of_a_file_are_matched_by_what_the_client_called_its_requests(
-    client: FlaskClient, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    client: Client, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict(client, "moods", "we were furious", key="mail-17")
     predict(client, "moods", "a quiet sea", "merry cheer", key="mails")
@@ -228,7 +230,7 @@ def test_outcomes_of_a_file_are_matched_by_what_the_client_called_its_requests(
 
 
 def test_outcomes_of_a_file_are_matched_by_an_input_where_inputs_are_kept(
-    client: FlaskClient, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
     predict(client, "houses", HOUSE | {"area": 101}, HOUSE | {"area": 102})
@@ -252,11 +254,11 @@ def test_a_file_without_the_column_is_refused(
 # --- quality ---------------------------------------------------------------------------------
 
 
-def test_live_quality_of_numbers_stands_beside_the_held_out_figures(client: FlaskClient) -> None:
+def test_live_quality_of_numbers_stands_beside_the_held_out_figures(client: Client) -> None:
     rng = np.random.default_rng(5)
     areas = rng.uniform(50, 180, 60).round(1).tolist()
     body = {"instances": [HOUSE | {"area": area} for area in areas]}
-    answer = client.post("/v1/models/houses:predict", json=body).json
+    answer = client.post("/v1/models/houses:predict", json=body).get_json()
     predicted = np.array([row["prediction"] for row in answer["predictions"]])
     truth = predicted + rng.normal(0, 12, 60)
     told = [{"id": f"{answer['id']}-{place}", "truth": value} for place, value in enumerate(truth)]
@@ -276,15 +278,16 @@ def test_live_quality_of_numbers_stands_beside_the_held_out_figures(client: Flas
     ]
     assert coverage.value == pytest.approx(np.mean(inside))
     for figure, name in ((mae, "mae"), (r2, "r2"), (coverage, "coverage")):
-        assert figure.lower is not None
-        assert figure.upper is not None
-        assert figure.lower < figure.value < figure.upper
-        assert figure.held_out == model.manifest.metrics[name]
+        value, lower, upper, held_out = figure
+        assert None not in figure
+        assert lower is not None and value is not None and upper is not None
+        assert lower < value < upper
+        assert held_out == model.manifest.metrics[name]
 
 
-def test_live_quality_of_labels_has_accuracy_and_calibration(client: FlaskClient) -> None:
+def test_live_quality_of_labels_has_accuracy_and_calibration(client: Client) -> None:
     texts = ["we were furious", "a quiet sea", "merry cheer", "still rage"]
-    answer = client.post("/v1/models/moods:predict", json={"instances": texts}).json
+    answer = client.post("/v1/models/moods:predict", json={"instances": texts}).get_json()
     labels = [row["label"] for row in answer["predictions"]]
     wrong = next(each for each in ("angry", "calm", "glad") if each != labels[3])
     truths = [*labels[:3], wrong]
@@ -294,13 +297,14 @@ def test_live_quality_of_labels_has_accuracy_and_calibration(client: FlaskClient
     assert whole.figures["accuracy"][:3] == (0.75, *wilson(3, 4))
     assert whole.figures["accuracy"].held_out is None
     assert sum(each.rows for each in whole.calibration) == 4
-    ece = (
-        sum(each.rows * abs(each.probability - each.right.value) for each in whole.calibration) / 4
+    ece = sum(
+        each.rows / 4 * abs(each.probability - (each.right.value or 0))
+        for each in whole.calibration
     )
     assert whole.figures["ece"].value == pytest.approx(ece)
 
 
-def test_quality_is_measured_by_version_and_week(client: FlaskClient, fresh: Path) -> None:
+def test_quality_is_measured_by_version_and_week(client: Client, fresh: Path) -> None:
     names = [predict(client, "houses", HOUSE) for _ in range(4)]
     told = [{"id": name, "truth": 300 + place} for place, name in enumerate(names)]
     assert client.post("/v1/feedback", json=told).status_code == 200
@@ -328,7 +332,7 @@ def test_quality_is_measured_by_version_and_week(client: FlaskClient, fresh: Pat
 def test_wilsons_interval_is_as_published(
     right: int, rows: int, lower: float, upper: float
 ) -> None:
-    assert wilson(right, rows) == (pytest.approx(lower, abs=5e-5), pytest.approx(upper, abs=5e-5))
+    assert wilson(right, rows) == pytest.approx((lower, upper), abs=5e-5)
 
 
 def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -342,9 +346,63 @@ def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says() -> None:
     assert 178 <= held <= 198  # of 200 at 95 %
 
 
-def test_a_figure_that_is_not_defined_has_no_interval(client: FlaskClient) -> None:
+def test_a_figure_that_is_not_defined_has_no_interval(client: Client) -> None:
     name = predict(client, "houses", HOUSE)
     assert client.post("/v1/feedback", json={"id": name, "truth": 300}).status_code == 200
     whole = measure(Database(read_settings()), "houses")[0]
     assert whole.figures["r2"] == (None, None, None, None)
     assert whole.figures["mae"].lower is None
+
+
+# --- the page --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "inputs", "truth"),
+    [("regression.py", {}, 0.37), ("sentiment.py", {"review": "a quiet sea"}, "calm")],
+)
+def test_a_person_says_on_the_page_what_would_have_been_right(
+    fresh: Path, page: str, inputs: dict[str, str], truth: float | str
+) -> None:
+    name = "regression" if page == "regression.py" else "moods"
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page(f"pages/{page}").run()
+    if name == "moods":
+        app.selectbox(key="_model_text-classification").set_value("moods").run()
+    for key, value in inputs.items():
+        app.text_area(key=key).set_value(value)
+    app.button(key="predict").click().run()
+    assert not app.exception
+    [answer] = queries.latest(database(), name, 5)
+    key = f"_feedback_truth_{answer['id']}"
+    send = app.button(key=f"_feedback_send_{answer['id']}")
+    app = send.click().run()
+    assert [each.value for each in app.warning][-1] == "Please say what would have been right."
+    assert kept() == []
+    widget: Any = app.number_input if isinstance(truth, float) else app.selectbox
+    widget(key=key).set_value(truth)
+    app.text_input(key=f"_feedback_note_{answer['id']}").set_value("as measured")
+    app.button(key=f"_feedback_send_{answer['id']}").click().run()
+    assert [each.value for each in app.success] == ["Thank you: it is recorded."]
+    [row] = kept()
+    assert (row["id"], row["channel"], row["note"]) == (answer["id"], "page", "as measured")
+    assert truth == (row["number"] if row["label"] is None else row["label"])
+
+
+def test_the_page_asks_nothing_where_nothing_is_recorded(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page("pages/regression.py").run()
+    app.button(key="predict").click().run()
+    assert app.metric
+    assert not any("_feedback" in str(each.key) for each in app.button)
+
+
+def database() -> Database:
+    """The records as written so far."""
+    log = records.writer()
+    assert log is not None
+    assert log.flush()
+    return log.database

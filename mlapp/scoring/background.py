@@ -20,9 +20,10 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 import pandas as pd
 import pyarrow as pa
 
+from mlapp import answering
 from mlapp.errors import MlappError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
+from mlapp.scoring.batch import Counts, Options, Origin, Part, make_plan, score_table
 from mlapp.scoring.files import SHOWN, write_error
 from mlapp.scoring.tallies import Histogram, Shares
 from mlapp.tables.chunks import Chunk
@@ -169,8 +170,10 @@ class Result:
                 TemporaryFile() as spool,
             ):
                 plan = make_plan(model, table.schema, options)
+                origin = Origin(answering.new_id(), "page")
                 csv.write(write_head(_CSV, plan.schema, options.raw))
-                with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                parts = score_table(model, table, plan, _PARQUET, options.raw, origin=origin)
+                with closing(parts):
                     for part in parts:
                         spool.write(part.data)
                         if part.counts.rows:
