@@ -117,6 +117,9 @@ class Scored(NamedTuple):
     errors: dict[int, str]
 
 
+Scorer: TypeAlias = Callable[[Model, Plan, pa.RecordBatch, Mapping[int, Fault] | None], Scored]
+
+
 class Part(NamedTuple):
     """The bytes of a scored chunk, its counts and errors, and the share of the input read."""
 
@@ -219,6 +222,7 @@ def score_table(
     raw: bool = False,
     workers: int | None = None,
     skip: int = 0,
+    score: Scorer | None = None,
 ) -> Generator[Part]:
     """Yield the scored table in order, ready to be written: first the head, then each chunk.
 
@@ -230,6 +234,7 @@ def score_table(
         raw: as in `Options`.
         workers: threads, by default one for each core.
         skip: how many of the first parts are left out, since they were written before.
+        score: what scores a batch instead of `score_batch`, called as it is.
 
     Raises:
         InvalidTable: the file turns out to be damaged.
@@ -237,7 +242,7 @@ def score_table(
 
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
-        scored = score_batch(model, plan, chunk.batch, chunk.faults)
+        scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
         whole = replace(chunk, batch=scored.batch)
         data = write_chunk(form, whole, plan.own, raw)
         return Part(data, scored.counts, scored.errors, share)
