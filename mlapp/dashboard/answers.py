@@ -114,7 +114,13 @@ def show_row_reasons(model: Model, reasons: RowReasons) -> None:
         charts.contributions(baseline, added, name, title, decimals),
         alt=f"What each input adds to the {name}",
     )
-    st.caption(literal(said))
+    precision = "The values are exact."
+    if reasons.error is not None:
+        precision = (
+            f"The values are estimated, with a standard error of at most {reasons.error[0]:.2g};"
+            " their sum is exact."
+        )
+    st.caption(literal(f"{said} {precision}"))
 
 
 def show_text_reasons(model: Model, reasons: TextReasons) -> None:
