@@ -393,7 +393,7 @@ def test_two_versions_are_compared_on_a_row_and_on_a_file(folder: Path, houses_c
     run(app)
     shown = {metric.label: metric.value for metric in app.metric}
     first, second = (
-        open_model(folder, "houses", version).predict(
+        open_regression(folder, "houses", version).predict(
             [{"area": 100.0, "rooms": 4.0, "district": "east"}]
         )["prediction"][0]
         for version in (1, 2)

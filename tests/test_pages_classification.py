@@ -1,4 +1,4 @@
-"""The page of classifiers of rows, on a family that `test_other_families` defines."""
+"""The pages of row models, on families of the tests: labels, and numbers without an interval."""
 
 import json
 import shutil
@@ -10,11 +10,30 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlapp import families
+from mlapp.families.contract import NumberOutput, Numbers, RowReasons
+from mlapp.manifest import Artifact
+from mlapp.schema import Checked
+from mlapp.store import artifacts
 from tests.conftest import use_artifacts
-from tests.test_other_families import publish_sizes
+from tests.test_other_families import Sizes, publish_sizes
 from tests.test_pages import home, run, texts
 
 ROW = {"height": "1.5", "colour": "red"}
+
+
+class Lengths(Sizes):
+    """Gives a number without an interval: the height, and a little more if it is red."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        self.gives = NumberOutput("length", 1, None)  # type: ignore[assignment]
+
+    def answer(self, batch: Checked) -> Numbers:  # type: ignore[override]
+        return Numbers(self.gives, self.reasons(batch).totals[:, None], batch.notices)  # type: ignore[arg-type]
+
+    def reasons(self, batch: Checked) -> RowReasons:
+        found = super().reasons(batch)
+        return RowReasons(self.takes, found.baseline, found.effects, error=np.full(len(batch), 0.1))
 
 
 @pytest.fixture
@@ -163,3 +182,26 @@ def test_about_shows_what_there_is_of_a_model_that_keeps_no_report() -> None:
 @pytest.mark.usefixtures("folder")
 def test_many_rows_takes_the_files_of_a_classifier() -> None:
     assert list(show(page(), "Many rows").dataframe[0].value) == ["height", "colour"]
+
+
+def test_a_number_without_an_interval_has_every_part_of_the_page(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(families.FAMILIES, "toy-lengths", f"{__name__}:Lengths")
+    for version in (1, 2):
+        drawn = artifacts.open(folder, "sizes", version)
+        update = {"name": "lengths", "task": "toy-lengths", "labels": None, "golden": ()}
+        manifest = drawn.manifest.model_copy(update=update)
+        draft = Artifact(drawn.path, manifest, drawn.files)
+        artifacts.publish(folder, draft, lambda artifact: None)
+    app = home()
+    app.query_params["_model"] = "lengths"
+    app = predict(run(app.switch_page("pages/regression.py")))
+    assert app.metric[0].value == "-0.2"
+    assert "This model gives no interval." in texts(app)
+    assert "a standard error of at most 0.1" in texts(app)
+    assert len(app.get("vega_lite_chart")) == 2
+    assert list(app.dataframe[0].value)[-1] == "prediction"
+    for tab, shown in (("Compare", "A file"), ("About this model", "The inputs")):
+        app.session_state["_tabs_lengths"] = tab
+        assert shown in [each.value for each in run(app).subheader]

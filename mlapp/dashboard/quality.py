@@ -189,13 +189,13 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
         with left:
             st.subheader("What it mixes up")
             st.altair_chart(
-                charts.confusion(list(labels), confusion),
+                charts.confusion(list(labels), confusion, unit),
                 alt=f"Held-out {unit} by true and predicted label",
             )
     if per_class := report.get("per_class"):
         with left:
             st.dataframe(
-                pd.DataFrame(per_class),
+                pd.DataFrame(per_class).rename(columns={"texts": unit}),
                 hide_index=True,
                 column_config=dict.fromkeys(("precision", "recall"), PERCENT),
                 alt="Precision and recall of each label",
@@ -208,7 +208,7 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
         with right:
             st.subheader("How far its probabilities can be trusted")
             st.altair_chart(
-                charts.reliability(reliability),
+                charts.reliability(reliability, unit),
                 alt="How often predictions are right, by their probability",
             )
             st.caption("On the dashed line, a probability of 80% is right eight times in ten.")

@@ -197,10 +197,15 @@ def _show_files(
     if error := st.session_state.get("_many_error"):
         st.error(literal(error), title="The upload could not be kept")
     if not desk.uploads:
+        both = (
+            ""
+            if against is None
+            else " Both versions score it, and the column `difference` says how far apart they are."
+        )
         st.markdown(
-            "Bring a file, or several. Every row is scored, all its columns travel through, and the"
+            "Bring a file, or several. Every row is scored, all its columns are kept, and the"
             " prediction's columns follow. A row that cannot be scored says why in the column"
-            " `error`; the others are scored."
+            f" `error`; the others are scored.{both}"
         )
         st.caption("The columns that the model reads, under these names or others:")
         st.dataframe(

@@ -124,9 +124,7 @@ class Differences:
         self.compared += int(both.sum())
         self.differing += int((size[both] > 0).sum())
         self.changed += self._count_changed(batch)
-        first, second = (
-            batch.column(f"{prefix}error").is_null() for prefix in (self._prefix, self._other)
-        )
+        first, second = (batch.column(f"{prefix}error").is_null() for prefix in self._prefixes)
         self.alone += sum(
             ours != theirs
             for ours, theirs in zip(first.to_pylist(), second.to_pylist(), strict=True)
@@ -159,11 +157,22 @@ class Differences:
         self.largest = sorted(kept, key=lambda row: -abs(row[1][name]))[:MOST_DIFFERING]
 
     def table(self) -> pd.DataFrame:
-        """Return the rows that differ most, the farthest first, with their numbers from 1."""
+        """Return the rows that differ most, the farthest first, with their numbers from 1.
+
+        How they differ comes first, then the columns of the file and of both answers.
+        """
         found = pd.DataFrame([values for _, values in self.largest])
+        answers = [each + name for name in ("prediction", "label") for each in self._prefixes]
+        first = [self._prefix + name for name in ("difference", "changed")]
+        first = [name for name in [*first, *answers] if name in found]
+        found = found[[*first, *(name for name in found if name not in first)]]
         name = next(iter(name_columns(["row"], found.columns).values()))
         found.insert(0, name, [number for number, _ in self.largest])
         return found
+
+    @property
+    def _prefixes(self) -> tuple[str, str]:
+        return self._prefix, self._other
 
 
 def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
