@@ -215,9 +215,11 @@ def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.cache_clear()
 
 
-def open_regression(root: Path, name: str = "regression") -> RegressionModel:
-    """Open the newest version of a model that gives a number."""
-    model = open_model(root, name)
+def open_regression(
+    root: Path, name: str = "regression", version: int | None = None
+) -> RegressionModel:
+    """Open a version of a model that gives a number, by default the newest."""
+    model = open_model(root, name, version)
     assert isinstance(model, RegressionModel)
     return model
 

@@ -133,6 +133,9 @@ class Scored(NamedTuple):
     answers: Answers
 
 
+Scorer: TypeAlias = Callable[[Model, Plan, pa.RecordBatch, Mapping[int, Fault] | None], Scored]
+
+
 class Part(NamedTuple):
     """The bytes of a scored chunk, its counts and errors, and the share of the input read."""
 
@@ -236,6 +239,7 @@ def score_table(
     workers: int | None = None,
     skip: int = 0,
     origin: Origin | None = None,
+    score: Scorer | None = None,
 ) -> Generator[Part]:
     """Yield the scored table in order, ready to be written: first the head, then each chunk.
 
@@ -250,6 +254,7 @@ def score_table(
         workers: threads, by default one for each core.
         skip: how many of the first parts are left out, since they were written before.
         origin: the run's identifier and channel; by default a new one, of a file.
+        score: what scores a batch instead of `score_batch`, called as it is.
 
     Raises:
         InvalidTable: the file turns out to be damaged.
@@ -259,7 +264,7 @@ def score_table(
 
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
-        scored = score_batch(model, plan, chunk.batch, chunk.faults)
+        scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
         answering.count(model, scored.checked, scored.answers)
         whole = replace(chunk, batch=scored.batch)
         data = write_chunk(form, whole, plan.own, raw)
