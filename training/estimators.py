@@ -20,12 +20,12 @@ from training.tables import Say
 SUFFIXES = (".joblib", ".pkl", ".pickle", ".skops", ".onnx")
 
 
-def read_estimator(path: Path, labels: Sequence[str] | None, say: Say) -> Any:
+def read_estimator(path: Path, target: Sequence[Any], say: Say) -> Any:
     """Read a fitted estimator from a file.
 
     Args:
         path: a file whose suffix is one of `SUFFIXES`.
-        labels: of an ONNX classifier, what its probabilities are of; None for a regressor.
+        target: what it predicts, of some rows; of an ONNX classifier they say the labels.
         say: called with what the reader should know.
 
     Raises:
@@ -36,7 +36,7 @@ def read_estimator(path: Path, labels: Sequence[str] | None, say: Say) -> Any:
     except OSError as error:
         raise InvalidData(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix == ".onnx":
-        return OnnxEstimator(content, labels)
+        return OnnxEstimator(content, target)
     if path.suffix == ".skops":
         return _read_skops(path, content)
     if path.suffix in SUFFIXES:
@@ -49,14 +49,12 @@ def _read_skops(path: Path, content: bytes) -> Any:
     import skops.io
 
     try:
-        if foreign := untrusted_types(content):
-            raise InvalidData(f"{path} holds types that are not scikit-learn's: {quote(foreign)}")
-        known = skops.io.get_untrusted_types(data=content)
-        return skops.io.loads(content, trusted=known)
-    except InvalidData:
-        raise
+        if not (foreign := untrusted_types(content)):
+            known = skops.io.get_untrusted_types(data=content)
+            return skops.io.loads(content, trusted=known)
     except Exception as error:  # skops's exceptions share no base
         raise InvalidData(f"{path} is not a skops file: {error}") from error
+    raise InvalidData(f"{path} holds types that are not scikit-learn's: {quote(foreign)}")
 
 
 def _unpickle(path: Path) -> Any:

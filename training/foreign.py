@@ -12,7 +12,8 @@ import pandas as pd
 from onnx import TensorProto, helper, load_model_from_string
 
 from mlapp.errors import InvalidData
-from mlapp.schema import Floats
+from mlapp.schema import Floats, parse_text
+from mlapp.tables.numbers import is_missing
 
 _DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _TYPES: dict[str, tuple[int, Any]] = {
@@ -34,8 +35,13 @@ class OnnxEstimator:
         proto: the model.
     """
 
-    def __init__(self, content: bytes, labels: Sequence[str] | None) -> None:
+    def __init__(self, content: bytes, target: Sequence[Any]) -> None:
         """Read a model.
+
+        Args:
+            content: the file's bytes.
+            target: what it predicts, of some rows. Where it gives several numbers for a row, they
+                are the probabilities of the values that are here, in ascending order.
 
         Raises:
             InvalidData: it cannot be read, or takes or gives something else.
@@ -54,7 +60,6 @@ class OnnxEstimator:
             raise
         except Exception as error:  # the libraries' exceptions share no base
             raise InvalidData(f"The model cannot be read as ONNX: {error}") from error
-        self.labels = None if labels is None else tuple(labels)
         given = self._session.get_inputs()
         if unknown := [f"{each.name}: {each.type}" for each in given if each.type not in _TYPES]:
             raise InvalidData(f"The model takes {unknown}, expected tensors of numbers or texts")
@@ -65,9 +70,19 @@ class OnnxEstimator:
         )
         if len(given) > 1:
             self.feature_names_in_ = [each.name for each in given]
-        if labels is not None:
-            self.classes_ = np.array(labels, dtype=object)
-        self.output = self._find_output()
+        output = self._find_output()
+        self.output = str(output.name)
+        self.labels: tuple[str, ...] | None = None
+        shares = output.shape[-1] if len(output.shape) == 2 else 1
+        if isinstance(shares, int) and shares > 1:
+            present = sorted({each for each in target if not is_missing(each)})
+            if len(present) != shares:
+                raise InvalidData(
+                    f"The model gives {shares} numbers for a row, and the target has"
+                    f" {len(present)} different values"
+                )
+            self.classes_ = np.array(present, dtype=object)
+            self.labels = tuple(parse_text(each) or str(each) for each in present)
 
     def predict(self, rows: Any) -> Any:
         """Return the numbers (n,), or the labels, of n rows."""
@@ -97,19 +112,21 @@ class OnnxEstimator:
         if any(each.data_location == TensorProto.EXTERNAL for each in self.proto.graph.initializer):
             raise InvalidData("The model keeps weights in other files; save it as one file")
 
-    def _find_output(self) -> str:
+    def _find_output(self) -> Any:
         """Return the output with the answer: the last tensor of floats."""
         outputs = self._session.get_outputs()
         floats = [each for each in outputs if each.type in ("tensor(float)", "tensor(double)")]
         if not floats:
             found = [f"{each.name}: {each.type}" for each in outputs]
-            hint = "; convert it without ZipMap (zipmap=False)" if self.labels is not None else ""
-            raise InvalidData(f"The model gives {found}, expected a tensor of floats{hint}")
-        return str(floats[-1].name)
+            raise InvalidData(
+                f"The model gives {found}, expected a tensor of floats; a classifier is converted"
+                " without ZipMap (zipmap=False)"
+            )
+        return floats[-1]
 
 
 def inline(graph: Any, estimator: OnnxEstimator, block: Any) -> str:
-    """Write a model into a graph of ours; return its numbers (n, 1) or probabilities, as doubles."""
+    """Write a model into a graph of ours, and return what it gives as doubles, (n, columns)."""
     proto = estimator.proto
     names: dict[str, str] = {}
     if len(estimator.inputs) == 1:

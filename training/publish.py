@@ -108,6 +108,8 @@ def publish(
             why.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
+    if not 0 < level < 1:
+        raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
     classifies = check_estimator(model)
     data = _rows(model, X, y, classifies)
     seen = None if held_out is None else _rows(model, *held_out, classifies)
@@ -197,6 +199,8 @@ def _rows(model: Any, X: Any, y: Any, classifies: bool) -> Rows:  # noqa: N803
     frame = choose_columns(model, frame)
     present = ~pd.isna(target)
     frame, target = frame[present].reset_index(drop=True), target[present]
+    for column in frame.columns[frame.dtypes == object]:  # as pandas reads missing values
+        frame[column] = frame[column].where(frame[column].notna(), np.nan)
     return Rows(frame, _labels(model, target) if classifies else _numbers(model, target))
 
 
@@ -357,11 +361,10 @@ def _cross_validate(model: Any, data: Rows, classifies: bool) -> Floats:
     splitter = (StratifiedKFold if classifies else KFold)(FOLDS, shuffle=True, random_state=SEED)
     target = data.target if labels is None else labels[data.target]
     named = names_of(model) is not None
-    given = data.inputs if named else data.inputs.to_numpy()
     answers = np.empty((rows, len(labels)) if labels is not None else rows)
     for train, test in splitter.split(data.inputs, data.target):
-        part = [each.iloc[train] if named else each[train] for each in (given,)][0]
-        fitted = clone(model).fit(part, target[train])
+        part = data.inputs.iloc[train]
+        fitted = clone(model).fit(part if named else part.to_numpy(), target[train])
         answers[test] = _ask(fitted, data.inputs.iloc[test], classifies)
     return answers
 
@@ -398,7 +401,7 @@ def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floa
     in the report has the margin of the rows of the other half, so that its coverage is honest.
     """
     predicted = measured.answers[:, None]
-    if measured.how is None or len(predicted) < FEWEST:
+    if measured.how is None or len(predicted) < max(FEWEST, 2 / (1 - level)):
         say("No intervals: there are no rows, or too few, that the model has not seen")
         return Answer(), predicted
     apart = np.abs(measured.target - measured.answers)
