@@ -16,41 +16,32 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from mlapp import families
 from mlapp.errors import InvalidData, quote
 from mlapp.families.contract import replay
-from mlapp.families.engines import Layout
 from mlapp.families.regression import ANSWER, Answer
 from mlapp.families.shapley import BACKGROUND as BACKGROUND_ROWS
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
-from mlapp.schema import Checked, Floats, Schema, parse_text
+from mlapp.schema import Checked, Floats
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from training import measures
 from training.compile import Compiled, compile_estimator, random_rows
-from training.estimators import check_estimator, choose_columns, label_texts, names_of
+from training.estimators import (
+    check_estimator,
+    label_texts,
+    names_of,
+    read_estimator,
+)
+from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.foreign import OnnxEstimator
-from training.tables import Say, learn_schema
+from training.tables import Say, read_table
 
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
 SEED = 0
-MOST_CATEGORIES = 10_000  # of a column
 FEWEST = 20  # rows that an estimator is measured and its interval calibrated on
 GOLDEN_ROWS = 5
 
 NOT_HONEST = "measured on the model's own training rows, which flatters it"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of the data with their targets.
-
-    Attributes:
-        inputs: the columns that the estimator takes.
-        target: numbers, or for a classifier its labels, (n,).
-    """
-
-    inputs: pd.DataFrame
-    target: Any
 
 
 @dataclass(frozen=True)
@@ -111,12 +102,13 @@ def publish(
     if not 0 < level < 1:
         raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
     classifies = check_estimator(model)
-    data = _rows(model, X, y, classifies)
-    seen = None if held_out is None else _rows(model, *held_out, classifies)
+    data = match_rows(model, X, y, classifies)
+    seen = None if held_out is None else match_rows(model, *held_out, classifies)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
-    cleaned, layout = _lay_out(model, data.inputs)
-    schema = _learn(cleaned, data.target, target, classifies)
+    _try(model, data, classifies)
+    cleaned, layout = lay_out(model, data.inputs)
+    schema = learn(cleaned, data.target, target, classifies)
     checked = schema.check(cleaned)
     compiled = compile_estimator(
         {"probabilities" if classifies else "prediction": model}, checked, layout
@@ -173,124 +165,6 @@ def _store(
     )
 
 
-# --- data ------------------------------------------------------------------------------------
-
-
-def _rows(model: Any, X: Any, y: Any, classifies: bool) -> Rows:  # noqa: N803
-    """Return rows and targets that fit each other and the model.
-
-    Raises:
-        InvalidData: they do not.
-    """
-    frame = X if isinstance(X, pd.DataFrame) else _name_columns(model, np.asarray(X))
-    target = np.asarray(y)
-    if target.ndim == 2 and target.shape[1] == 1:
-        target = target[:, 0]
-    if target.ndim != 1:
-        raise InvalidData(
-            f"The target has {target.shape[1]} columns, expected one: a published model gives one"
-            " number or one label"
-        )
-    if len(target) != len(frame):
-        raise InvalidData(f"There are {len(frame):,} rows and {len(target):,} targets")
-    if not len(target):
-        raise InvalidData("There are no rows")
-    frame = frame.set_axis([str(each) for each in frame], axis=1).reset_index(drop=True)
-    frame = choose_columns(model, frame)
-    present = ~pd.isna(target)
-    frame, target = frame[present].reset_index(drop=True), target[present]
-    for column in frame.columns[frame.dtypes == object]:  # as pandas reads missing values
-        frame[column] = frame[column].where(frame[column].notna(), np.nan)
-    return Rows(frame, _labels(model, target) if classifies else _numbers(model, target))
-
-
-def _name_columns(model: Any, array: Any) -> pd.DataFrame:
-    if array.ndim != 2:
-        raise InvalidData(f"The rows have the shape {array.shape}, expected (rows, columns)")
-    names = names_of(model)
-    if names is None or len(names) != array.shape[1]:
-        names = [f"x{place}" for place in range(array.shape[1])]
-    return pd.DataFrame(array, columns=names)
-
-
-def _numbers(model: Any, target: Any) -> Floats:
-    try:
-        numbers = target.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidData(
-            f"{type(model).__name__} is a regressor, and the target is not numbers: {error}"
-        ) from error
-    if not np.isfinite(numbers).all():
-        raise InvalidData("The target has infinite values")
-    return np.asarray(numbers)
-
-
-def _labels(model: Any, target: Any) -> Any:
-    """Return targets as places among the model's labels.
-
-    Raises:
-        InvalidData: one is not a label of the model, or all are alike.
-    """
-    texts = label_texts(model.classes_)
-    places = {text: place for place, text in enumerate(texts)}
-    found = [parse_text(each) for each in target.tolist()]
-    if strange := sorted({str(each) for each in found if each not in places}):
-        raise InvalidData(
-            f"The target holds {quote(strange)}; the model was fitted on the labels {quote(texts)}"
-        )
-    if len(texts) < 2:
-        raise InvalidData(f"The model knows one label alone, {quote(texts)}: nothing to tell apart")
-    if len(set(found)) < 2:
-        raise InvalidData(f"Every row of the target is {found[0]!r}: nothing to measure")
-    return np.array([places[str(each)] for each in found], dtype=np.int64)
-
-
-def _lay_out(model: Any, inputs: pd.DataFrame) -> tuple[pd.DataFrame, Layout]:
-    """Return inputs as schemas are learned from, and how they become the estimator's again."""
-    columns: dict[str, pd.Series] = {}
-    kinds: dict[str, str] = {}
-    for name in map(str, inputs):
-        columns[name], kinds[name] = _column(name, inputs[name])
-    named = names_of(model) is not None or isinstance(model, OnnxEstimator)
-    return pd.DataFrame(columns), Layout(kinds, named)
-
-
-def _column(name: str, column: pd.Series) -> tuple[pd.Series, str]:
-    """Return a column as floats or texts, and its kind of `Layout.kinds`.
-
-    Raises:
-        InvalidData: it holds something else.
-    """
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-        raise InvalidData(f"The column {name!r} holds dates or times; turn them into numbers first")
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        numbers = pd.Series(column.to_numpy(dtype=np.float64, na_value=math.nan))
-        if not (numbers.abs() < math.inf).any():
-            raise InvalidData(f"The column {name!r} has no finite number")
-        whole = pd.api.types.is_integer_dtype(column)
-        return numbers.where(numbers.abs() < math.inf), "int" if whole else "float"
-    texts = pd.Series([parse_text(each) for each in column], dtype=object)
-    categories = texts.dropna().unique()
-    if not len(categories):
-        raise InvalidData(f"Every value of the column {name!r} is missing")
-    if len(categories) > MOST_CATEGORIES:
-        raise InvalidData(
-            f"The column {name!r} has {len(categories):,} different texts, at most"
-            f" {MOST_CATEGORIES:,} are served"
-        )
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return texts, "category"
-    if all(isinstance(each, bool | np.bool_) for each in column.dropna()):
-        return texts, "bool"
-    return texts, "text"
-
-
-def _learn(inputs: pd.DataFrame, target: Any, name: str, classifies: bool) -> Schema:
-    output = pd.Series(target, dtype=float, name=name)
-    schema = learn_schema(inputs, output)
-    return Schema(inputs=schema.inputs) if classifies else schema
-
-
 def _background(checked: Checked) -> Floats:
     count = min(BACKGROUND_ROWS, len(checked))
     places = np.random.default_rng(SEED).choice(len(checked), count, replace=False)
@@ -326,6 +200,22 @@ def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, sa
     say(f"Not cross-validated: {reason}")
     say(f"The figures are {NOT_HONEST}; --held-out FILE measures on rows it has not seen")
     return Measured(None, data.target, _ask(model, data.inputs, classifies))
+
+
+def _try(model: Any, data: Rows, classifies: bool) -> None:
+    """Ask a model about some rows of the data.
+
+    Raises:
+        InvalidData: it cannot answer them, or gives several numbers for a row.
+    """
+    try:
+        _ask(model, data.inputs[:100], classifies)
+    except InvalidData:
+        raise
+    except Exception as error:  # an estimator may raise anything
+        raise InvalidData(
+            f"{type(model).__name__} cannot answer the rows of the data: {error}"
+        ) from error
 
 
 def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
@@ -429,3 +319,69 @@ def _say_form(compiled: Compiled, say: Say) -> None:
         )
     else:
         say(f"Served by scikit-learn itself: {found['reason']}")
+
+
+# --- from files ------------------------------------------------------------------------------
+
+
+def publish_file(
+    model: Path,
+    data: Path,
+    target: str,
+    name: str,
+    *,
+    held_out: Path | None = None,
+    reading: Mapping[str, str | None] | None = None,
+    say: Say = print,
+    **options: Any,
+) -> Artifact:
+    """Publish the estimator in a file, with its data in another; see `publish`.
+
+    Args:
+        model: a file of `estimators.read_estimator`.
+        data: a table with the rows it was fitted on, or like them.
+        target: the column that it predicts.
+        name: the model's name.
+        held_out: a table with rows that it has not seen.
+        reading: how the tables are read; see `tables.read_table`.
+        say: called with each line of the report.
+        options: of `publish`.
+
+    Raises:
+        InvalidData: a file cannot be read, or `publish` refuses it.
+        ArtifactError: as `publish`.
+    """
+    reading = reading or {}
+    inputs, output, source = _read(data, target, reading)
+    seen = None if held_out is None else _read(held_out, target, reading)[:2]
+    estimator = read_estimator(model, output.tolist(), say)
+    return publish(
+        estimator,
+        inputs,
+        output,
+        name,
+        held_out=seen,
+        source=source,
+        target=target,
+        say=say,
+        **options,
+    )
+
+
+def _read(
+    path: Path, target: str, reading: Mapping[str, str | None]
+) -> tuple[pd.DataFrame, pd.Series, Data]:
+    """Return inputs and target of a table, and what it is, with truth values as pandas has them."""
+    table, about = read_table(path, **reading)
+    if target not in table:
+        raise InvalidData(
+            f"{path} has no column {target!r}; choose --target from {quote(map(str, table))}"
+        )
+    for name in [each for each in table if pd.api.types.is_object_dtype(table[each])]:
+        present = table[name].dropna()
+        if len(present) and present.isin(list(_TRUTHS)).all():
+            table[name] = table[name].map(_TRUTHS).astype(object if table[name].hasnans else bool)
+    return table.drop(columns=target), table[target], about
+
+
+_TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
