@@ -9,6 +9,7 @@
     manifest    what a published version says of itself
     families    what a model takes and gives, and one file for each family of models
     store       versions on disk, and the models opened from them
+    exported, exporting   a version as a folder that MLflow and MLServer load
     loaders     what the pages call to get a model
     records     what was answered, and whether it was right
     answering   the one function that makes predictions

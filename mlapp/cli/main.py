@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.cli import drift, models, predict, promote, publish, score, serve
+from mlapp.cli import drift, export, models, predict, promote, publish, score, serve
 from mlapp.errors import MlappError
 
 
@@ -71,6 +71,7 @@ def make_parser() -> Parser:
     serve.add_parser(commands)
     promote.add_parsers(commands)
     publish.add_parser(commands)
+    export.add_parser(commands)
     drift.add_parser(commands)
     return parser
 
@@ -92,6 +93,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return models.remove_version(options.name, options.version)
         case "rename":
             return models.rename_model(options.old, options.new)
+        case "export":
+            return export.export_version(options)
         case "publish":
             return publish.publish_model(options)
         case "verify":
