@@ -21,7 +21,11 @@ class Scorer:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def predict(self, rows: "pd.DataFrame", params: dict[str, Any] | None = None) -> "pd.DataFrame":
+    def predict(
+        self,
+        rows: "pd.DataFrame",
+        params: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> "pd.DataFrame":
         """Answer n rows; the columns are those of a file that `mlapp score` writes.
 
         Args:

@@ -8,19 +8,21 @@ mlserver   for `mlserver start`: the same, with a model-settings.json that names
 import json
 import shutil
 import sys
-from importlib.metadata import version as library_version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from mlapp.errors import OutputError
 from mlapp.families.contract import Model
 from mlapp.families.engines import SKLEARN
 from mlapp.store import artifacts, open_model
 
+Form: TypeAlias = Literal["mlflow", "mlserver", "folder"]
+
 FORMS = ("mlflow", "mlserver", "folder")
 _CODE = ("families", "store", "tables")
 _FILES = ("__init__.py", "errors.py", "exported.py", "manifest.py", "schema.py", "settings.py")
-_LIBRARIES = ("joblib", "numpy", "onnxruntime", "pandas", "pyarrow", "pydantic")
+# With what the code needs; MLflow asks for some at older versions than mlapp does.
+_LIBRARIES = ("joblib", "numpy>=2.0", "onnxruntime>=1.20", "pandas", "pyarrow", "pydantic>=2.10")
 _TYPES = {"FP64": "double", "INT64": "long", "BOOL": "boolean", "BYTES": "string"}
 
 
@@ -83,12 +85,9 @@ def _write_mlflow(root: Path, model: Model, to: Path) -> None:
     libraries = list(_LIBRARIES)
     if model.takes.kind == "text":
         libraries.append("tokenizers")
-    lines = [f"{library}>={library_version(library)}" for library in libraries]
-    kept = {
-        each: manifest.libraries[each] for each in (SKLEARN, "skops") if each in manifest.libraries
-    }
-    lines += [f"{library}=={version}" for library, version in kept.items()]
-    (to / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    saved = manifest.libraries
+    libraries += [f"{each}=={saved[each]}" for each in (SKLEARN, "skops") if each in saved]
+    (to / "requirements.txt").write_text("\n".join(libraries) + "\n", encoding="utf-8")
     python = ".".join(map(str, sys.version_info[:3]))
     environment = {"python": python, "dependencies": ["-r requirements.txt"]}
     _write_json(to / "python_env.yaml", environment)  # JSON is YAML
