@@ -63,6 +63,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores, since many tests wait for servers; at most 4."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files with the most slow tests first, so that no process ends long after another."""
