@@ -1,13 +1,15 @@
 """What was answered, and whether it was right.
 
 answering -> `writer` (a thread) -> `database` <- `feedback`
-|
-`queries`, `quality`: figures, export, purge
+                                        |
+                    `queries`, `quality`, `drift`: figures, export, purge
 
 bins       how values are counted for drift, without being kept
 database   the tables, in SQLite or PostgreSQL
 writer     records off the path of requests
 feedback   what turned out to be true
 quality    live figures with confidence intervals
+reference  what a model saw in training, counted in bins
+drift      whether what comes in still looks like it
 queries    counts by hour, export, purge
 """

@@ -123,19 +123,19 @@ class Metrics:
         """Count records, written or lost."""
         self.records.labels(outcome).inc(rows)
 
-    def expose(self, refused: Mapping[str, bool]) -> bytes:
+    def expose(self, *shared: Collector) -> bytes:
         """Return all metrics in the text format of Prometheus, over all workers.
 
         Args:
-            refused: for each model's name, whether the version that should be served cannot be
-                opened. Every process finds the same in the folder of models.
+            shared: of metrics that every process finds the same.
         """
         registry = self.registry
         if FOLDER in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
-        own.register(_Refusals(refused))
+        for each in shared:
+            own.register(each)
         return generate_latest(registry) + generate_latest(own)
 
     def _find(self, metric: Any, model: Model | None, **labels: str) -> Any:
@@ -151,10 +151,11 @@ class Metrics:
         return found
 
 
-class _Refusals(Collector):
+class Refusals(Collector):
     """The models whose version to be served cannot be opened."""
 
     def __init__(self, refused: Mapping[str, bool]) -> None:
+        """Take, for each model's name, whether it is so."""
         self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
