@@ -113,7 +113,7 @@ def test_judged_answers_stand_beside_the_held_out_figures(
     app.run()
     table = next(each.value for each in app.dataframe if "judged" in each.value)
     assert list(table["judged"]) == [40, 40]
-    assert list(table["week of"])[0] == "all"
+    assert table["week of"][0] == "all"
     assert table["MAE"][0] == "10 (10 to 10)"
     assert table["MAE, held out"][0] == f"{model.manifest.metrics['mae']:.4g}"
     capsys.readouterr()

@@ -19,6 +19,7 @@ from mlapp.cli import (
     promote,
     publish,
     quality,
+    retrain,
     score,
     serve,
 )
@@ -88,6 +89,7 @@ def make_parser() -> Parser:
     export.add_parser(commands)
     drift.add_parser(commands)
     quality.add_parser(commands)
+    retrain.add_parser(commands)
     return parser
 
 
@@ -130,6 +132,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return drift.show_drift(options.name, options.days, options.json)
         case "quality":
             return quality.show_quality(options.name, options.json)
+        case "retrain":
+            return retrain.retrain_model(options)
         case "log":
             return log.run_log(options)
         case "feedback":

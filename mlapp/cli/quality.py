@@ -3,14 +3,14 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlapp.errors import ModelNotFound
-from mlapp.records import quality
-from mlapp.records.database import Database
-from mlapp.records.quality import Quality
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
+
+if TYPE_CHECKING:
+    from mlapp.records.quality import Quality
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -29,6 +29,9 @@ def show_quality(name: str, as_json: bool) -> int:
         ModelNotFound: there is no such model.
         RecordsUnavailable: the records cannot be read.
     """
+    from mlapp.records import quality  # takes longer to import than other commands run
+    from mlapp.records.database import Database
+
     settings = read_settings()
     if not artifacts.versions(settings.artifacts, name):
         raise ModelNotFound(f"No complete version of {name!r} in {settings.artifacts}")
@@ -45,7 +48,7 @@ def show_quality(name: str, as_json: bool) -> int:
     return 0
 
 
-def _line(each: Quality) -> str:
+def _line(each: "Quality") -> str:
     when = "all weeks" if each.week is None else f"week of {each.week}"
     figures = []
     for name, (value, lower, upper, held_out) in each.figures.items():
@@ -55,7 +58,7 @@ def _line(each: Quality) -> str:
     return f"version {each.version}, {when}, {each.rows:,} judged: {'; '.join(figures)}"
 
 
-def _plain(each: Quality) -> dict[str, Any]:
+def _plain(each: "Quality") -> dict[str, Any]:
     """Return figures as JSON has them: by name, and the week as a date."""
     found = asdict(each) | {"week": None if each.week is None else each.week.isoformat()}
     found["figures"] = {name: figure._asdict() for name, figure in each.figures.items()}
