@@ -40,6 +40,7 @@ try:
     monitor.show_traffic(queries.totals(database, name, since, version))
     monitor.show_drift(settings.artifacts, model, database, since)
     monitor.show_quality(settings.artifacts, database, name, since)
+    monitor.show_shadows(database, name, since)
     monitor.show_latest(database, name)
 except RecordsUnavailable as error:
     st.error(literal(str(error)), title="The records cannot be read")

@@ -180,6 +180,36 @@ def distribution(each: Drift) -> alt.Chart:
     return drawn
 
 
+def show_shadows(database: Database, name: str, since: int) -> None:
+    """Show how often a candidate that answers along would have said something else, if one does.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    found = queries.shadowed(database, name, since)
+    if not found:
+        return
+    st.subheader("What a candidate would have said")
+    percent = st.column_config.NumberColumn(format="percent")
+    rows = [
+        {
+            "candidate": each.candidate,
+            "beside version": each.version,
+            "answers": each.rows,
+            "differing": each.differing / each.rows,
+            "outside the interval": None if each.mean is None else each.outside / each.rows,
+            "mean difference": each.mean,
+        }
+        for each in found
+    ]
+    st.dataframe(
+        pd.DataFrame(rows).dropna(axis="columns", how="all"),
+        hide_index=True,
+        column_config=dict.fromkeys(("differing", "outside the interval"), percent),
+        alt="How often candidates that answer along differ from what was served",
+    )
+
+
 QUALITIES = {
     "accuracy": ("accuracy", "{:.1%}"),
     "ece": ("calibration error", "{:.1%}"),

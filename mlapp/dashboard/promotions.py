@@ -5,10 +5,12 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from mlapp.dashboard import monitor
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
 from mlapp.model_card import write_card
+from mlapp.records import queries
 from mlapp.records.database import Database
 from mlapp.scoring import candidates
 from mlapp.settings import read_settings
@@ -61,6 +63,16 @@ def show_versions(name: str) -> None:
             icon=":material/description:",
             on_click="ignore",
         )
+
+
+def show_shadows(name: str) -> None:
+    """Show how often a candidate that answers along would have said something else, if one does."""
+    settings = read_settings()
+    try:
+        since = queries.now() - settings.log_days * queries.DAY
+        monitor.show_shadows(Database(settings), name, since)
+    except MlappError as error:
+        st.error(literal(str(error)), title="The records cannot be read")
 
 
 def show_verdicts(root: Path, name: str, version: int) -> None:

@@ -84,7 +84,8 @@ def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confir
             ]
         )
         losses = losses[~np.isnan(losses).any(axis=1)]
-    return gate.compare(*losses.T.tolist(), metric, SOURCE)
+    old, new = losses.T.tolist()
+    return gate.compare(old, new, metric, SOURCE)
 
 
 def promote(

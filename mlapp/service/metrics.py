@@ -99,11 +99,12 @@ class Metrics:
         )
         self.records = Counter(
             "mlapp_records",
-            "Answers recorded (written), and those that could not be (lost).",
+            "Answers recorded (written), those that could not be (lost), and those that a candidate"
+            " gave beside them (shadowed), or could not (unshadowed).",
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in ("written", "lost"):
+        for outcome in ("written", "lost", "shadowed", "unshadowed"):
             self.records.labels(outcome)
         self._series: dict[tuple[Any, ...], Any] = {}
 
@@ -120,7 +121,7 @@ class Metrics:
         self._find(self.file_rows, model, outcome=outcome).inc(rows)
 
     def count_records(self, outcome: str, rows: int) -> None:
-        """Count records, written or lost."""
+        """Count records by what became of them."""
         self.records.labels(outcome).inc(rows)
 
     def expose(self, *shared: Collector) -> bytes:
