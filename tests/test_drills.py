@@ -25,6 +25,7 @@ from mlapp.cli import main
 from mlapp.errors import OtherTruth
 from mlapp.records import confirmed, quality, queries
 from mlapp.records import writer as records
+from mlapp.records.bins import Series
 from mlapp.records.database import Database, answers, counts, feedback, time_of
 from mlapp.records.feedback import Given, give
 from mlapp.service import create_app
@@ -33,7 +34,7 @@ from mlapp.store import artifacts, promotion
 from tests.conftest import Server, client_of, free_port, wait_until
 from tests.test_promotion import publish
 
-HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
+HOUSE: dict[str, float | str] = {"area": 100.5, "rooms": 3, "district": "north"}
 PREDICT = "/v1/models/houses:predict"
 COUNT = 2_000  # records; benchmarks/log.py writes more
 
@@ -345,7 +346,8 @@ def test_postgresql_keeps_all_that_sqlite_does(postgresql: PostgreSQL, folder: P
         assert sum(threads.map(judge, range(16))) == 100
     with pytest.raises(OtherTruth):
         give(database, folder, [given[0]._replace(truth=1.0)], "v1")
-    assert sum(queries.totals(database, "houses", 0)[("input", "area")].values()) == 400  # type: ignore[index]
+    areas = queries.totals(database, "houses", 0)[Series("input", "area")]
+    assert sum(areas.values()) == 400
     assert quality.measure(database, "houses")[0].rows == 100
     assert queries.shadowed(database, "houses", 0) == []
     found = confirmed.read(database, "houses")
