@@ -182,7 +182,8 @@ def test_the_model_card_is_complete_and_escapes_names() -> None:
 
     manifest = loaders.load_model(NAME).manifest
     odd = manifest.model_copy(update={"labels": ("<b>", "calm")})
-    card = write_card(odd)
+    card = write_card(odd, {"area (input)": "watch <i>"})
     assert "<b>" not in card
+    assert "watch &lt;i&gt;" in card
     for part in ("Intended use", "SHA-256", "training.regression", "district", "r2"):
         assert part in card
