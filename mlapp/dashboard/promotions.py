@@ -95,19 +95,20 @@ def show_shadows(name: str) -> None:
 
 def show_candidate(name: str, version: int) -> None:
     """Show how a candidate compares with the served version."""
+    st.subheader(f"Candidate {version}")
     root = read_settings().artifacts
     try:
         served = artifacts.served_version(root, name)
         verdicts, differing = _compare(root, name, served, version)
     except MlappError as error:
-        st.error(literal(str(error)), title=f"Candidate {version} cannot be compared")
+        st.error(literal(str(error)), title="It cannot be compared")
         return
     for verdict in verdicts:
         show = st.error if verdict.worse else st.success if verdict.better else st.info
-        show(literal(str(verdict)), title=f"Candidate {version}")
+        outcome = verdict.outcome[0].upper() + verdict.outcome[1:]
+        show(literal(outcome), title=verdict.source.capitalize())
     if differing is not None:
-        title = f"What candidate {version} answers differently"
-        with st.expander(title, icon=":material/difference:"):
+        with st.expander("What it answers differently", icon=":material/difference:"):
             st.caption(
                 f"Of the last {candidates.REPLAYED:,} rows that were asked, the farthest first."
             )
