@@ -101,6 +101,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     st.subheader("Has the world moved?")
     known = reference.read(root, model.manifest.name, model.manifest.version)
     found = drift.measure(model, known, database, since)
+    found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
     if known is None:
         st.info(
             "This version was published without a reference. Train it again to compare what comes"
@@ -111,7 +112,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     worst = [each for each in found if each.state in ("act", "watch")]
     if worst:
         names = ", ".join(each.series.name for each in worst)
-        st.warning(literal(f"Moved beyond chance: {names}."), title="The data has moved")
+        show = st.error if worst[0].state == "act" else st.warning
+        show(literal(f"Moved beyond chance: {names}."), title="The data has moved")
     elif all(each.state == "unknown" for each in found):
         st.caption(f"At least {drift.FEWEST} values are needed before anything can be said.")
     else:
