@@ -148,6 +148,16 @@ def test_lightgbm_may_be_fitted_on_names_with_spaces(empty_folder: Path) -> None
     assert found == pytest.approx(estimator.predict(inputs[:5]))
 
 
+def test_a_boolean_column_is_compiled_as_a_number(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    inputs = houses[["area"]].fillna(50.0).assign(garden=houses["rooms"] > 3)
+    lines: list[str] = []
+    mlapp.publish(Ridge().fit(inputs, houses["price"]), inputs, houses["price"], "gardens",
+                  say=lines.append)  # fmt: skip
+    assert any("Served compiled" in line for line in lines), lines
+
+
 def test_held_out_rows_are_measured_where_they_are_given(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:
