@@ -36,12 +36,13 @@ ALLOWED = "a text with at least one word"
 ALLOWED_KNOWN = "a text with at least one word that the model knows"
 
 # Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
-_MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+EMOTICON = r"[:;=]-?[()dp](?!\p{L})"  # lower-cased
 _TOKEN = "|".join(
     [
         r"\p{L}[\p{L}\p{M}\p{N}]*(?:'\p{L}[\p{L}\p{M}]*)*",  # words, contractions whole
         r"\p{N}+(?:[.,/]\p{N}+)*",  # numbers, fractions and marks: 8.5, 10/10
-        r"[:;=]-?[()dp](?!\p{L})",  # emoticons, lower-cased
+        EMOTICON,
         r"\.\.+|[.,!?;]",
         r"\p{So}",  # emoji and other symbols
     ]
@@ -164,7 +165,7 @@ def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_MARKUP), "removed"),
+            pre_tokenizers.Split(Regex(MARKUP), "removed"),
             pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True),
         ]
     )
