@@ -9,10 +9,11 @@ import hashlib
 import re
 import sys
 import tarfile
+import unicodedata
 import urllib.error
 import urllib.request
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlapp.errors import InvalidData
-from mlapp.families.text import LONGEST, Ids
+from mlapp.families.text import LONGEST, Ids, is_readable
 from mlapp.manifest import Data
 from mlapp.schema import parse_text
 from training.progress import Progress
@@ -33,13 +34,13 @@ UNLABELLED = "unsup"  # the folder of texts without a label
 NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("neg", "pos"): ("Negative", "Positive")  # the folders of aclImdb
 }
-MOST_LABELS = 50
-LEAST = 20  # texts per label
+MOST_LABELS = 1_000
+LEAST = 5  # texts per label
 TIMEOUT = 60  # seconds that a download may stand still
 BLOCK = 1 << 18  # bytes read at a time
 
 _FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
-_GAPS = re.compile(r"[\W_]+")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,35 @@ def read_reviews(
         more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
         extra = more + unsup
     texts, values = _usable(all_texts, all_values, say)
-    found = sorted(set(values))
+    found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
     _require_labels(path, found, values, labels)
     alone, _ = _usable(extra, [""] * len(extra), say, "unlabelled texts")
     alone = _apart(alone, keys, say)
     names = tuple(labels) or NAMED.get(tuple(found), tuple(found))
-    classes = np.array([found.index(value) for value in values], dtype=np.int64)
+    places = {value: place for place, value in enumerate(found)}
+    classes = np.array([places[value] for value in values], dtype=np.int64)
     return Reviews(texts, classes, names, alone, about)
 
 
 def key(text: str) -> str:
     """Return what two texts have in common that differ in case, punctuation and spaces alone."""
-    return _GAPS.sub(" ", text.lower()).strip()
+    return " ".join(text.lower().translate(_GAPS).split())
+
+
+class _Gaps(dict[int, str]):
+    """What each character becomes in a key: itself, or a space."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        # Emoji and vowel signs tell texts apart; the symbols of ASCII are mostly markup.
+        symbol = code > 127 and unicodedata.category(character)[0] in "MS"
+        self[code] = character if character.isalnum() or symbol else " "
+        return self[code]
+
+
+_GAPS = _Gaps()
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -188,8 +204,8 @@ def _usable(
     """Leave out texts without words, too long, or without a label."""
     kept_texts, kept_values, reasons = [], [], defaultdict[str, int](int)
     for text, value in zip(texts, values, strict=True):
-        if not key(text):
-            reasons["without a word"] += 1
+        if not is_readable(text):
+            reasons["without a letter, digit or symbol"] += 1
         elif len(text) > LONGEST:
             reasons[f"longer than {LONGEST:,} characters"] += 1
         elif value is None:
@@ -251,11 +267,21 @@ def _require_labels(
         raise InvalidData(
             f"--labels names {', '.join(map(repr, names))}; {path} has {len(found)} labels: {shown}"
         )
-    for label in found:
-        if (count := sum(value == label for value in values)) < LEAST:
-            raise InvalidData(
-                f"{path} has {count} usable texts labelled {label!r}, at least {LEAST} are needed"
-            )
+    counts = Counter(values)
+    if rare := [label for label in found if counts[label] < LEAST]:
+        more = f"; {len(rare) - 1} more labels have too few" if len(rare) > 1 else ""
+        raise InvalidData(
+            f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}, at least {LEAST} are"
+            f" needed{more}"
+        )
+
+
+def _order_labels(values: Iterable[str]) -> list[str]:
+    """Return labels in order; where all are numbers, 2 comes before 10."""
+    ordered = sorted(values)
+    if all(map(_NUMBER.fullmatch, ordered)):
+        return sorted(ordered, key=float)
+    return ordered
 
 
 # --- downloading -----------------------------------------------------------------------------

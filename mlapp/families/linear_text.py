@@ -12,17 +12,21 @@ are exact: what an n-gram adds is shared equally by the units that it covers.
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from mlapp.families.contract import Span
-from mlapp.families.units import Hashes, Ids, Reader, Units
+from mlapp.families.text import Contributions, Ids
+from mlapp.families.units import Counts, Hashes, Reader, Units
 from mlapp.schema import Floats
 
-Weights = npt.NDArray[np.float32]
+LINEAR = "linear.npz"
+
+Weights: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,21 @@ class Terms:
 
     def find(self, hashes: Hashes) -> Ids:
         """Return the place of each n-gram among those known, -1 where it is not; (m,)."""
-        places = np.searchsorted(self.hashes, hashes)
-        places[places == len(self.hashes)] = 0
-        known = self.hashes[places] == hashes if len(self.hashes) else np.zeros(len(places), bool)
-        return np.where(known, places, -1)
+        if not len(self.hashes):
+            return np.full(len(hashes), -1)
+        places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        return np.where(self.hashes[places] == hashes, places, -1)
 
-    def weigh(self, units: Units, places: Ids) -> tuple[Ids, Floats, Floats]:
-        """Return a text's terms (t,), their values (t,), and the share of each n-gram, (m,).
+    def weigh(self, counts: Counts) -> tuple[Ids, Floats]:
+        """Return the places of different n-grams, -1 where unknown, and their weights, (t,) each.
 
-        The value of a term is its weight in the text's vector; the shares of the n-grams that are
-        the same term sum to its value, and those of unknown ones are 0.
+        The weights are brought to length 1; those of unknown n-grams are 0.
         """
-        found = np.flatnonzero(places >= 0)
-        terms, own, counts = np.unique(places[found], return_inverse=True, return_counts=True)
-        values = (1 + np.log(counts)) * self.rarity[terms]
-        of_characters = np.zeros(len(terms), dtype=bool)
-        of_characters[own[found >= len(places) - units.pieces]] = True
-        for block in (of_characters, ~of_characters):
-            values[block] /= max(1e-12, float(np.sqrt(np.square(values[block]).sum())))
-        shares = np.zeros(len(places))
-        shares[found] = (values / counts)[own]
-        return terms, values, shares
+        places = self.find(counts[0])
+        known = places >= 0
+        weights = np.zeros(len(places))
+        weights[known] = (1 + np.log(counts[1][known].astype(float))) * self.rarity[places[known]]
+        return places, weights / max(1e-12, float(np.sqrt(weights @ weights)))
 
 
 @dataclass(frozen=True)
@@ -68,102 +66,105 @@ class Reading:
 
     Attributes:
         units: its units and n-grams.
-        places: of the n-grams among the model's terms, -1 where unknown.
         unknown: how many of its words are not known.
+        counts: its different n-grams of units, and of characters, with their counts.
     """
 
     units: Units
-    places: Ids
     unknown: int
-
-    @property
-    def tokens(self) -> int:
-        """How many units were read."""
-        return len(self.units.spans)
+    counts: tuple[Counts, Counts]
 
     @property
     def words(self) -> int:
-        """How many of them are no marks."""
+        """How many of the units are not punctuation."""
         return len(self.units.words)
 
+    def __len__(self) -> int:
+        return len(self.units.spans)
 
-@dataclass(frozen=True)
+
 class LinearText:
-    """A fitted linear model.
+    """A fitted linear model; a `text.Scorer`.
 
     Attributes:
         terms: what it knows.
-        weights: what a term adds to the scores, (k, labels), or (k, 1) where there are two labels:
-            then to the score of the second, and less of the first.
+        weights: what a term adds to the scores, (k, labels); where there are two labels (k, 1),
+            what it adds to the second's score less the first's.
         bias: the scores of nothing, (labels,) or (1,).
         temperature: what scores are divided by.
     """
 
-    terms: Terms
-    weights: Weights
-    bias: Floats
-    temperature: float = 1.0
+    platform = "numpy"
+    method = (
+        "A word counts what it, its pieces and its share of word pairs and triples add to the sum"
+        " that decides."
+    )
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_reader", Reader())
+    def __init__(
+        self, terms: Terms, weights: Weights, bias: Floats, temperature: float = 1.0
+    ) -> None:
+        """Put the parts together.
 
-    def read(self, texts: Iterable[str]) -> list[Reading]:
-        """Read texts."""
+        Raises:
+            ValueError: they do not fit together.
+        """
+        if weights.shape != (len(terms.hashes), len(bias)) or len(terms.rarity) != len(weights):
+            raise ValueError(f"weights of shape {weights.shape} for {len(terms.hashes)} terms")
+        self.terms, self.weights, self.bias = terms, weights, bias
+        self.temperature = temperature
+        self._reader = Reader()
+
+    @cached_property
+    def labels(self) -> int:
+        """How many labels there are."""
+        return max(2, len(self.bias))
+
+    def read(self, texts: Sequence[str]) -> list[Reading]:
+        """Return the readings of texts."""
         return [self._read(text) for text in texts]
 
     def _read(self, text: str) -> Reading:
-        reader: Reader = self.__dict__["_reader"]
-        units = reader.read(text)
-        places = self.terms.find(units.hashes)
-        return Reading(units, places, int(np.count_nonzero(places[units.words] < 0)))
+        units = self._reader.read(text)
+        unknown = np.count_nonzero(self.terms.find(units.hashes[units.words]) < 0)
+        return Reading(units, int(unknown), units.count())
 
     def scores(self, readings: Sequence[Reading]) -> Floats:
-        """Return the calibrated scores (n, labels); their softmax is the probabilities."""
-        count = max(2, len(self.bias))
+        """Return the calibrated scores (n, labels) of n texts."""
         rows = [self._score(reading) for reading in readings]
         scores = np.array(rows, dtype=float).reshape(len(rows), len(self.bias)) / self.temperature
-        return scores if count == len(self.bias) else np.hstack([-scores / 2, scores / 2])
+        return scores if len(self.bias) > 1 else np.hstack([-scores / 2, scores / 2])
 
     def _score(self, reading: Reading) -> Floats:
-        terms, values, _ = self.terms.weigh(reading.units, reading.places)
-        score: Floats = values @ self.weights[terms].astype(np.float64) + self.bias
+        score = self.bias.astype(np.float64)
+        for counts in reading.counts:
+            places, values = self.terms.weigh(counts)
+            known = places >= 0
+            score = score + values[known] @ self.weights[places[known]]
         return score
 
-    def contributions(self, text: str, reading: Reading, place: int) -> tuple[list[Span], float]:
-        """Return what each unit adds to the logit of a label, and the bias.
+    def contributions(self, text: str, reading: Reading, contrast: Floats) -> Contributions:  # noqa: ARG002
+        """Return what each unit adds to `scores @ contrast`; contrast is (labels,).
 
-        Args:
-            text: as it was read.
-            reading: what `read` made of it.
-            place: of the label.
+        What an n-gram adds is shared equally by its occurrences, and by the units of each.
         """
-        units = reading.units
-        weights, bias = self._towards(place)
-        _, _, shares = self.terms.weigh(units, reading.places)
-        known = reading.places >= 0
-        added = np.zeros(len(shares))
-        added[known] = shares[known] * weights[reading.places[known]]
-        added /= np.maximum(1, units.length)
-        credit = np.zeros(len(units.spans))
+        if len(self.bias) == 1:
+            contrast = np.array([contrast[1] - contrast[0]]) / 2
+        contrast = contrast / self.temperature
+        units, added = reading.units, []
+        halves = (units.hashes[: units.pieces], units.hashes[units.pieces :])
+        for hashes, counts in zip(halves, reading.counts, strict=True):
+            places, values = self.terms.weigh(counts)
+            known = places >= 0
+            each = np.zeros(len(places))
+            each[known] = values[known] * (self.weights[places[known]] @ contrast)
+            each /= counts[1]
+            added.append(each[np.searchsorted(counts[0], hashes)])
+        shares = np.concatenate(added) / units.length
+        credit = np.zeros(len(reading))
         for step in range(int(units.length.max(initial=0))):
             covered = units.length > step
-            np.add.at(credit, units.first[covered] + step, added[covered])
-        spans = [
-            Span(start, end, weight)
-            for (start, end), weight in zip(units.spans.tolist(), credit.tolist(), strict=True)
-        ]
-        return spans, bias
-
-    def _towards(self, place: int) -> tuple[Floats, float]:
-        """Return the terms' weights towards a label and the bias, both of its logit."""
-        weights = self.weights.astype(np.float64)
-        if len(self.bias) == 1:
-            sign = 1.0 if place == 1 else -1.0
-            own, bias = sign * weights[:, 0], sign * float(self.bias[0])
-        else:
-            own = weights[:, place] - weights.mean(axis=1)
-            bias = float(self.bias[place] - self.bias.mean())
-        return own / self.temperature, bias / self.temperature
+            np.add.at(credit, units.first[covered] + step, shares[covered])
+        return Contributions(units.spans, credit, float(self.bias @ contrast))
 
     def dump(self) -> bytes:
         """Return the model as the bytes of an .npz file."""
@@ -183,11 +184,8 @@ class LinearText:
         """Read what `dump` returned.
 
         Raises:
-            ValueError: the parts do not fit together.
+            Exception: any, when it cannot be read or its parts do not fit together.
         """
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             terms = Terms(file["hashes"], file["rarity"])
-            model = cls(terms, file["weights"], file["bias"], float(file["temperature"]))
-        if model.weights.shape != (len(terms.hashes), len(model.bias)):
-            raise ValueError(f"weights of shape {model.weights.shape}")
-        return model
+            return cls(terms, file["weights"], file["bias"], float(file["temperature"]))

@@ -9,6 +9,7 @@ between tokens. Spans count characters of the text as given.
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
@@ -32,8 +33,7 @@ MARKS = set(".,!?;")  # tokens of these alone are no words
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
 LONGEST = 2_000_000  # characters; longer texts are refused
 
-ALLOWED = "a text with at least one word"
-ALLOWED_KNOWN = "a text with at least one word that the model knows"
+ALLOWED = "a text with at least one letter, digit or symbol"
 
 # Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
 MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
@@ -60,6 +60,12 @@ def clean(text: str) -> str:
     return _UNREADABLE.sub(" ", text).translate(_SAME)
 
 
+def is_readable(text: str) -> bool:
+    """Return whether a text holds a letter, a digit or a symbol."""
+    # Nearly every text begins with one.
+    return any(each.isalnum() or unicodedata.category(each)[0] in "LNS" for each in text)
+
+
 def check_texts(texts: Texts) -> list[str]:
     """Return n texts that passed the check.
 
@@ -82,6 +88,8 @@ def check_texts(texts: Texts) -> list[str]:
             faults.append(Fault("text", got, f"at most {LONGEST:,} characters", row))
         elif not text.strip():
             faults.append(Fault("text", "nothing", ALLOWED, row))
+        elif not is_readable(text):
+            faults.append(Fault("text", describe(text), ALLOWED, row))
     if faults:
         raise InvalidInput(faults)
     return list(texts)
@@ -194,7 +202,7 @@ class Reading(Protocol):
 
     @property
     def unknown(self) -> int:
-        """How many of them the scorer does not know; a text of such alone is refused."""
+        """How many of them the scorer does not know."""
 
     def __len__(self) -> int: ...
 

@@ -9,6 +9,7 @@ space before and behind it included. An n-gram is known by a hash of 32 bits alo
 
 import unicodedata
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from mlapp.families.text import EMOTICON, MARKS, MARKUP, Ids, clean
 LARGEST_UNITS = 3  # units in a row
 LARGEST_PIECE = 5  # characters in a row
 
-Hashes = npt.NDArray[np.uint32]
+Hashes: TypeAlias = npt.NDArray[np.uint32]
+Counts: TypeAlias = tuple[Hashes, Ids]  # different hashes, ascending, and how often each occurs
 
 _ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー"
 _LETTER = rf"[\p{{L}}&&[^{_ALONE}]]"
@@ -45,11 +47,11 @@ class Units:
 
     Attributes:
         spans: where each unit starts and ends in the text as given, (n, 2).
-        words: the places of the units that are no marks, (words,).
+        words: the places of the units that are not punctuation, (words,).
         hashes: of each n-gram, (m,); the first n are the units themselves, in order.
         first: the place of the first unit that an n-gram covers, (m,).
         length: how many units it covers, (m,).
-        pieces: how many n-grams at the end are of characters.
+        pieces: where the n-grams of characters begin among all; those of units come before.
     """
 
     spans: Ids
@@ -58,6 +60,14 @@ class Units:
     first: Ids
     length: Ids
     pieces: int
+
+    def count(self) -> tuple[Counts, Counts]:
+        """Return the different n-grams of units, ascending, with their counts; and the pieces."""
+        units, pieces = (
+            np.unique(block, return_counts=True)
+            for block in (self.hashes[: self.pieces], self.hashes[self.pieces :])
+        )
+        return units, pieces
 
 
 class Reader:
@@ -93,7 +103,7 @@ class Reader:
             np.concatenate([*grams, pieces]),
             np.concatenate([*firsts, owners]),
             np.concatenate([*lengths, np.ones(len(pieces), dtype=np.int64)]),
-            len(pieces),
+            sum(map(len, grams)),
         )
 
 
