@@ -35,6 +35,8 @@ SENTIMENT = st.Page(
     icon=":material/reviews:",
     help="Enter a review; get its label, how sure that is, and the words that decided.",
 )
+MONITOR = st.Page("pages/monitor.py", title="Monitor", icon=":material/monitor_heart:")
+VERSIONS = st.Page("pages/versions.py", title="Versions", icon=":material/history:")
 PAGES = {
     Kind("row", "number"): REGRESSION,
     Kind("row", "labels"): CLASSIFICATION,
@@ -94,7 +96,12 @@ st.session_state["_home"] = True
 # Of our own, and before the navigation: the icon of a page would be fetched from elsewhere.
 st.set_page_config(page_title="mlapp", page_icon=str(ICON), layout="wide")
 page = st.navigation(
-    [st.Page(home, title="Home", icon=":material/home:", default=True), *PAGES.values()],
+    [
+        st.Page(home, title="Home", icon=":material/home:", default=True),
+        *PAGES.values(),
+        MONITOR,
+        VERSIONS,
+    ],
     position="top",
 )
 page.run()

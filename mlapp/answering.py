@@ -1,7 +1,7 @@
 """The one way in: every prediction is made here, and gets an identifier.
 
-Pages, forms, REST and the command line call `answer`. Files and clusters answer batch by batch in
-`scoring.batch`.
+Pages, forms, REST and the command line call `answer`, which records the answers. Files and clusters
+answer batch by batch in `scoring.batch`; a run of theirs has one identifier for all its rows.
 
 To add a way to ask, as a route or a command: get a model from `loaders` or `store`, pass what
 arrived to its `check`, call `answer` with a channel of your own, and show `answers.records()` or
@@ -10,10 +10,15 @@ arrived to its `check`, call `answer` with a channel of your own, and show `answ
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Model
+from mlapp.manifest import Manifest
+from mlapp.records import writer as records
+from mlapp.records.writer import Record, Refusal, Run
 
 Channel: TypeAlias = Literal["page", "form", "v1", "v2", "file", "command"]
 
@@ -23,7 +28,7 @@ class Answered:
     """The answers to a batch.
 
     Attributes:
-        id: the identifier, a UUID of version 7.
+        id: the identifier, a UUID of version 7. Of several answers, the one in place k is `id-k`.
         batch: what was asked.
         answers: what the model answers.
     """
@@ -33,15 +38,65 @@ class Answered:
     answers: Answers
 
 
-def answer(model: Model, batch: Any, channel: Channel) -> Answered:  # noqa: ARG001
-    """Answer a batch that the model's check returned.
+def answer(
+    model: Model, batch: Any, channel: Channel, keys: Sequence[str | None] | None = None
+) -> Answered:
+    """Answer a batch that the model's check returned, and record the answers.
 
     Args:
         model: any published model.
         batch: what `check` or `check_columns` of the model returned.
         channel: where the batch came from.
+        keys: what the client calls each instance, if it does.
     """
-    return Answered(new_id(), batch, model.answer(batch))
+    began = time.perf_counter()
+    answered = Answered(new_id(), batch, model.answer(batch))
+    if log := records.writer():
+        seconds, now = time.perf_counter() - began, time.time_ns() // 1_000_000
+        log.add(Record(answered.id, now, model, channel, seconds, batch, answered.answers, keys))
+    return answered
+
+
+def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[Fault]) -> None:
+    """Record that a request was not answered.
+
+    Args:
+        model: what was asked.
+        channel: where the request came from.
+        status: the HTTP status of the error.
+        faults: what was wrong with the instances, if that is why.
+    """
+    if log := records.writer():
+        log.add(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
+
+
+def count(model: Model, batch: Any, answers: Answers) -> None:
+    """Count a batch of a file, and the answers to it, for drift."""
+    if log := records.writer():
+        log.count(model, batch, answers)
+
+
+def note_run(
+    identifier: str,
+    manifest: Manifest,
+    channel: Channel,
+    seconds: float,
+    rows: tuple[int, int, int, int],
+    complete: bool,
+) -> None:
+    """Record a file that was scored.
+
+    Args:
+        identifier: of the run, as `new_id` makes it.
+        manifest: of what scored it.
+        channel: where the file came from.
+        seconds: that the run took.
+        rows: all, scored, scored with a notice, refused.
+        complete: whether the run came to the file's end.
+    """
+    if log := records.writer():
+        now, name, version = time.time_ns() // 1_000_000, manifest.name, manifest.version
+        log.add(Run(identifier, now, name, version, channel, seconds, *rows, complete))
 
 
 def new_id() -> str:

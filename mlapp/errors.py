@@ -98,6 +98,24 @@ class GateRefused(MlappError):
     status = 409
 
 
+class RecordsUnavailable(MlappError):
+    """The database of the records cannot be reached, read or written."""
+
+    status = 503
+
+
+class AnswerNotFound(MlappError):
+    """No answer of that identifier is recorded."""
+
+    status = 404
+
+
+class OtherTruth(MlappError):
+    """Feedback that contradicts what was recorded before."""
+
+    status = 409
+
+
 def quote(names: Iterable[str], most: int = 20) -> str:
     """Return names in quotes, with commas; of many, the first."""
     names = list(names)

@@ -277,10 +277,10 @@ class Checked:
 
 
 class Schema(_Frozen):
-    """The inputs, in the order of training, and the output."""
+    """The inputs, in the order of training, and the predicted number; None where labels are."""
 
     inputs: tuple[Input, ...]
-    output: Output
+    output: Output | None = None
 
     @cached_property
     def names(self) -> list[str]:

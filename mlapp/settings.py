@@ -31,6 +31,14 @@ class Settings:
         read_timeout: seconds for the headers of a request, and then for its body, which has more
             for each part that arrives (`MLAPP_READ_TIMEOUT`).
         json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
+        database_url: where answers are recorded (`MLAPP_DATABASE_URL`, as in
+            `postgresql://user:password@host/database` or `sqlite:////srv/records.db`); None stands
+            for `records.db` in the folder of artifacts.
+        log_answers: whether answers are recorded at all (`MLAPP_LOG_ANSWERS`, `on` or `off`).
+        log_inputs: whether a record holds the values that were asked about (`MLAPP_LOG_INPUTS`,
+            `values` or `none`).
+        log_days: days for which records and feedback are kept (`MLAPP_LOG_DAYS`).
+        admin: whether the dashboard may promote and roll back (`MLAPP_ADMIN`, `on` or `off`).
     """
 
     artifacts: Path
@@ -44,6 +52,11 @@ class Settings:
     cache_bytes: int = 2 * 1024**3
     read_timeout: int = 15
     json_log: bool = False
+    database_url: str | None = None
+    log_answers: bool = True
+    log_inputs: bool = False
+    log_days: int = 90
+    admin: bool = False
 
 
 def dashboard_script() -> Path:
@@ -67,9 +80,6 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         InvalidSettings: a variable's value cannot be used; the message names it.
     """
     folder = environ.get("MLAPP_ARTIFACTS") or (_checkout() or Path()) / "artifacts"
-    log = environ.get("MLAPP_LOG") or "text"
-    if log not in ("text", "json"):
-        raise InvalidSettings(f"MLAPP_LOG: got {log!r}, expected text or json")
     return Settings(
         artifacts=Path(folder),
         pins=_read_pins(environ.get("MLAPP_PINS", "")),
@@ -82,7 +92,12 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         max_concurrent=_read_count(environ, "MLAPP_MAX_CONCURRENT", Settings.max_concurrent),
         cache_bytes=_read_count(environ, "MLAPP_CACHE_BYTES", Settings.cache_bytes),
         read_timeout=_read_count(environ, "MLAPP_READ_TIMEOUT", Settings.read_timeout),
-        json_log=log == "json",
+        json_log=_read_choice(environ, "MLAPP_LOG", ("text", "json")) == "json",
+        database_url=environ.get("MLAPP_DATABASE_URL") or None,
+        log_answers=_read_choice(environ, "MLAPP_LOG_ANSWERS", ("on", "off")) == "on",
+        log_inputs=_read_choice(environ, "MLAPP_LOG_INPUTS", ("none", "values")) == "values",
+        log_days=_read_count(environ, "MLAPP_LOG_DAYS", Settings.log_days),
+        admin=_read_choice(environ, "MLAPP_ADMIN", ("off", "on")) == "on",
     )
 
 
@@ -91,6 +106,14 @@ def _read_count(environ: Mapping[str, str], name: str, usual: int) -> int:
     if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
         raise InvalidSettings(f"{name}: got {text!r}, expected a whole number from 1")
     return int(text)
+
+
+def _read_choice(environ: Mapping[str, str], name: str, choices: tuple[str, str]) -> str:
+    """Return one of two values; the first where the variable is not set."""
+    text = environ.get(name) or choices[0]
+    if text not in choices:
+        raise InvalidSettings(f"{name}: got {text!r}, expected {' or '.join(choices)}")
+    return text
 
 
 def _read_names(text: str) -> tuple[str, ...]:

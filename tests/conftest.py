@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -49,9 +51,28 @@ BROWSER_FLAGS = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of the tests, and what it starts, record answers in a file of its own."""
+    folder = tempfile.TemporaryDirectory(prefix="mlapp-records-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["MLAPP_DATABASE_URL"] = f"sqlite:///{folder.name}/records.db"
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test by bytes: archives hold the time, and pytest-xdist wants names that last."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores, since many tests wait for servers; at most 4."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files with the most slow tests first, so that no process ends long after another."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -100,17 +121,21 @@ def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
     # Imported here, since it takes seconds, and only one process trains.
     from tests.recipes import TINY
-    from training.sentiment import RECIPES
-    from training.sentiment import train as train_texts
+    from training import sentiment
 
     sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
-    train_texts(sample, name="sentiment", root=root, recipe=TINY, say=lambda line: None)
-    train_texts(sample, name="chapter", root=root, recipe=chapter, say=lambda line: None)
-    with tempfile.TemporaryDirectory() as folder:
-        moods = Path(folder) / "moods.csv"
-        make_moods().to_csv(moods, index=False)
-        train_texts(moods, name="moods", root=root, recipe=TINY, say=lambda line: None)
+    chapter = replace(sentiment.RECIPES["chapter"], pad_to=80, rate=1e-2)
+    moods = replace(TINY, rounds=())
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(sentiment, "LEAST_STEPS", 50)
+        table = Path(folder) / "moods.csv"
+        make_moods().to_csv(table, index=False)
+        for name, data, recipe in (
+            ("sentiment", sample, TINY),
+            ("chapter", sample, chapter),
+            ("moods", table, moods),
+        ):
+            sentiment.train(data, name=name, root=root, recipe=recipe, say=lambda line: None)
 
 
 def make_once(
@@ -195,9 +220,11 @@ def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.cache_clear()
 
 
-def open_regression(root: Path, name: str = "regression") -> RegressionModel:
-    """Open the newest version of a model that gives a number."""
-    model = open_model(root, name)
+def open_regression(
+    root: Path, name: str = "regression", version: int | None = None
+) -> RegressionModel:
+    """Open a version of a model that gives a number, by default the newest."""
+    model = open_model(root, name, version)
     assert isinstance(model, RegressionModel)
     return model
 
@@ -278,13 +305,24 @@ def page(browser: Browser) -> Iterator[Page]:
 @pytest.fixture
 def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
     """Start `streamlit run Home.py` on an artifact folder; return its address."""
-    started = []
+    with ExitStack() as stack:
+        yield lambda artifacts: stack.enter_context(run_dashboard(artifacts, tmp_path))
 
-    def start(artifacts: Path) -> str:
-        port = free_port()
-        log = (tmp_path / "dashboard.log").open("wb")
-        command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
-        options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
+
+@pytest.fixture(scope="module")
+def shipped_dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a dashboard on the models that ship, for tests that change nothing in it."""
+    with run_dashboard(SHIPPED, tmp_path_factory.mktemp("log")) as address:
+        yield address
+
+
+@contextmanager
+def run_dashboard(artifacts: Path, folder: Path) -> Iterator[str]:
+    """Run `streamlit run Home.py` on an artifact folder, with its log in a folder."""
+    port = free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "Home.py"]
+    options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={port}"]
+    with (folder / "dashboard.log").open("wb") as log:
         server = subprocess.Popen(
             [*command, *options],
             cwd=ROOT,
@@ -292,16 +330,13 @@ def dashboard(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        started.append((server, log))
-        address = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{address}/_stcore/health"), "the dashboard to answer")
-        return address
-
-    yield start
-    for server, log in started:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(f"{address}/_stcore/health"), "the dashboard to answer")
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
 
 
 def free_port() -> int:

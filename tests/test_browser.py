@@ -30,10 +30,10 @@ def answer(page: Page, text: str) -> None:
 
 
 def test_a_person_predicts_the_chapters_row_and_shares_the_link(
-    browser: Browser, page: Page, dashboard: Callable[[Path], str], shipped: Path
+    browser: Browser, page: Page, shipped_dashboard: str, shipped: Path
 ) -> None:
     prediction = open_regression(shipped).predict([ROW])["prediction"][0]
-    page.goto(dashboard(shipped))
+    page.goto(shipped_dashboard)
     expect(page.get_by_role("heading", name="Models")).to_be_visible()
     page.get_by_role("link", name="Use regression").click()
     fill(page, ROW)
@@ -60,9 +60,9 @@ def test_a_processes_first_visitor_may_come_by_a_link(
 
 
 def test_the_browsers_back_button_returns_to_the_prediction_before(
-    page: Page, dashboard: Callable[[Path], str], shipped: Path
+    page: Page, shipped_dashboard: str
 ) -> None:
-    page.goto(f"{dashboard(shipped)}/{ADDRESS}")
+    page.goto(f"{shipped_dashboard}/{ADDRESS}")
     answer(page, "0.401")
     fill(page, {"var_1": "800"})
     answer(page, "0.424")
@@ -72,9 +72,9 @@ def test_the_browsers_back_button_returns_to_the_prediction_before(
 
 
 def test_a_cleared_field_is_refused_under_the_form(
-    page: Page, dashboard: Callable[[Path], str], shipped: Path
+    page: Page, shipped_dashboard: str, shipped: Path
 ) -> None:
-    page.goto(f"{dashboard(shipped)}/regression")
+    page.goto(f"{shipped_dashboard}/regression")
     fill(page, {"var_2": ""})
     expect(page.get_by_text("Please enter valid values")).to_be_visible()
     expect(page.get_by_text("var_2: got nothing, expected a finite number")).to_be_visible()
@@ -82,9 +82,9 @@ def test_a_cleared_field_is_refused_under_the_form(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_loaded_from_elsewhere_and_nothing_overflows_a_phone(
-    scheme: str, browser: Browser, dashboard: Callable[[Path], str], shipped: Path
+    scheme: str, browser: Browser, shipped_dashboard: str, shipped: Path
 ) -> None:
-    address = dashboard(shipped)
+    address = shipped_dashboard
     with browser.new_context(
         viewport={"width": 390, "height": 844}, color_scheme="dark" if scheme == "dark" else "light"
     ) as phone:
@@ -110,13 +110,13 @@ def bring(page: Page, address: str, source: Path) -> None:
 
 
 def test_a_file_is_brought_scored_and_taken_home(
-    page: Page, dashboard: Callable[[Path], str], shipped: Path, tmp_path: Path
+    page: Page, shipped_dashboard: str, shipped: Path, tmp_path: Path
 ) -> None:
     source, row = tmp_path / "rows.csv", ",".join(ROW.values())
     bad = row.replace("688", "n/a")
     lines = [f"id,{','.join(ROW)}", *(f"{number},{row}" for number in range(999)), f"999,{bad}"]
     source.write_text("\n".join(lines))
-    address = dashboard(shipped)
+    address = shipped_dashboard
     bring(page, f"{address}/regression", source)
     expect(page.get_by_test_id("stMetricValue")).to_have_text(
         ["1,000", "999", "0", "1", re.compile(r"[\d.]+")]
@@ -140,13 +140,13 @@ def test_a_file_is_brought_scored_and_taken_home(
 
 
 def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stopped(
-    page: Page, dashboard: Callable[[Path], str], shipped: Path, tmp_path: Path
+    page: Page, shipped_dashboard: str, tmp_path: Path
 ) -> None:
     review = "A quiet and generous film: I did not want it to end"
     source = tmp_path / "reviews.csv"
     # Minutes of work, so that no machine is done before the button is pressed.
     source.write_text("review\n" + f"{review}\n" * 1_000_000)
-    bring(page, f"{dashboard(shipped)}/sentiment", source)
+    bring(page, f"{shipped_dashboard}/sentiment", source)
     expect(
         page.get_by_text(re.compile(r"[1-9][\d,]* rows · [\d,]+ rows/s · \d+:\d\d left"))
     ).to_be_visible()

@@ -30,7 +30,7 @@ from mlapp.families.contract import (
     replay,
 )
 from mlapp.manifest import Artifact, Data
-from mlapp.schema import Category, Checked, Column, Number, Output, Schema
+from mlapp.schema import Category, Checked, Column, Number, Schema
 from mlapp.scoring import cluster
 from mlapp.scoring.batch import Options
 from mlapp.service import create_app
@@ -76,22 +76,21 @@ class Sizes:
         return RowReasons(self.takes, np.zeros(len(batch)), effects, labels)
 
 
-def publish_sizes(root: Path, name: str = "sizes") -> None:
+def publish_sizes(root: Path, name: str = "sizes", threshold: float = 1.0) -> None:
     quantiles = (0.1, 0.5, 1.0, 1.5, 1.9)
     height = Number(
         name="height", minimum=0, maximum=2, quantiles=quantiles, typical=1, step=0.1, decimals=1
     )
     colour = Category(name="colour", categories=("blue", "red"), typical="blue")
-    output = Output(name="size", minimum=0, maximum=1, decimals=0)
     fields: dict[str, Any] = {
         "task": "toy-sizes",
         "data": Data(source="none", rows=9, columns=3, sha256="0" * 64),
         "training": {"command": "python -m toy"},
-        "input_schema": Schema(inputs=(height, colour), output=output),
+        "input_schema": Schema(inputs=(height, colour)),
         "labels": SIZES,
         "metrics": {},
     }
-    files = {"threshold.txt": b"1.0"}
+    files = {"threshold.txt": str(threshold).encode()}
     first = Sizes(artifacts.draft(name, files, ("mlapp",), golden=(), **fields))
     [answer] = first.answer(first.check([ROW])).records()
     golden = [{"input": ROW, "output": answer}]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LinearRegression
 
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.families import regression
+from mlapp.families import engines
 from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
 from mlapp.manifest import Artifact
@@ -230,8 +230,8 @@ def test_a_model_saved_by_another_scikit_learn_is_refused_before_it_is_unpickled
     def unpickle(*_: Any) -> None:
         pytest.fail("the model was unpickled")
 
-    monkeypatch.setattr(regression, "library_version", lambda library: "99.1.0")
-    monkeypatch.setattr(regression, "_Reader", unpickle)
+    monkeypatch.setattr(engines, "library_version", lambda library: "99.1.0")
+    monkeypatch.setattr(engines, "_Reader", unpickle)
     with pytest.raises(ArtifactError, match=r"99\.1\.0 is installed"):
         open_model(folder, "regression")
 
@@ -294,6 +294,7 @@ def test_a_prediction_outside_the_range_of_training_is_noticed(houses: Regressio
     rows = [{"area": -20.0, "rooms": 1, "district": "west"}, houses.schema.typical]
     checked = houses.check(rows)
     predicted = houses.predict_array(checked)
+    assert houses.schema.output is not None
     assert predicted[0, 0] < 0 < houses.schema.output.minimum
     last = houses.notices(checked, predicted)[-1]
     assert (last.input, last.row) == ("price", 0)

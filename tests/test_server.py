@@ -41,14 +41,27 @@ def hurried(
     started = []
 
     def start(folder: Path = models, **environment: str) -> Server:
-        timeout = {"MLAPP_READ_TIMEOUT": "2"}
         log = tmp_path / "hurried.log"
-        started.append(Server(folder, log, *KINDS[request.param], **timeout | environment))
+        started.append(start_hurried(request.param, folder, log, **environment))
         return started[-1]
 
     yield start
     for each in started:
         each.stop()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def shared(
+    request: pytest.FixtureRequest, models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """The same, with the usual settings, for tests that need none of their own."""
+    server = start_hurried(request.param, models, tmp_path_factory.mktemp("log") / "shared.log")
+    yield server
+    server.stop()
+
+
+def start_hurried(kind: str, folder: Path, log: Path, **environment: str) -> Server:
+    return Server(folder, log, *KINDS[kind], **{"MLAPP_READ_TIMEOUT": "2"} | environment)
 
 
 def head_of(path: str, length: int) -> bytes:
@@ -109,18 +122,15 @@ def test_a_thousand_half_sent_requests_hold_up_nobody_and_are_cut_off(
     ],
     ids=["body", "file", "headers", "line"],
 )
-def test_a_half_sent_request_is_cut_off_with_408(
-    half: bytes, hurried: Callable[..., Server]
-) -> None:
-    with connect(hurried()) as connection:
+def test_a_half_sent_request_is_cut_off_with_408(half: bytes, shared: Server) -> None:
+    with connect(shared) as connection:
         connection.sendall(half)
         assert read_all(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_a_body_that_drips_is_cut_off_too(hurried: Callable[..., Server]) -> None:
-    at = hurried()
+def test_a_body_that_drips_is_cut_off_too(shared: Server) -> None:
     began = time.monotonic()
-    with connect(at) as connection:
+    with connect(shared) as connection:
         connection.settimeout(0.2)
         connection.sendall(head_of(PREDICT, 10_000))
         found = b""
@@ -131,8 +141,8 @@ def test_a_body_that_drips_is_cut_off_too(hurried: Callable[..., Server]) -> Non
     assert found.startswith(b"HTTP/1.1 408 ")
 
 
-def test_headers_without_end_are_refused(hurried: Callable[..., Server]) -> None:
-    with connect(hurried()) as connection:
+def test_headers_without_end_are_refused(shared: Server) -> None:
+    with connect(shared) as connection:
         connection.sendall(head_of(PREDICT, 10)[:-2] + b"X-Filler: ")
         with contextlib.suppress(ConnectionError):
             for _ in range(100):
@@ -141,9 +151,9 @@ def test_headers_without_end_are_refused(hurried: Callable[..., Server]) -> None
 
 
 def test_a_request_behind_another_on_its_connection_has_time_of_its_own(
-    hurried: Callable[..., Server],
+    shared: Server,
 ) -> None:
-    with connect(hurried()) as connection, connection.makefile("rb") as answer:
+    with connect(shared) as connection, connection.makefile("rb") as answer:
         for _ in range(2):
             connection.sendall(head_of(PREDICT, len(BODY)) + BODY)
             assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -191,16 +201,16 @@ def test_requests_beyond_what_is_useful_are_refused_and_may_come_again(
     assert requests.post(at.address + TEXTS, json={"instances": ["good"]}, timeout=30).ok
 
 
-def test_long_requests_do_not_hold_up_short_ones(hurried: Callable[..., Server]) -> None:
-    at = hurried()
+def test_long_requests_do_not_hold_up_short_ones(shared: Server) -> None:
     body = {"instances": ["A wonderful film that I loved from its first minute. " * 20] * 400}
     with ThreadPoolExecutor(6) as pool:
         long = [
-            pool.submit(requests.post, at.address + TEXTS, json=body, timeout=120) for _ in range(6)
+            pool.submit(requests.post, shared.address + TEXTS, json=body, timeout=120)
+            for _ in range(6)
         ]
         short = 0
         while not all(future.done() for future in long):
-            short += predicts(at)
+            short += predicts(shared)
         assert [future.result().status_code for future in long] == [200] * 6
     assert short > 10
 
@@ -226,13 +236,12 @@ def test_a_body_is_not_read_from_who_lacks_the_key(hurried: Callable[..., Server
 
 
 @pytest.mark.parametrize("path", [PREDICT, SCORE])
-def test_a_damaged_chunk_is_a_bad_request(path: str, hurried: Callable[..., Server]) -> None:
-    at = hurried()
+def test_a_damaged_chunk_is_a_bad_request(path: str, shared: Server) -> None:
     head = head_of(path, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
-    with connect(at) as connection:
+    with connect(shared) as connection:
         connection.sendall(head + b"5\r\n{....\r\nzz\r\n")
         assert read_all(connection).startswith(b"HTTP/1.1 400 Bad Request\r\n")
-    assert "Traceback" not in at.log.read_text()
+    assert "Traceback" not in shared.log.read_text()
 
 
 def test_a_client_that_resets_half_way_leaves_no_traceback(hurried: Callable[..., Server]) -> None:
@@ -275,9 +284,8 @@ def test_only_known_hosts_are_served(host: str, status: int) -> None:
 
 
 def test_a_name_that_leads_here_from_elsewhere_is_not_served(
-    hurried: Callable[..., Server],
+    shared: Server,
 ) -> None:
-    at = hurried()
     upgrade = {
         "Upgrade": "websocket",
         "Connection": "Upgrade",
@@ -287,14 +295,13 @@ def test_a_name_that_leads_here_from_elsewhere_is_not_served(
     for path in ("/livez", "/", "/_stcore/health", "/_stcore/stream"):
         for more in ({}, upgrade):
             headers = {"Host": "evil.example", **more}
-            answer = requests.get(at.address + path, headers=headers, timeout=30)
+            answer = requests.get(shared.address + path, headers=headers, timeout=30)
             assert answer.status_code in (403, 421), (path, more, answer.status_code)
 
 
-def test_every_page_has_security_headers(hurried: Callable[..., Server]) -> None:
-    at = hurried()
+def test_every_page_has_security_headers(shared: Server) -> None:
     for path in ("/", "/form", "/livez", "/nothing-here"):
-        headers = requests.get(at.address + path, timeout=30).headers
+        headers = requests.get(shared.address + path, timeout=30).headers
         assert headers["X-Content-Type-Options"] == "nosniff", path
         assert headers["X-Frame-Options"] == "DENY", path
         assert headers["Referrer-Policy"] == "no-referrer", path

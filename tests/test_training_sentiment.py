@@ -38,6 +38,7 @@ from training.vectors import train_vectors
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
 QUICK = replace(TINY, epochs=2, rounds=(1,), phrases=30)
+PLAIN = replace(QUICK, rounds=())
 
 
 def quiet(line: str) -> None:
@@ -133,7 +134,7 @@ def test_what_cannot_be_trained_on_is_told_in_one_line(
 @pytest.mark.slow
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, few_steps: None) -> None:
     with pytest.raises(ArtifactError, match="name"):
-        train(SAMPLE, name="No Name", root=tmp_path, recipe=QUICK, say=quiet)
+        train(SAMPLE, name="No Name", root=tmp_path, recipe=PLAIN, say=quiet)
 
 
 @pytest.mark.slow
@@ -330,7 +331,7 @@ def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     monkeypatch.setattr(sentiment, "PHRASES", 50)
     for film_phrases in (False, True):
         made = train(
-            SAMPLE, root=tmp_path, recipe=QUICK, film_phrases=film_phrases, say=quiet
+            SAMPLE, root=tmp_path, recipe=PLAIN, film_phrases=film_phrases, say=quiet
         ).manifest
         assert made.training["film_phrases"] is film_phrases
     assert asked == [0, 50]

@@ -35,7 +35,7 @@ def promote_version(name: str, version: int | None, force: str | None) -> int:
     if version is None and not waiting:
         raise ModelNotFound(f"{name!r} has no candidate in {root}")
     version = waiting[-1] if version is None else version
-    verdict = judge(name, version)
+    verdict = gate.judge(root, name, version)
     if verdict is not None:
         print(verdict)
     if verdict is not None and verdict.worse and not force:
@@ -45,20 +45,6 @@ def promote_version(name: str, version: int | None, force: str | None) -> int:
     change = promotion.promote(root, name, version, reason, forced=forced)
     print(f"{name}: version {change.version} is served")
     return 0
-
-
-def judge(name: str, version: int) -> gate.Verdict | None:
-    """Compare a candidate with the served version; None where nothing is served.
-
-    Raises:
-        ArtifactError: the candidate cannot be opened.
-    """
-    root = read_settings().artifacts
-    try:
-        served = artifacts.open(root, name)
-    except ModelNotFound:
-        return None
-    return gate.compare_held_out(served, artifacts.open(root, name, version))
 
 
 def roll_back(name: str, reason: str) -> int:

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mlapp import families
+from mlapp import answering, families
 from mlapp.errors import InvalidSettings
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.scoring import files
-from mlapp.scoring.batch import Counts, Options, parse_columns
+from mlapp.scoring.batch import Counts, Options, Origin, parse_columns
 from mlapp.scoring.files import Summary
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
@@ -117,6 +117,7 @@ def score_file(options: argparse.Namespace) -> int:
             strict=options.strict,
             resume=options.resume,
             progress=meter.show,
+            origin=Origin(answering.new_id(), "command"),
             say=lambda line: print(line, file=sys.stderr),
         )
     except KeyboardInterrupt:
@@ -155,6 +156,9 @@ def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
         return INTERRUPTED
     finally:
         meter.clear()
+    seconds = summary.starting + summary.seconds
+    name = answering.new_id()
+    answering.note_run(name, artifact.manifest, "command", seconds, summary.counts, True)
     refused = [f"{file}: row {row:,}, {error}" for file, row, error in summary.refused]
     _tell(options.output, summary.counts, summary.counts.rows, summary.seconds, refused)
     return REFUSED if summary.counts.refused else 0

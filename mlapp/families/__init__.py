@@ -1,10 +1,14 @@
 """The families of models: what each takes and gives, and one file for each.
 
-contract    what a model takes and gives: what all the rest knows about it
-varying     how an answer varies as one input of a row does
-text        the check and the tokenizer of texts, shared with training
-regression  a row to a number
-sentiment   a text to a label
+contract        what a model takes and gives: what all the rest knows about it
+varying         how an answer varies as one input of a row does
+text            the check and the tokenizer of texts, shared with training
+engines         what computes a table model's numbers
+shapley         what each input of a row adds to any function of it
+table           what the families of table models share
+regression      a row to a number
+classification  a row to labels
+sentiment       a text to a label
 
 To add a family: write a class that is a `contract.Model`, in one file here, and add its task to
 `FAMILIES`. A family of another distribution needs no change here: that distribution names it as an
@@ -21,6 +25,7 @@ from mlapp.manifest import Artifact
 
 # Imported with the first model of the family: each needs libraries that the others do not.
 FAMILIES = {
+    "classification": "mlapp.families.classification:ClassificationModel",
     "regression": "mlapp.families.regression:RegressionModel",
     "text-classification": "mlapp.families.sentiment:SentimentModel",
 }

@@ -28,6 +28,7 @@ Datatype: TypeAlias = Literal["FP64", "INT64", "BOOL", "BYTES"]  # as the Open I
 Values: TypeAlias = npt.NDArray[Any]
 
 BASELINE = "baseline"  # what reasons begin with, beside the inputs
+ERROR = "error"  # what estimated reasons end with
 EFFECT = "effect_"  # what the columns of reasons begin with in a file
 MARGIN = 0.2  # by how much the likeliest label must lead
 
@@ -95,11 +96,18 @@ class RowInput:
 
     kind: ClassVar[Literal["row"]] = "row"
 
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
+    def __init__(self, schema: Schema, estimated: bool = False) -> None:
+        """Describe the inputs of a schema.
+
+        Args:
+            schema: the inputs.
+            estimated: whether reasons are estimated, and so have a stated error.
+        """
+        self.schema, self.estimated = schema, estimated
         self.inputs: tuple[Number | Category, ...] = schema.inputs
         self.names = schema.names
-        self._columns = name_columns(self.names, (BASELINE, "label", "logit"), "input_")
+        taken = (BASELINE, "label", "logit", *([ERROR] if estimated else []))
+        self._columns = name_columns(self.names, taken, "input_")
 
     @property
     def typical(self) -> dict[str, Any]:
@@ -114,7 +122,7 @@ class RowInput:
     @property
     def reason_fields(self) -> tuple[Field, ...]:
         """The columns that the reasons add to a file."""
-        names = [BASELINE, *self._columns.values()]
+        names = [BASELINE, *self._columns.values(), *([ERROR] if self.estimated else [])]
         return tuple(Field(EFFECT + name, "FP64") for name in names)
 
 
@@ -367,12 +375,14 @@ class RowReasons:
         effects: what each input adds, by its name, (n,) each. Baseline and effects sum to the
             prediction, or to the logit of the label.
         labels: the label that is explained in each row; None where a number is.
+        error: the largest standard error of a row's effects, (n,); None where they are exact.
     """
 
     takes: RowInput
     baseline: Floats
     effects: Mapping[str, Floats]
     labels: Sequence[str] | None = None
+    error: Floats | None = None
 
     @property
     def totals(self) -> Floats:
@@ -381,11 +391,11 @@ class RowReasons:
         return total
 
     def columns(self) -> dict[str, Floats]:
-        """Return baseline and effects by column; see `RowInput.reason_columns`."""
+        """Return baseline, effects and error by column; see `RowInput.reason_columns`."""
         named = self.takes.reason_columns
-        return {BASELINE: self.baseline} | {
-            named[name]: effect for name, effect in self.effects.items()
-        }
+        columns = {BASELINE: self.baseline}
+        columns |= {named[name]: effect for name, effect in self.effects.items()}
+        return columns | ({} if self.error is None else {ERROR: self.error})
 
     def records(self) -> list[dict[str, Any]]:
         """Return each row's reasons as JSON has them."""

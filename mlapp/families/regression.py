@@ -1,193 +1,147 @@
-"""A published linear regression: predict with an interval, explain exactly, ask what if.
+"""A published regression: takes a row, gives a number with an interval, or without one.
 
-The prediction is a least-squares fit on standardised encoded columns z (n, k):
+What is done with the engine's columns is said in output.json (`Answer`):
 
-    prediction = intercept + z @ coefficients
+    prediction                              held inside minimum and maximum
+    prediction +- margin                    where the engine gives the prediction alone
+    prediction +- margin * scale            where it gives a scale: normalised conformal scores
+                                            (Lei et al., "Distribution-free predictive inference for
+                                            regression", 2018, section 5.2)
+    lower - margin to upper + margin        where it gives quantiles: conformalized quantile
+                                            regression (Romano, Patterson and Candes, 2019)
 
-so the intercept is the mean of the training outputs, and coefficient times z is what a column
-adds to it: the exact Shapley values of a linear model with independent inputs (Strumbelj and
-Kononenko, 2014).
-
-The interval is prediction +- q * sqrt(1 + h(z)), with h(z) = 1/n + z' (Z'Z)^-1 z the leverage of
-a new row, so that it widens away from the training data as the least-squares interval does. q is
-not taken from the t distribution but is the conformal quantile of the leave-one-out residuals
-divided by the same factor (the jackknife of Lei et al., "Distribution-free predictive inference
-for regression", 2018, with studentized residuals as in Vovk, Gammerman and Shafer, "Algorithmic
-learning in a random world", 2005): no normal distribution is assumed.
+The margin is a conformal quantile of rows that the model had not seen. Without a level there is no
+interval. The linear regressions of earlier versions have an interval.npz instead.
 """
 
-import io
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version as library_version
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from joblib.numpy_pickle import NumpyUnpickler
 
 from mlapp.errors import ArtifactError
-from mlapp.families.contract import Headline, NumberOutput, Numbers, RowInput, RowReasons
-from mlapp.families.varying import what_if
-from mlapp.manifest import Artifact, command_of
-from mlapp.schema import Checked, Column, Floats, Notice, Rows, describe_outside
+from mlapp.families.contract import Headline, NumberOutput, Numbers
+from mlapp.families.engines import INTERVAL as INTERVAL
+from mlapp.families.engines import JOBLIB as MODEL
+from mlapp.families.engines import Columns, LinearEngine
+from mlapp.families.engines import Interval as Interval
+from mlapp.families.table import REPORT as REPORT
+from mlapp.families.table import TableModel
+from mlapp.manifest import Artifact
+from mlapp.schema import Checked, Floats, Notice, Output, Rows, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
 
-LIBRARY = "scikit-learn"
+__all__ = [
+    "ANSWER",
+    "COLUMNS",
+    "INTERVAL",
+    "MODEL",
+    "REPORT",
+    "Answer",
+    "Interval",
+    "RegressionModel",
+]
+
 COLUMNS = ("prediction", "lower", "upper")
-MODEL, INTERVAL, REPORT = "model.joblib", "interval.npz", "report.json"
-# All that the pickle of the pipeline may name besides scikit-learn's own classes.
-_NUMPY = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy._core.multiarray", "scalar"),
-    ("joblib.numpy_pickle", "NumpyArrayWrapper"),
-}
-
-
-class _Record:
-    """Stands for any class of scikit-learn, and holds its attributes."""
-
-
-class _Reader(NumpyUnpickler):  # type: ignore[misc]
-    """Reads a fitted pipeline as plain records: serving needs its numbers, not scikit-learn."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return the class of that name.
-
-        Raises:
-            UnpicklingError: a linear regression has no such part.
-        """
-        if module.split(".")[0] == "sklearn":
-            return _Record
-        if (module, name) not in _NUMPY:
-            raise UnpicklingError(f"{module}.{name} is no part of a linear regression")
-        return super().find_class(module, name)
+ANSWER = "output.json"
 
 
 @dataclass(frozen=True)
-class Interval:
-    """What the interval needs: its level, q, the number of training rows, and (Z'Z)^-1 (k, k)."""
-
-    level: float
-    quantile: float
-    rows: int
-    inverse: Floats
-
-    def leverage(self, standardised: Floats) -> Floats:
-        """Return h(z) for each of n standardised rows (n, k)."""
-        # One small product a row: a large one would round a row by the rows that it comes with.
-        weighted = (standardised[:, None, :] @ self.inverse)[:, 0, :]
-        spread: Floats = np.vecdot(weighted, standardised)
-        return 1 / self.rows + spread
-
-    def half_width(self, standardised: Floats) -> Floats:
-        """Return half the interval's width for each of n standardised rows (n, k)."""
-        half: Floats = self.quantile * np.sqrt(1 + self.leverage(standardised))
-        return half
-
-    def dump(self) -> bytes:
-        """Return the interval as the bytes of an .npz file."""
-        file = io.BytesIO()
-        np.savez(
-            file, level=self.level, quantile=self.quantile, rows=self.rows, inverse=self.inverse
-        )
-        return file.getvalue()
-
-    @classmethod
-    def load(cls, content: bytes) -> "Interval":
-        """Read what `dump` returned."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            level, quantile, rows = (file[key].item() for key in ("level", "quantile", "rows"))
-            return cls(level, quantile, rows, file["inverse"])
-
-
-class RegressionModel:
-    """A linear regression: takes a row, gives a number with an interval.
+class Answer:
+    """How a prediction and its interval are made of the engine's columns.
 
     Attributes:
-        schema: the inputs and the output.
-        interval: what the interval needs.
+        level: the share of new rows that the interval is meant to hold; None for no interval.
+        margin: the conformal constant, in units of the scale if there is one.
+        minimum, maximum: where predictions and intervals end; None where they do not.
     """
 
-    platform = "sklearn"
-    tolerance = 1e-9
+    level: float | None = None
+    margin: float = 0.0
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def dump(self) -> bytes:
+        """Return it as the bytes of a JSON file."""
+        return json.dumps(asdict(self), allow_nan=False).encode()
+
+    @classmethod
+    def load(cls, content: bytes) -> "Answer":
+        """Read what `dump` returned."""
+        return cls(**json.loads(content))
+
+    @property
+    def width(self) -> int:
+        """How many numbers an answer has: 3 with an interval, else 1."""
+        return 1 if self.level is None else 3
+
+    def make(self, columns: Columns) -> Floats:
+        """Return prediction, lower and upper (n, 3), or prediction alone (n, 1)."""
+        prediction = columns["prediction"]
+        answer = np.empty((self.width, len(prediction)))
+        answer[:] = prediction
+        if self.level is not None:
+            if "lower" in columns:
+                # Quantiles may cross the prediction, which is to lie in its interval.
+                answer[1] = np.minimum(columns["lower"] - self.margin, prediction)
+                answer[2] = np.maximum(columns["upper"] + self.margin, prediction)
+            else:
+                half = self.margin * columns["scale"] if "scale" in columns else self.margin
+                answer[1] -= half
+                answer[2] += half
+        if self.minimum is not None or self.maximum is not None:
+            np.clip(answer, self.minimum, self.maximum, out=answer)
+        return answer.T
+
+
+class RegressionModel(TableModel):
+    """A regression: takes a row, gives a number, with an interval or without.
+
+    Attributes:
+        gives: what it gives.
+    """
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
 
         Raises:
-            ArtifactError: it is no regression, or was saved by another scikit-learn.
+            ArtifactError: it is no regression, or its files cannot be read here.
         """
         manifest = artifact.manifest
-        command = command_of(manifest)
-        if manifest.input_schema is None or manifest.task != "regression":
+        if manifest.task != "regression":
             raise ArtifactError(f"{artifact.path} is a {manifest.task} model, not a regression")
-        saved = manifest.libraries.get("scikit-learn", "an unknown version")
-        installed = library_version("scikit-learn")
-        if saved.split(".")[:2] != installed.split(".")[:2]:
-            raise ArtifactError(
-                f"{artifact.path / MODEL} was saved by scikit-learn {saved}, and {installed} is"
-                " installed, which may read it wrongly",
-                f'pip install "scikit-learn=={saved}"'
-                + (f", or train again: {command}" if command else ""),
-            )
-        self.manifest, self.schema, self.size = manifest, manifest.input_schema, artifact.size
-        self._report = artifact.files[REPORT]
-        self.interval = Interval.load(artifact.files[INTERVAL])
-        self.takes = RowInput(self.schema)
-        self.gives = NumberOutput(self.schema.output.name, self._decimals(), self.interval.level)
-        try:
-            pipeline = _Reader(MODEL, io.BytesIO(artifact.files[MODEL]), True).load()
-            steps = {name: vars(step) for name, step in pipeline.steps}
-            scale, regress = steps["scale"], steps["regress"]
-            self._mean, self._scale = scale["mean_"], scale["scale_"]
-            self._coefficients = regress["coef_"]
-            self._intercept = float(regress["intercept_"])
-        except (UnpicklingError, AttributeError, KeyError) as error:
-            raise ArtifactError(
-                f"{artifact.path / MODEL} holds no pipeline of ours: {error}", command
-            ) from error
-
-    def check(self, rows: Rows | Checked) -> Checked:
-        """Return checked rows; those that are checked already pass through.
-
-        Raises:
-            InvalidInput: with every fault of every row.
-        """
-        return rows if isinstance(rows, Checked) else self.schema.check(rows)
-
-    def check_columns(self, columns: Mapping[str, Column]) -> Checked:
-        """Check rows that arrive as columns, some of which may be left out.
-
-        Raises:
-            InvalidInput: with every fault of every row.
-        """
-        return self.schema.check_some(columns)
+        super().__init__(artifact)
+        if self.schema.output is None:
+            raise ArtifactError(f"{artifact.path} does not say what it predicts")
+        self.output: Output = self.schema.output
+        if isinstance(self.engine, LinearEngine):
+            self.interval = self.engine.interval
+            self._answer = Answer(self.interval.level, self.interval.quantile)
+        else:
+            self._answer = Answer.load(artifact.files[ANSWER])
+        self.gives = NumberOutput(self.output.name, self._decimals(), self._answer.level)
 
     def answer(self, batch: Checked) -> Numbers:
-        """Predict checked rows, each with its interval."""
+        """Predict checked rows, each with its interval if the model has intervals."""
         predicted = self.predict_array(batch)
         return Numbers(self.gives, predicted, self.notices(batch, predicted))
 
-    def reasons(self, batch: Checked) -> RowReasons:
-        """Say what each input adds to the mean output in training, exactly."""
-        standardised = self._standardise(batch)
-        parts = self.schema.split(standardised)
-        weights = self.schema.split(self._coefficients[None])
-        effects = {
-            name: np.vecdot(part, weight)
-            for (name, part), (_, [weight]) in zip(parts, weights, strict=True)
-        }
-        return RowReasons(self.takes, np.full(len(batch), self._intercept), effects)
+    def predict_array(self, checked: Checked) -> Floats:
+        """Predict checked rows as (n, 3): prediction, lower, upper; (n, 1) without intervals.
+
+        A row's answer is the same to the last bit whatever rows come with it.
+        """
+        return self._answer.make(self.engine.run(checked))
 
     def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
-        """Predict n rows: columns prediction, lower and upper, in the output's unit, same index.
+        """Predict n rows: columns prediction, and lower and upper if the model has intervals.
+
+        All are in the output's unit; the index is that of the rows.
 
         Raises:
             InvalidInput: with every fault of every row.
@@ -195,31 +149,29 @@ class RegressionModel:
         import pandas as pd
 
         checked = self.check(rows)
-        return pd.DataFrame(self.predict_array(checked), checked.index, list(COLUMNS))
+        columns = list(COLUMNS[: self._answer.width])
+        return pd.DataFrame(self.predict_array(checked), checked.index, columns)
 
-    def predict_array(self, checked: Checked) -> Floats:
-        """Predict checked rows as (n, 3): prediction, lower, upper.
+    @property
+    def is_additive(self) -> bool:
+        """Whether the prediction is a sum of one function of each input: bounds are none."""
+        bounded = self._answer.minimum is not None or self._answer.maximum is not None
+        return self.engine.additive and not bounded
 
-        A row's answer is the same to the last bit whatever rows come with it.
-        """
-        standardised = self._standardise(checked)
-        answer = np.empty((3, len(standardised)))
-        answer[:] = self._intercept + np.vecdot(standardised, self._coefficients)
-        half = self.interval.half_width(standardised)
-        answer[1] -= half
-        answer[2] += half
-        return answer.T
+    def explained(self, columns: Columns) -> Floats:
+        """Return what reasons explain, (n, 1): the prediction."""
+        return Answer(None, 0.0, self._answer.minimum, self._answer.maximum).make(columns)
 
     def notices(self, checked: Checked, predicted: Floats) -> list[Notice]:
         """Return what is unusual about checked rows, and about their predictions.
 
         Args:
             checked: n rows.
-            predicted: what `predict_array` returned for them, (n, 3).
+            predicted: what `predict_array` returned for them.
         """
         return checked.notices + [
             Notice(
-                self.schema.output.name,
+                self.output.name,
                 detail,
                 row if checked.row_labels is None else checked.row_labels[row],
             )
@@ -227,7 +179,7 @@ class RegressionModel:
         ]
 
     def unusual_predictions(self, predicted: Floats) -> dict[int, str]:
-        """Return what is unusual about predictions (n, 3), by their place.
+        """Return what is unusual about predictions of `predict_array`, by their place.
 
         Unusual is a prediction whose whole interval lies outside the range of the outputs in
         training, or which is below zero where no output was, or above zero: a straight line goes
@@ -237,7 +189,7 @@ class RegressionModel:
         outside = (predicted < least) | (predicted > most)
         if not np.count_nonzero(outside):  # nearly always; quicker than any()
             return {}
-        output = self.schema.output
+        output = self.output
         return {
             row: "the prediction "
             + describe_outside(float(predicted[row, 0]), output.minimum, output.maximum)
@@ -246,68 +198,28 @@ class RegressionModel:
 
     @cached_property
     def _unusual(self) -> tuple[Floats, Floats]:
-        """The values below and above which prediction, lower and upper are unusual, (3,) each."""
-        output, infinity = self.schema.output, math.inf
+        """The values below and above which those of an answer are unusual, (3,) or (1,) each."""
+        output, infinity = self.output, math.inf
         least = [0.0 if output.minimum >= 0 else -infinity, -infinity, output.minimum]
         most = [0.0 if output.maximum <= 0 else infinity, output.maximum, infinity]
+        if self._answer.width == 1:
+            return np.array([output.minimum]), np.array([output.maximum])
         return np.array(least), np.array(most)
-
-    def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
-        """Explain n rows: a column baseline and one per input; each row sums to its prediction.
-
-        The baseline is the mean output in training; an input's column is what its value adds.
-
-        Raises:
-            InvalidInput: with every fault of every row.
-        """
-        import pandas as pd
-
-        checked = self.check(rows)
-        return pd.DataFrame(self.reasons(checked).columns(), index=checked.index)
-
-    def what_if(self, row: Mapping[str, Any], name: str, points: int = 81) -> "pd.DataFrame":
-        """Move one input of a row across its training range, the others held.
-
-        Args:
-            row: the row that is varied; the range is widened to hold its value.
-            name: the input that moves. A category takes each of its values.
-            points: how many values a number takes, 2 or more.
-
-        Returns:
-            Columns: the input's name, prediction, lower, upper.
-        """
-        return what_if(self, row, name, points)
-
-    @property
-    def baseline(self) -> float:
-        """The mean output in training."""
-        return self._intercept
 
     @property
     def headline(self) -> Headline:
-        """The cross-validated R²."""
-        r2 = float(str(self.manifest.metrics["r2"]))
+        """The R² on rows that the model had not seen, or where there are none, on its own."""
+        metrics = self.manifest.metrics
         meaning = "Share of the variance explained; 1 is perfect, 0 is no better than the mean."
-        return Headline("cross-validated R²", f"{r2:.3f}", meaning)
-
-    @cached_property
-    def report(self) -> dict[str, Any]:
-        """What training measured, for pictures.
-
-        `held_out`: lists actual, predicted, lower and upper, each row predicted by a fit that did
-        not see it (a sample of them where they are many); `coefficients`: a list of term,
-        estimate, lower and upper, in the inputs' own units.
-        """
-        report: dict[str, Any] = json.loads(self._report)
-        return report
+        if "r2" in metrics:
+            measured = self.manifest.training.get("measured", "cross-validated")
+            return Headline(f"{measured} R²", f"{float(str(metrics['r2'])):.3f}", meaning)
+        value = f"{float(str(metrics['r2_in_sample'])):.3f}"
+        return Headline("R² on its own training rows", value, meaning)
 
     def _decimals(self) -> int:
         """Return how many decimals a prediction deserves: two digits of its half-width."""
-        if self.interval.quantile == 0:
-            return self.schema.output.decimals
-        return max(0, 1 - math.floor(math.log10(self.interval.quantile)))
-
-    def _standardise(self, checked: Checked) -> Floats:
-        standardised = (self.schema.encode(checked) - self._mean) / self._scale
-        # Row by row in memory, or products would round a row by the rows that come with it.
-        return np.ascontiguousarray(standardised)
+        margin = self._answer.margin
+        if self._answer.level is None or margin <= 0 or not isinstance(self.engine, LinearEngine):
+            return self.output.decimals
+        return max(0, 1 - math.floor(math.log10(margin)))

@@ -20,11 +20,22 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 import pandas as pd
 import pyarrow as pa
 
+from mlapp import answering
 from mlapp.errors import MlappError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
+from mlapp.scoring.batch import (
+    Counts,
+    Options,
+    Origin,
+    Part,
+    Plan,
+    Scorer,
+    make_plan,
+    score_table,
+)
+from mlapp.scoring.comparison import plan_comparison
 from mlapp.scoring.files import SHOWN, write_error
-from mlapp.scoring.tallies import Histogram, Shares
+from mlapp.scoring.tallies import Differences, Histogram, Shares
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK
 from mlapp.tables.formats import FileFormat, format_of
@@ -110,6 +121,7 @@ class Result:
         share: of the file that is read.
         error: why it failed.
         histogram, shares: the predictions in numbers, whichever the model makes.
+        differences: where two versions are compared, how their answers differ.
     """
 
     def __init__(self, model: Model, upload: Upload) -> None:
@@ -121,6 +133,7 @@ class Result:
         gives = model.gives
         self.histogram = Histogram() if gives.kind == "number" else None
         self.shares = Shares(gives.labels) if gives.kind == "labels" else None
+        self.differences: Differences | None = None
         self._files: dict[str, BinaryIO] = {}
 
     def name_as(self, form: str) -> str:
@@ -153,8 +166,11 @@ class Result:
         file_format: FileFormat,
         options: Options,
         stop: Callable[[], bool],
+        against: Model | None = None,
     ) -> None:
-        """Score the file; the result is whole, or there is none.
+        """Score the file, and compare where there is a version to compare with.
+
+        The result is whole, or there is none.
 
         Raises:
             MlappError: it cannot be read, or not be scored.
@@ -168,9 +184,13 @@ class Result:
                 open_table(upload.file, file_format) as table,
                 TemporaryFile() as spool,
             ):
-                plan = make_plan(model, table.schema, options)
+                plan, score = self._plan(model, against, table.schema, options)
+                origin = Origin(answering.new_id(), "page")
                 csv.write(write_head(_CSV, plan.schema, options.raw))
-                with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                scored = score_table(
+                    model, table, plan, _PARQUET, options.raw, origin=origin, score=score
+                )
+                with closing(scored) as parts:
                     for part in parts:
                         spool.write(part.data)
                         if part.counts.rows:
@@ -194,6 +214,16 @@ class Result:
                 _close(csv)
                 _close(parquet)
 
+    def _plan(
+        self, model: Model, against: Model | None, schema: pa.Schema, options: Options
+    ) -> tuple[Plan, Scorer | None]:
+        """Return how the file is scored, and prepare to count the differences if there are any."""
+        if against is None:
+            return make_plan(model, schema, options), None
+        comparison = plan_comparison(model, against, schema, options)
+        self.differences = Differences(comparison.prefix, comparison.other_prefix)
+        return comparison.plan, comparison.score
+
     def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
         room = SHOWN - len(self.refused)
         errors = sorted(part.errors.items())[:room] if room else []
@@ -204,6 +234,8 @@ class Result:
         if self.shares:
             labels, unsure = (batch.column(prefix + name) for name in ("label", "unsure"))
             self.shares.add(labels.drop_null().to_pylist(), unsure.drop_null().to_pylist())
+        if self.differences:
+            self.differences.add(batch, self.counts.rows)
         self.counts += part.counts
         self.share = part.share or 0.0
 
@@ -213,6 +245,7 @@ class Job:
 
     Attributes:
         model: what scores them.
+        against: what it is compared with; None where the files are only scored.
         results: of each file, in order; they grow.
     """
 
@@ -224,6 +257,7 @@ class Job:
         encoding: str | None = None,
         ended: threading.Event | None = None,
         decimal: str | None = None,
+        against: Model | None = None,
     ) -> None:
         """Start.
 
@@ -234,8 +268,10 @@ class Job:
             encoding: of files that are text; see `FileFormat`.
             ended: set when whoever wants the results is gone; the job then stops.
             decimal: of files that are CSV or TSV; see `FileFormat`.
+            against: another version of the model, to be compared with on the files.
         """
-        self.model, self.results = model, [Result(model, upload) for upload in uploads]
+        self.model, self.against = model, against
+        self.results = [Result(model, upload) for upload in uploads]
         self._began, self._stop, self._ended = 0.0, threading.Event(), ended or threading.Event()
         run = [list(uploads), options, encoding, decimal]
         self._thread = threading.Thread(target=self._run, args=run, daemon=True)
@@ -299,7 +335,7 @@ class Job:
     ) -> None:
         try:
             file_format = upload.format(encoding, decimal)
-            result.score(self.model, upload, file_format, options, self._over)
+            result.score(self.model, upload, file_format, options, self._over, self.against)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
         except Exception as error:
@@ -381,10 +417,11 @@ class Desk:
         options: Options,
         encoding: str | None,
         decimal: str | None = None,
+        against: Model | None = None,
     ) -> None:
         """Score files of the desk, unless a job is at work on them."""
         if not (self.job and self.job.running):
-            self.job = Job(model, uploads, options, encoding, self._ended, decimal)
+            self.job = Job(model, uploads, options, encoding, self._ended, decimal, against)
 
 
 def _discard(uploads: list[Upload], job: Job | None) -> None:

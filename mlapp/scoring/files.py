@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field
 
 from mlapp.errors import DiskFull, InvalidTable, OutputError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
+from mlapp.scoring.batch import Counts, Options, Origin, Part, make_plan, score_table
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table
 from mlapp.tables.writing import Bytes, finish_parquet
@@ -88,6 +88,7 @@ def score(
     resume: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    origin: Origin | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Score a table into a file or a stream, row by row in order.
@@ -104,6 +105,7 @@ def score(
         resume: whether to go on where a run into the same file was cut off, if one was.
         progress: called after each chunk.
         stop: called after each chunk; if it returns true the run stops, and can be resumed.
+        origin: as for `score_table`.
         say: called with a line about what a person should know of the run.
 
     Raises:
@@ -120,8 +122,8 @@ def score(
     with open_table(source, source_format) as table:
         plan = make_plan(model, table.schema, options)
         if isinstance(target, Path) and not (target.exists() and not target.is_file()):
-            origin = _origin(source, model, options, table.format, written)
-            output: _File | _Stream = _File(target, written, origin, resume, say)
+            made_of = _origin(source, model, options, table.format, written)
+            output: _File | _Stream = _File(target, written, made_of, resume, say)
         elif resume:
             raise OutputError("a stream cannot be resumed, only a file")
         else:
@@ -129,7 +131,7 @@ def score(
         with output:
             earlier, complete = output.done.counts.rows, True
             parts = score_table(
-                model, table, plan, written, options.raw, workers, skip=output.done.parts
+                model, table, plan, written, options.raw, workers, output.done.parts, origin
             )
             with closing(parts):
                 for part in parts:

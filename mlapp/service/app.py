@@ -18,8 +18,9 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
 from werkzeug.routing import BaseConverter, MapAdapter
 
+from mlapp.answering import Channel
 from mlapp.errors import InvalidInput, MlappError
-from mlapp.service import forms, openapi, score, v1, v2
+from mlapp.service import feedback, forms, openapi, score, v1, v2
 from mlapp.service.bodies import JsonResponse
 from mlapp.service.state import State, state
 from mlapp.settings import Settings, read_settings
@@ -43,6 +44,7 @@ HEADERS = [
 ]
 MOST_MATCHED, LONGEST_MATCHED = 1000, 200  # paths whose rules are remembered, and their length
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
+CHANNELS: dict[str, Channel] = {"forms": "form", "v1": "v1", "v2": "v2", "score": "file"}
 # The endpoints that answer without a key: pages for people, documents and health checks. All
 # others need it, and so does a path that matches none.
 OPEN = frozenset(
@@ -188,6 +190,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     app.register_error_handler(Exception, _tell)
     app.register_blueprint(v1.blueprint)
     app.register_blueprint(score.blueprint)
+    app.register_blueprint(feedback.blueprint)
     app.register_blueprint(v2.blueprint)
     app.register_blueprint(forms.blueprint)
     app.register_blueprint(openapi.blueprint)
@@ -344,6 +347,8 @@ def _tell(error: Exception) -> Response | JsonResponse:
     if status in (429, 503):
         headers["Retry-After"] = "1"
     faults = error.faults if isinstance(error, InvalidInput) else ()
+    if channel := CHANNELS.get(request.blueprint or ""):
+        state().note_refusal(channel, status, faults)
     content: dict[str, Any] = {
         "faults": [
             {

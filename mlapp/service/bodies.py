@@ -200,17 +200,25 @@ def require_json() -> None:
         )
 
 
+def load_json(body: bytes) -> Any:
+    """Return a JSON value.
+
+    Raises:
+        BadRequest: it is not valid JSON; NaN, Infinity and lone surrogates are not.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The body is not valid JSON: {error}") from error
+
+
 def parse_json(body: bytes) -> dict[str, Any]:
     """Return a JSON object.
 
     Raises:
-        BadRequest: it is not valid JSON, or not an object; NaN, Infinity and lone surrogates are
-            not valid JSON.
+        BadRequest: it is not valid JSON, or not an object.
     """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}") from error
+    content = load_json(body)
     if not isinstance(content, dict):
         raise BadRequest(f"The body is a JSON {type(content).__name__}, expected an object")
     return content

@@ -109,6 +109,7 @@ def _answer(model: Model) -> str | Response:
     try:
         batch = model.check([given[TEXT] if is_text else given])
     except InvalidInput as error:
+        state().note_refusal("form", error.status, error.faults)
         faults = {fault.input: fault for fault in error.faults}
         return Response(_form(model, given, faults=faults), 422)
     answers = state().answer(model, batch, "form").answers

@@ -97,6 +97,14 @@ class Metrics:
             ["model", "version", "outcome"],
             registry=self.registry,
         )
+        self.records = Counter(
+            "mlapp_records",
+            "Answers recorded (written), and those that could not be (lost).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("written", "lost"):
+            self.records.labels(outcome)
         self._series: dict[tuple[Any, ...], Any] = {}
 
     def observe(self, route: str, status: str, model: Model | None, seconds: float) -> None:
@@ -110,6 +118,10 @@ class Metrics:
     def count_file(self, model: Model, outcome: str, rows: int) -> None:
         """Count rows of a file, by what became of them."""
         self._find(self.file_rows, model, outcome=outcome).inc(rows)
+
+    def count_records(self, outcome: str, rows: int) -> None:
+        """Count records, written or lost."""
+        self.records.labels(outcome).inc(rows)
 
     def expose(self, refused: Mapping[str, bool]) -> bytes:
         """Return all metrics in the text format of Prometheus, over all workers.

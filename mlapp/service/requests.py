@@ -14,7 +14,7 @@ import orjson
 from mlapp.families.contract import Model
 from mlapp.schema import LARGEST, MISSING, Category, Number, Text
 from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
-from mlapp.service.state import state
+from mlapp.service.state import LONGEST_KEY, state
 from mlapp.service.v2 import datatype_of, tensors
 from mlapp.tables.formats import MEDIA_TYPES, TEXT_FORMATS
 
@@ -48,8 +48,16 @@ def describe_instances(model: Model) -> dict[str, Any]:
         "description": f"At most {state().settings.max_rows:,}. Instead of them, `inputs` may hold"
         " the same as columns: an object of lists of equal length, by input name",
     }
+    key = {
+        "type": ["string", "null"],
+        "minLength": 1,
+        "maxLength": LONGEST_KEY,
+        "description": "What the client calls the instance, for feedback that comes later; of"
+        " several, the one in place k is KEY-k",
+    }
+    properties = {"instances": instances, "key": key}
     return _json_body(
-        {"type": "object", "required": ["instances"], "properties": {"instances": instances}},
+        {"type": "object", "required": ["instances"], "properties": properties},
         {"instances": [row if model.takes.kind == "row" else row[model.takes.names[0]]]},
     )
 

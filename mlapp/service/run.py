@@ -13,6 +13,7 @@ from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.families.contract import replay
+from mlapp.records import writer as records
 from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
@@ -105,6 +106,7 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and let it answer once; one that cannot be opened is logged."""
+    records.writer()  # loads what it needs before the first request comes
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:

@@ -21,6 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mlapp.errors import InvalidSettings
+from mlapp.records import writer as records
 
 HEADER_BYTES = 1 << 16
 KEPT_SECONDS = 15  # that an idle connection is kept
@@ -285,6 +286,7 @@ def _work(create: Callable[[], Any], listener: socket.socket, lifeline: int) -> 
     except BaseException:
         _log.exception("A worker cannot go on")
     finally:
+        records.close()
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)  # what its parent has to clean up is not the worker's

@@ -2,14 +2,16 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from flask import current_app, request
 
 from mlapp import answering
 from mlapp.answering import Answered, Channel
-from mlapp.errors import ArtifactError, ModelNotFound
+from mlapp.errors import ArtifactError, Fault, ModelNotFound
 from mlapp.families.contract import Batch, Model
+from mlapp.records import writer as records
 from mlapp.scoring.batch import Counts
 from mlapp.service.metrics import Metrics
 from mlapp.settings import Settings
@@ -18,6 +20,7 @@ from mlapp.store.repository import Repository, repository
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+LONGEST_KEY = 200  # characters that are kept of what a client calls its request
 FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
 
 
@@ -31,6 +34,7 @@ class State:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
         self.metrics = Metrics()
+        records.observe(self.metrics.count_records)
         self.matched: OrderedDict[tuple[str, str], Any] = OrderedDict()  # rules, by path and method
 
     def model(self, name: str, version: int | None = None) -> Model:
@@ -51,13 +55,24 @@ class State:
         request.environ["mlapp.model"] = model
         return model
 
-    def answer(self, model: Model, batch: Batch, channel: Channel) -> Answered:
-        """Answer a batch, note its identifier, and count its rows."""
-        answered = answering.answer(model, batch, channel)
+    def answer(
+        self,
+        model: Model,
+        batch: Batch,
+        channel: Channel,
+        keys: Sequence[str | None] | None = None,
+    ) -> Answered:
+        """Answer a batch, note its identifier, and count its rows; see `answering.answer`."""
+        answered = answering.answer(model, batch, channel, keys)
         environ, rows = request.environ, len(batch)
         environ["mlapp.id"], environ["mlapp.rows"] = answered.id, rows
         self.metrics.count(model, rows)
         return answered
+
+    def note_refusal(self, channel: Channel, status: int, faults: Sequence[Fault] = ()) -> None:
+        """Record that a request to a model was not answered, and why."""
+        if model := request.environ.get("mlapp.model"):
+            answering.note_refusal(model, channel, status, faults)
 
     def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
         """Count the rows of a file, when its request is no longer at hand."""
@@ -78,6 +93,16 @@ class State:
 def state() -> State:
     """Return the state of the application that answers the request."""
     return cast(State, current_app.extensions["mlapp"])
+
+
+def name_rows(key: str, rows: int) -> list[str] | None:
+    """Return what a client calls each row: the request's key, and of several its place behind.
+
+    A key of more than `LONGEST_KEY` characters is not kept.
+    """
+    if len(key) > LONGEST_KEY:
+        return None
+    return [key] if rows == 1 else [f"{key}-{place}" for place in range(rows)]
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -7,7 +7,7 @@
 An instance is a text, or a row: an object of values by input name, or a list of values in the
 order of the schema's inputs. `inputs` holds the same as columns: an object of lists by input name.
 A list there is a list of instances, as KServe has it. Every answer has an identifier, as `id` and
-in the header `Mlapp-Id`.
+in the header `Mlapp-Id`. `key` may say what the client calls it, for feedback.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from mlapp.families.contract import Model
 from mlapp.schema import describe as describe_value
 from mlapp.schema import quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body, require_json
-from mlapp.service.state import describe, state
+from mlapp.service.state import LONGEST_KEY, describe, name_rows, state
 from mlapp.settings import Settings
 from mlapp.store import artifacts
 
@@ -62,8 +62,8 @@ def predict(name: str, version: int | None = None) -> JsonResponse:
     """Predict instances."""
     here = state()
     model = here.model(name, version)
-    instances, by_name = _read_instances(model, here.settings)
-    answered = here.answer(model, model.check(instances), "v1")
+    instances, keys, by_name = _read_instances(model, here.settings)
+    answered = here.answer(model, model.check(instances), "v1", keys)
     rows = answered.answers.records()
     content: dict[str, Any] = {"id": answered.id, "predictions": rows}
     if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
@@ -77,9 +77,9 @@ def explain(name: str, version: int | None = None) -> JsonResponse:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
     here = state()
     model = here.model(name, version)
-    instances, _ = _read_instances(model, here.settings)
+    instances, keys, _ = _read_instances(model, here.settings)
     batch = model.check(instances)
-    answered = here.answer(model, batch, "v1")
+    answered = here.answer(model, batch, "v1", keys)
     content = {"id": answered.id, "explanations": model.reasons(batch).records()}
     return JsonResponse(content | _notices(answered))
 
@@ -93,8 +93,8 @@ def _notices(answered: Answered) -> dict[str, list[str]]:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], bool]:
-    """Return a request's instances, and whether they came as `inputs`.
+def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[str] | None, bool]:
+    """Return a request's instances, their keys if any, and whether they came as `inputs`.
 
     Raises:
         BadRequest, UnsupportedMediaType: the body is not a JSON object.
@@ -121,7 +121,22 @@ def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], bool]:
         if given.keys() != {column}:
             raise InvalidInput([Fault(key, f"columns {quote(given)}", f"one column, {column!r}")])
         instances = given[column]
-    return instances, key == "inputs"
+    return instances, _read_keys(content, len(instances)), key == "inputs"
+
+
+def _read_keys(content: dict[str, Any], rows: int) -> list[str] | None:
+    """Return what the client calls each instance, if it says so.
+
+    Raises:
+        InvalidInput: `key` is not a text, or too long.
+    """
+    key = content.get("key")
+    if key is None:
+        return None
+    if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
+        allowed = f"a text of 1 to {LONGEST_KEY} characters"
+        raise InvalidInput([Fault("key", describe_value(key), allowed)])
+    return name_rows(key, rows)
 
 
 def _from_columns(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:

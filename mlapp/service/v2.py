@@ -22,7 +22,7 @@ from mlapp.errors import ArtifactError
 from mlapp.families.contract import Batch, Model
 from mlapp.schema import Category, Column, Number, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
-from mlapp.service.state import FRESH, state
+from mlapp.service.state import FRESH, name_rows, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
 from mlapp.store import artifacts
 
@@ -152,7 +152,9 @@ def infer(name: str, version: int | None = None) -> JsonResponse | Response:
     if binary:
         raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
-    answered = state().answer(model, _check(model, given), "v2")
+    batch = _check(model, given)
+    keys = name_rows(given_id, len(batch)) if given_id else None  # Triton's sends an empty one
+    answered = state().answer(model, batch, "v2", keys)
     return _respond(model, given_id, answered, wanted)
 
 

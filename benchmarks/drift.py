@@ -1,0 +1,66 @@
+"""How often drift is flagged without a reason, and how often a real one is missed.
+
+    python benchmarks/drift.py [--weeks 2000]
+
+Method: training draws 200 to 20,000 values of a distribution (normal, skewed, few whole numbers,
+categories), a week brings 100 to 5,000 of the same, and the share of weeks that `records.drift`
+flags is counted. Then the week's normal values are shifted by half a standard deviation in 500
+rows. Bins are cut at training's quantiles, as published models have them.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+
+from mlapp.records import bins, drift
+from mlapp.records.bins import Binning, Series
+from mlapp.tables.numbers import Floats
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+SHARES = (0.5, 0.2, 0.15, 0.1, 0.04, 0.01)  # of categories
+Draw = Callable[[int], Floats]
+
+
+def main() -> None:
+    """Print the share of weeks that are flagged."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--weeks", type=int, default=2000)
+    weeks = parser.parse_args().weeks
+    random = np.random.default_rng(0)
+    draws: dict[str, Draw] = {
+        "normal": lambda n: random.normal(size=n),
+        "skewed": lambda n: random.lognormal(sigma=1.5, size=n),
+        "whole numbers": lambda n: random.poisson(2.0, size=n).astype(float),
+        "categories": lambda n: random.choice(6, size=n, p=SHARES).astype(np.float64),
+    }
+    print("training   week   distribution     flagged without drift")
+    for training, week in ((200, 100), (1000, 500), (20_000, 5000)):
+        for name, draw in draws.items():
+            share = flagged(draw, draw, training, week, name == "categories", weeks)
+            print(f"{training:8}{week:7}   {name:16}{share:8.2%}")
+    print("training   week   shift            flagged")
+    for training in (500, 1000, 20_000):
+        draw = draws["normal"]
+        share = flagged(draw, lambda n: draws["normal"](n) + 0.5, training, 500, False, weeks)
+        print(f"{training:8}{500:7}   half a sd       {share:8.2%}")
+
+
+def flagged(
+    before: Draw, after: Draw, training: int, week: int, categories: bool, weeks: int
+) -> float:
+    """Return the share of weeks in which a series is flagged."""
+    found = 0
+    for _ in range(weeks):
+        old, new = before(training), after(week)
+        if categories:
+            cut = Binning(values=tuple("abcdef"))
+        else:
+            cut = bins.between((old.min(), *np.quantile(old, QUANTILES), old.max()))
+        counted = [bins.count(cut.place(values)) for values in (old, new)]
+        found += drift.compare(Series("input", "x"), cut, *counted).state in ("watch", "act")
+    return found / weeks
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`mlapp drift`: whether what comes in still looks like the training data."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from mlapp import store
+from mlapp.records import drift, queries, reference
+from mlapp.records.database import Database
+from mlapp.settings import read_settings
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "drift", help="compare what came in with the training data, input by input"
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--days", type=float, default=7.0, help="(default: %(default)g)")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+
+
+def show_drift(name: str, days: float, as_json: bool) -> int:
+    """Print a line for each series of the served version; exit status 3 where one is flagged.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        RecordsUnavailable: the records cannot be read.
+    """
+    settings = read_settings()
+    model = store.open_model(settings.artifacts, name)
+    since = queries.now() - int(days * queries.DAY)
+    known = reference.read(settings.artifacts, name, model.manifest.version)
+    found = drift.measure(model, known, Database(settings), since)
+    if as_json:
+        listed = [asdict(each) | {"series": each.series._asdict()} for each in found]
+        about = {"model": name, "version": model.manifest.version, "days": days}
+        print(json.dumps(about | {"series": listed}, indent=1))
+    else:
+        if known is None:
+            print(f"{name} {model.manifest.version} has no reference: train it again to compare")
+        for each in found:
+            psi = "-" if each.psi is None else f"{each.psi:.3f}"
+            p = "-" if each.p is None else f"{each.p:.2g}"
+            print(
+                f"{each.state:8}{each.series.kind} {each.series.name}: PSI {psi}, p {p},"
+                f" {each.rows:,} rows, {each.missing:.1%} missing, {each.outside:.1%} outside the"
+                f" range of training, {each.refused:,} refused"
+            )
+    return 3 if any(each.state in ("watch", "act") for each in found) else 0

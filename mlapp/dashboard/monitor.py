@@ -1,0 +1,196 @@
+"""The parts of the page Monitor: traffic, drift, and the latest answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from mlapp.dashboard.markup import literal
+from mlapp.families.contract import Model
+from mlapp.records import bins, drift, queries, reference
+from mlapp.records.bins import Series
+from mlapp.records.database import Database
+from mlapp.records.drift import Drift
+
+BADGES: Mapping[str, tuple[str, str]] = {
+    "green": ("Green", "green"),
+    "watch": ("Watch", "orange"),
+    "act": ("Act", "red"),
+    "unknown": ("Too few", "gray"),
+}
+SHOWN = 100  # answers that the page lists
+CHANNELS = {
+    "page": "Dashboard",
+    "form": "Form",
+    "v1": "REST v1",
+    "v2": "REST v2",
+    "file": "Files",
+    "command": "Command line",
+}
+
+
+def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
+    """Show requests, errors and latency by channel.
+
+    Args:
+        counts: what `queries.totals` returned.
+    """
+    st.subheader("Traffic")
+    table = traffic(counts)
+    if table.empty:
+        st.caption("Nothing was asked in this time.")
+        return
+    requests, errors = int(table["requests"].sum()), int(table["errors"].sum())
+    with st.grid(3, min_column_width=170):
+        st.metric("Requests", f"{requests:,}", border=True)
+        st.metric("Errors", f"{errors:,}", border=True, help="Requests that got no answer.")
+        share = errors / max(1, requests + errors)
+        st.metric("Error rate", f"{share:.1%}", border=True)
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "median": st.column_config.TextColumn("median time, at most"),
+            "p95": st.column_config.TextColumn("95% within"),
+        },
+        alt="Requests, errors and latency by channel",
+    )
+
+
+def traffic(counts: Mapping[Series, Mapping[int, int]]) -> pd.DataFrame:
+    """Return a row for each channel: requests, errors, and the bins of the median and 95% time."""
+    rows = []
+    for channel, title in CHANNELS.items():
+        times = counts.get(Series("seconds", channel), {})
+        failed = sum(counts.get(Series("error", channel), {}).values())
+        if times or failed:
+            rows.append(
+                {
+                    "channel": title,
+                    "requests": sum(times.values()),
+                    "errors": failed,
+                    "median": _within(times, 0.5),
+                    "p95": _within(times, 0.95),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _within(times: Mapping[int, int], share: float) -> str:
+    """Return the upper edge of the bin in which a share of the times is reached."""
+    total, seen = sum(times.values()), 0
+    for place in sorted(times):
+        seen += times[place]
+        if seen >= share * total:
+            edges = bins.SECONDS.edges
+            return f"{edges[place] * 1000:g} ms" if place < len(edges) else "over 10 s"
+    return ""
+
+
+def show_drift(root: Path, model: Model, database: Database, since: int) -> None:
+    """Show how far each input, what was read of texts, and the answers have moved.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    st.subheader("Has the world moved?")
+    known = reference.read(root, model.manifest.name, model.manifest.version)
+    found = drift.measure(model, known, database, since)
+    if known is None:
+        st.info(
+            "This version was published without a reference. Train it again to compare what comes"
+            " in with what it was trained on.",
+            title="Nothing to compare with",
+        )
+        return
+    worst = [each for each in found if each.state in ("act", "watch")]
+    if worst:
+        names = ", ".join(each.series.name for each in worst)
+        st.warning(literal(f"Moved beyond chance: {names}."), title="The data has moved")
+    elif all(each.state == "unknown" for each in found):
+        st.caption(f"At least {drift.FEWEST} values are needed before anything can be said.")
+    else:
+        st.success("Nothing moved beyond chance.", title="All green")
+    st.dataframe(
+        pd.DataFrame([_line(each) for each in found]),
+        hide_index=True,
+        column_config={
+            "PSI": st.column_config.NumberColumn(
+                format="%.3f", help="Population stability index: 0 is no change, 0.25 a large one."
+            ),
+            "p": st.column_config.NumberColumn(
+                format="%.2g", help="How often chance alone moves the values as far."
+            ),
+            **dict.fromkeys(
+                ("missing", "outside"), st.column_config.NumberColumn(format="percent")
+            ),
+        },
+        alt="How far each input and the answers have moved",
+    )
+    st.caption(
+        f"Flagged where chance alone would do it in fewer than {drift.CHANCE:.1%} of all weeks;"
+        f" Act from an index of {drift.LARGE}."
+    )
+    by_name = {f"{each.series.name} ({each.series.kind})": each for each in found if each.bins}
+    if by_name:
+        chosen = str(st.selectbox("Distribution of", list(by_name), key="_monitor_series"))
+        st.altair_chart(
+            distribution(by_name[chosen]), alt=f"The distribution of {chosen}, then and now"
+        )
+
+
+def _line(each: Drift) -> dict[str, Any]:
+    return {
+        "state": BADGES[each.state][0],
+        "what": each.series.name,
+        "kind": each.series.kind,
+        "PSI": each.psi,
+        "p": each.p,
+        "rows": each.rows,
+        "missing": each.missing,
+        "outside": each.outside,
+        "refused": each.refused,
+    }
+
+
+def distribution(each: Drift) -> alt.Chart:
+    """Draw the shares of each bin in training and now, side by side."""
+    data = pd.DataFrame(each.bins, columns=["bin", "training", "now"])
+    order = data["bin"].tolist()
+    long = data.melt("bin", ["training", "now"], "when", "share")
+    drawn: alt.Chart = (
+        alt.Chart(long)
+        .mark_bar()
+        .encode(
+            x=alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=-30)),
+            xOffset=alt.XOffset("when:N", sort=["training", "now"]),
+            y=alt.Y("share:Q", axis=alt.Axis(format=".0%")),
+            color=alt.Color(
+                "when:N", sort=["training", "now"], legend=alt.Legend(orient="top", title=None)
+            ),
+            tooltip=["bin:N", "when:N", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .properties(height=300)
+    )
+    return drawn
+
+
+def show_latest(database: Database, name: str) -> None:
+    """List the latest answers of a model.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    rows = [
+        {key: value for key, value in row.items() if value is not None and key != "inputs"}
+        for row in queries.latest(database, name, SHOWN)
+    ]
+    if not rows:
+        return
+    st.subheader("Latest answers")
+    table = pd.DataFrame(rows)
+    table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
+    st.dataframe(table.drop(columns=["model"]), hide_index=True, alt="The latest answers")

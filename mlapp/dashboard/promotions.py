@@ -1,0 +1,136 @@
+"""The parts of the page Versions: metrics side by side, candidates, the history, the model card."""
+
+import pandas as pd
+import streamlit as st
+
+from mlapp.dashboard.markup import literal
+from mlapp.errors import ArtifactError, MlappError
+from mlapp.manifest import Manifest
+from mlapp.model_card import write_card
+from mlapp.settings import read_settings
+from mlapp.store import artifacts, gate, promotion
+
+
+def show_versions(name: str) -> None:
+    """Show every version of a model with its metrics, and offer the model card."""
+    root = read_settings().artifacts
+    try:
+        served = artifacts.served_version(root, name)
+    except ArtifactError as error:
+        served = 0
+        st.warning(literal(str(error)), title="Nothing is served")
+    waiting = artifacts.candidates(root, name)
+    rows, manifests = [], dict[int, Manifest]()
+    for version in reversed(artifacts.versions(root, name)):
+        try:
+            manifest = artifacts.read_manifest(root / name / str(version))
+        except ArtifactError as error:
+            rows.append({"version": version, "state": f"damaged: {error.message}"})
+            continue
+        manifests[version] = manifest
+        state = "served" if version == served else "candidate" if version in waiting else "older"
+        figures = {
+            key: value for key, value in manifest.metrics.items() if isinstance(value, float | int)
+        }
+        rows.append(
+            {"version": version, "state": state, "created": manifest.created}
+            | {"trained on": manifest.describe_use()}
+            | figures
+        )
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            "created": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        },
+        alt="All versions with their metrics",
+    )
+    shown = manifests.get(served) or next(iter(manifests.values()), None)
+    if shown:
+        st.download_button(
+            f"Model card of version {shown.version}",
+            lambda: write_card(shown),
+            file_name=f"{name}-{shown.version}.html",
+            mime="text/html",
+            key="_model_card",
+            icon=":material/description:",
+            on_click="ignore",
+        )
+
+
+def show_controls(name: str) -> None:
+    """Offer to promote a candidate and to roll back, where `MLAPP_ADMIN` allows it."""
+    settings = read_settings()
+    waiting = artifacts.candidates(settings.artifacts, name)
+    for version in reversed(waiting):
+        try:
+            current = artifacts.open(settings.artifacts, name)
+            candidate = artifacts.open(settings.artifacts, name, version)
+        except ArtifactError as error:
+            st.caption(literal(f"Version {version}: {error.message}"))
+            continue
+        verdict = gate.compare_held_out(current, candidate)
+        show = st.error if verdict.worse else st.success if verdict.better else st.info
+        show(literal(str(verdict)), title=f"Candidate {version}")
+    if not settings.admin:
+        st.caption(
+            "`MLAPP_ADMIN=on` lets this page promote and roll back. `mlapp promote` and `mlapp"
+            " rollback` always do."
+        )
+        return
+    reason = st.text_input("Why", key="_why", placeholder="For the history")
+    with st.container(horizontal=True):
+        for version in reversed(waiting):
+            st.button(
+                f"Promote version {version}",
+                key=f"_promote_{version}",
+                type="primary",
+                on_click=_promote,
+                args=[name, version, reason],
+            )
+        st.button(
+            "Roll back",
+            key="_rollback",
+            on_click=_roll_back,
+            args=[name, reason],
+            icon=":material/undo:",
+        )
+    if refusal := st.session_state.pop("_promotion_error", None):
+        st.error(literal(refusal), title="Nothing was changed")
+
+
+def _promote(name: str, version: int, reason: str) -> None:
+    root = read_settings().artifacts
+    try:
+        verdict = gate.judge(root, name, version)
+        worse = verdict is not None and verdict.worse
+        if worse and not reason:
+            st.session_state["_promotion_error"] = (
+                f"{verdict}. Say why it is promoted all the same."
+            )
+            return
+        promotion.promote(root, name, version, reason or str(verdict), forced=worse, by="dashboard")
+    except MlappError as error:
+        st.session_state["_promotion_error"] = str(error)
+
+
+def _roll_back(name: str, reason: str) -> None:
+    try:
+        promotion.roll_back(read_settings().artifacts, name, reason, by="dashboard")
+    except MlappError as error:
+        st.session_state["_promotion_error"] = str(error)
+
+
+def show_history(name: str) -> None:
+    """Show who promoted or rolled back what, when and why."""
+    changes = promotion.history(read_settings().artifacts, name)
+    st.subheader("History")
+    if not changes:
+        st.caption("Nothing was promoted or rolled back yet.")
+        return
+    st.dataframe(
+        pd.DataFrame([change.model_dump() for change in reversed(changes)]),
+        hide_index=True,
+        column_config={"time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")},
+        alt="Promotions and rollbacks, the newest first",
+    )

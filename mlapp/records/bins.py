@@ -1,0 +1,156 @@
+"""How values are counted for drift: in bins, from which no row and no text can be rebuilt.
+
+A model has a series of counts for each of its inputs, for what its answers say beside the answer
+(as how many words of a text were read), and for the answers. Bin k of a number holds the values
+from `edges[k - 1]` up to, but not including, `edges[k]`: bin 0 is below the range seen in training,
+and the last bin is above it. Bin k of a label or a category is that of the k-th one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mlapp.families.contract import Answers, Batch, Model, Takes
+from mlapp.schema import Checked
+from mlapp.tables.numbers import Floats
+
+MISSING, REFUSED = -1, -2  # bins of values that were not given, and of those not allowed
+PARTS = 10  # bins of an answer's range
+
+Kind: TypeAlias = Literal["input", "extra", "answer", "unsure", "seconds", "error"]
+
+
+class Series(NamedTuple):
+    """What is counted.
+
+    Attributes:
+        kind: input, extra (what an answer says beside the label), answer, unsure (bin 1: unsure,
+            0: sure), seconds (requests by how long the model took) or error (requests by status).
+        name: of the input, the extra or the output; of a channel for seconds and errors.
+    """
+
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True)
+class Binning:
+    """The bins of a series: between edges, or one for each of some values.
+
+    Attributes:
+        edges: of a number, ascending; there is one more bin than edges.
+        values: of a category or a label, in order.
+    """
+
+    edges: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.values) or len(self.edges) + 1
+
+    def place(self, values: Floats) -> npt.NDArray[np.int64]:
+        """Return the bin of each value (n,): a number, or a value's position; NaN is missing."""
+        absent = np.isnan(values)
+        if self.values:
+            found = np.where(absent, MISSING, values).astype(np.int64)
+        else:
+            found = np.searchsorted(self.edges, values, side="right").astype(np.int64)
+            found[absent] = MISSING
+        return found
+
+
+SECONDS = Binning((0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10))
+TENTHS = Binning((0.0, *(part / 10 for part in range(1, 10)), math.nextafter(1, 2)))
+POWERS = Binning(tuple(float(2**power) for power in range(17)))
+SURE = Binning(values=("sure", "unsure"))
+
+
+def between(cuts: Iterable[float]) -> Binning:
+    """Return bins between cuts, the first and the last of which are a range's ends.
+
+    A value at the upper end is inside; cuts that are equal are one.
+    """
+    distinct = sorted(set(map(float, cuts)))
+    return Binning((*(distinct[:-1] or distinct), math.nextafter(distinct[-1], math.inf)))
+
+
+def binnings(model: Model) -> dict[Series, Binning]:
+    """Return the bins of each series of a model but its requests.
+
+    An input's are cut at the quantiles that its schema has, and the output's range in ten.
+    """
+    found: dict[Series, Binning] = {}
+    for spec in model.takes.inputs:
+        if spec.kind == "number":
+            cuts = (spec.minimum, *spec.quantiles, spec.maximum)
+            found[Series("input", spec.name)] = between(cuts)
+        elif spec.kind == "category":
+            found[Series("input", spec.name)] = Binning(values=spec.categories)
+    gives = model.gives
+    if gives.kind == "number":
+        schema = model.manifest.input_schema
+        if schema is not None and schema.output is not None:
+            ends = schema.output.minimum, schema.output.maximum
+            found[Series("answer", gives.name)] = between(np.linspace(*ends, PARTS + 1).tolist())
+        return found
+    for field, _ in gives.extras:
+        kind = {"INT64": POWERS, "FP64": TENTHS}.get(field.datatype)
+        if kind and field.width is None:
+            found[Series("extra", field.name)] = kind
+    found[Series("answer", gives.name)] = Binning(values=gives.labels)
+    found[Series("unsure", gives.name)] = SURE
+    return found
+
+
+def columns(model: Model, batches: Sequence[Batch], answers: Answers) -> dict[Series, Floats]:
+    """Return what is to be counted of instances, (n,) for each series.
+
+    Args:
+        model: what answered.
+        batches: what was asked, n instances in all.
+        answers: the answers to all of them.
+    """
+    found = dict(_inputs(model.takes, batches))
+    output, tensors = answers.output, answers.tensors()
+    name = Series("answer", output.name)
+    if output.kind == "number":
+        return found | {name: tensors["prediction"]}
+    probabilities = tensors["probabilities"]
+    found[name] = probabilities.argmax(axis=1).astype(float)
+    ordered = np.sort(probabilities, axis=1)
+    close = ordered[:, -1] - ordered[:, -2] <= output.margin
+    found[Series("unsure", output.name)] = close.astype(float)
+    for field, _ in output.extras:
+        if field.datatype in ("INT64", "FP64"):
+            found[Series("extra", field.name)] = np.asarray(tensors[field.name], dtype=float)
+    return found
+
+
+def count(places: npt.NDArray[np.int64]) -> Mapping[int, int]:
+    """Return how often each bin occurs."""
+    lowest = REFUSED
+    found = np.bincount(places - lowest)
+    return {place + lowest: int(found[place]) for place in np.flatnonzero(found).tolist()}
+
+
+def _inputs(takes: Takes, batches: Sequence[Batch]) -> Iterable[tuple[Series, Floats]]:
+    if takes.kind == "row":
+        matrix = np.concatenate(
+            [
+                batch.matrix if isinstance(batch, Checked) else _matrix(takes.inputs, batch)
+                for batch in batches
+            ]
+        )
+        for name, values in zip(takes.names, matrix.T, strict=True):
+            yield Series("input", name), values
+
+
+def _matrix(inputs: Sequence[Any], batch: Batch) -> Floats:
+    """Return a batch's values as `Checked` has them."""
+    rows = [batch.row(place) for place in range(len(batch))]
+    values = [[spec.parse(row[spec.name]) for spec in inputs] for row in rows]
+    return np.array(values, dtype=float).reshape(len(rows), len(inputs))

@@ -1,0 +1,265 @@
+"""The tables of the records, and the database that they lie in: SQLite or PostgreSQL.
+
+    answers    one row for each answer: `id` is the request's, `place` counts its instances from 0
+    runs       one row for each file that was scored
+    counts     values counted in bins, by hour: see `bins`
+    feedback   what turned out to be true of an answer
+
+Times are milliseconds since 1970 (UTC), hours are hours since then. Identifiers are UUIDs of
+version 7, so that the primary keys are in the order of time.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from mlapp.errors import InvalidSettings, RecordsUnavailable
+from mlapp.settings import Settings
+
+FILE = "records.db"  # in the folder of artifacts
+LOCK_SECONDS = 5  # that a statement waits for another process's transaction
+
+metadata = MetaData()
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("rows", Integer, nullable=False),  # of the request
+    Column("seconds", Float, nullable=False),  # that the model took for the request
+    Column("prediction", Float),
+    Column("lower", Float),
+    Column("upper", Float),
+    Column("label", Text),
+    Column("probability", Float),  # of the label
+    Column("key", Text),  # what the client calls the instance
+    Column("inputs", Text),  # JSON, by input name; only where values are kept
+    sqlite_with_rowid=False,
+)
+by_key = Index("answers_by_key", answers.c.key, answers.c.model)
+for _dialect in ("sqlite", "postgresql"):  # most answers have none
+    by_key.dialect_options[_dialect]["where"] = answers.c.key.is_not(None)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("scored", BigInteger, nullable=False),
+    Column("noticed", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+counts = Table(
+    "counts",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("bin", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("number", Float),  # the true number
+    Column("label", Text),  # or the true label
+    Column("note", Text),
+    sqlite_with_rowid=False,
+)
+
+TABLES = (answers, runs, counts, feedback)
+
+
+class Database:
+    """The database of the records, opened when it is first needed, and again when it is gone.
+
+    All methods may be called from many threads.
+
+    Attributes:
+        url: where it is.
+        path: its file; None where it is on a server.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Read where it is.
+
+        Raises:
+            InvalidSettings: `MLAPP_DATABASE_URL` cannot be used.
+        """
+        self.url = find_url(settings)
+        is_file = self.url.get_backend_name() == "sqlite"
+        self.path = Path(self.url.database or "") if is_file else None
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._seen: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path or self.url.render_as_string())  # without its password
+
+    @property
+    def exists(self) -> bool:
+        """Whether there may be records; a file is made with the first one."""
+        return self.path is None or self.path.exists()
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Yield a connection in a transaction, which is on the disk when the block ends.
+
+        Raises:
+            RecordsUnavailable: the database cannot be reached, read or written.
+        """
+        try:
+            with self._open().begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+            raise RecordsUnavailable(f"{self} cannot be used: {reason}") from error
+
+    def insert(self, table: Table) -> Any:
+        """Return an insertion that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+        return (sqlite if self.path else postgresql).insert(table)
+
+    def close(self) -> None:
+        """Close its connections."""
+        with self._lock:
+            self._dispose()
+
+    def _open(self) -> Engine:
+        with self._lock:
+            if self._engine and self._seen != self._identity():
+                self._dispose()  # the file is another one, or gone: what is written would be lost
+            if self._engine is None:
+                engine = self._connect()
+                try:
+                    create_tables(engine)
+                except BaseException:
+                    engine.dispose()
+                    raise
+                self._engine, self._seen = engine, self._identity()
+            return self._engine
+
+    def _connect(self) -> Engine:
+        if self.path is None:
+            return create_engine(
+                self.url, pool_pre_ping=True, connect_args={"connect_timeout": LOCK_SECONDS}
+            )
+        engine = create_engine(self.url, connect_args={"timeout": LOCK_SECONDS})
+        event.listen(engine, "connect", _prepare)
+        return engine
+
+    def _dispose(self) -> None:
+        if self._engine:
+            self._engine.dispose()
+        self._engine = self._seen = None
+
+    def _identity(self) -> tuple[int, int] | None:
+        if self.path is None:
+            return None
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, 0)
+        return found.st_dev, found.st_ino
+
+
+def find_url(settings: Settings) -> URL:
+    """Return the address of the database, with the driver that is used.
+
+    Raises:
+        InvalidSettings: `MLAPP_DATABASE_URL` cannot be used.
+    """
+    given = settings.database_url
+    if given is None:
+        return URL.create("sqlite", database=str((settings.artifacts / FILE).absolute()))
+    allowed = "expected postgresql://user:password@host/database or sqlite:////folder/file"
+    try:
+        url = make_url(given)
+        if url.drivername in ("postgres", "postgresql"):
+            url = url.set(drivername="postgresql+psycopg")
+        url.get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError, ValueError):
+        # The address may hold a password, so no message repeats it.
+        raise InvalidSettings(f"MLAPP_DATABASE_URL: not a database's address; {allowed}") from None
+    except ImportError as error:
+        raise InvalidSettings(
+            f"MLAPP_DATABASE_URL: {error}; to use PostgreSQL: pip install 'mlapp[postgresql]'"
+        ) from error
+    backend = url.get_backend_name()
+    if backend not in ("postgresql", "sqlite") or not url.database or ":memory:" in url.database:
+        raise InvalidSettings(f"MLAPP_DATABASE_URL: got {backend}, {allowed}")
+    return url
+
+
+def create_tables(engine: Engine) -> None:
+    """Create the tables that are not there."""
+    with engine.begin() as connection:
+        for table in TABLES:
+            connection.execute(CreateTable(table, if_not_exists=True))
+        connection.execute(CreateIndex(by_key, if_not_exists=True))
+
+
+def _prepare(connection: Any, _: object) -> None:
+    """Set up a connection of SQLite: readers and writers do not wait for each other."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def hour_of(time: int) -> int:
+    """Return the hour of a time in milliseconds."""
+    return time // 3_600_000
+
+
+def first_id(time: int) -> str:
+    """Return the least identifier that an answer of a time in milliseconds may have."""
+    digits = f"{max(0, time):012x}"
+    return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
+
+
+def time_of(identifier: str) -> int:
+    """Return the time in an identifier, in milliseconds."""
+    return int(identifier[:8] + identifier[9:13], 16)

@@ -1,0 +1,180 @@
+"""Whether what comes in still looks like what a model was trained on.
+
+Each input, what was read of a text, and the answers are compared with training in bins:
+
+- the population stability index, sum of (p - q) ln(p / q) over the bins (Siddiqi, "Credit risk
+  scorecards", 2006, chapter 9), says how far a distribution has moved;
+- the chi-square test of two samples (Press et al., "Numerical recipes", 2007, section 14.3) says
+  whether chance alone could have moved it so far. Sparse bins are joined with their neighbours
+  until each is expected to hold `EXPECTED` values.
+
+A series is flagged where chance would do it in fewer than 1 of 200 weeks. `benchmarks/drift.py`
+simulates how often that happens without and with a drift.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from mlapp.families.contract import Model
+from mlapp.records import bins, queries
+from mlapp.records.bins import MISSING, REFUSED, Binning, Series
+from mlapp.records.database import Database
+from mlapp.records.reference import Counts
+from mlapp.tables.numbers import Floats
+
+State: TypeAlias = Literal["green", "watch", "act", "unknown"]
+
+CHANCE = 0.005  # the p-value below which a series is flagged
+LARGE = 0.25  # the index from which a flagged series asks for action; Siddiqi's threshold
+FEWEST = 50  # values that must have come in
+EXPECTED = 5  # values that each bin of the test is expected to hold
+WEEK = 7 * queries.DAY
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a series has moved.
+
+    Attributes:
+        series: which; see `bins`.
+        state: green; watch: beyond chance; act: beyond chance, and far; unknown: too few values,
+            or no reference.
+        rows: how many values came in.
+        reference: how many training had.
+        psi: the population stability index; None where it is unknown.
+        p: how often chance moves a series as far; None where it is unknown.
+        missing: the share of values that came in without a value.
+        outside: the share outside the range of training; of a category, always 0.
+        refused: how many values were refused, as categories that training did not have are.
+        bins: for each bin what it is, and the shares in training and now.
+    """
+
+    series: Series
+    state: State
+    rows: int
+    reference: int
+    psi: float | None
+    p: float | None
+    missing: float
+    outside: float
+    refused: int
+    bins: tuple[tuple[str, float, float], ...]
+
+
+def measure(
+    model: Model, reference: Counts | None, database: Database, since: int | None = None
+) -> list[Drift]:
+    """Compare what came in with training, for each series of a model.
+
+    Args:
+        model: the model; what its version was asked is counted.
+        reference: what `reference.read` returned for the version.
+        database: the records.
+        since: a time in milliseconds; by default a week ago.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    since = queries.now() - WEEK if since is None else since
+    manifest = model.manifest
+    live = queries.totals(database, manifest.name, since, manifest.version)
+    return [
+        compare(series, cut, (reference or {}).get(series, {}), live.get(series, {}))
+        for series, cut in bins.binnings(model).items()
+    ]
+
+
+def compare(
+    series: Series, cut: Binning, reference: Mapping[int, int], live: Mapping[int, int]
+) -> Drift:
+    """Compare the counts of a series in training and now, by bin."""
+    places = [MISSING, *range(len(cut))]
+    old = np.array([reference.get(place, 0) for place in places], dtype=float)
+    new = np.array([live.get(place, 0) for place in places], dtype=float)
+    rows, known = int(new.sum()), int(old.sum())
+    refused = live.get(REFUSED, 0)
+    shares = tuple(
+        (describe(cut, place), before / max(1, known), now / max(1, rows))
+        for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
+        if before or now
+    )
+    ends = () if cut.values else (0, len(cut) - 1)
+    outside = sum(live.get(place, 0) for place in ends) / max(1, rows)
+    missing = live.get(MISSING, 0) / max(1, rows)
+    state: State = "unknown"
+    psi = p = None
+    if rows >= FEWEST and known >= FEWEST:
+        psi, p = stability_index(old, new), p_value(old, new)
+        flagged = p < CHANCE
+        state = ("act" if psi >= LARGE else "watch") if flagged else "green"
+    return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
+
+
+def describe(cut: Binning, place: int) -> str:
+    """Return what a bin holds, in words."""
+    if place == MISSING:
+        return "missing"
+    if cut.values:
+        return cut.values[place]
+    edges = cut.edges
+    if place == 0:
+        return f"below {edges[0]:.6g}"
+    if place == len(edges):
+        return f"above {edges[-1]:.6g}"
+    return f"{edges[place - 1]:.6g} to {edges[place]:.6g}"
+
+
+def stability_index(old: Floats, new: Floats) -> float:
+    """Return the population stability index of counts (bins,); half a value is added to each."""
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (old, new))
+    return float(np.sum((q - p) * np.log(q / p)))
+
+
+def p_value(old: Floats, new: Floats) -> float:
+    """Return the p-value of the chi-square test that counts (bins,) are of one distribution."""
+    joined = _join_sparse(old, new)
+    totals = joined.sum(axis=1, keepdims=True)
+    expected = totals * joined.sum(axis=0) / joined.sum()
+    statistic = float(np.sum((joined - expected) ** 2 / expected))
+    return chi_square_tail(statistic, joined.shape[1] - 1)
+
+
+def chi_square_tail(statistic: float, freedom: int) -> float:
+    """Return the probability that a chi-square variable exceeds a value.
+
+    The finite sums of Abramowitz and Stegun, "Handbook of mathematical functions" (1964), 26.4.4
+    and 26.4.5, which hold for whole degrees of freedom.
+    """
+    if freedom < 1 or statistic <= 0:
+        return 1.0
+    if freedom % 2:
+        tail = math.erfc(math.sqrt(statistic / 2))
+        term = math.sqrt(2 * statistic / math.pi) * math.exp(-statistic / 2)
+        for power in range(3, freedom + 1, 2):
+            tail += term
+            term *= statistic / power
+        return min(1.0, tail)
+    term, tail = math.exp(-statistic / 2), 0.0
+    for power in range(2, freedom + 1, 2):
+        tail += term
+        term *= statistic / power
+    return min(1.0, tail)
+
+
+def _join_sparse(old: Floats, new: Floats) -> Floats:
+    """Return counts (2, bins) with neighbours joined until each bin is expected to hold enough."""
+    share = min(old.sum(), new.sum()) / (old.sum() + new.sum())
+    groups: list[list[float]] = []
+    for pair in zip(old.tolist(), new.tolist(), strict=True):
+        if groups and sum(groups[-1]) * share < EXPECTED:
+            groups[-1] = [a + b for a, b in zip(groups[-1], pair, strict=True)]
+        else:
+            groups.append(list(pair))
+    if len(groups) > 1 and sum(groups[-1]) * share < EXPECTED:
+        last = groups.pop()
+        groups[-1] = [a + b for a, b in zip(groups[-1], last, strict=True)]
+    return np.array(groups).T

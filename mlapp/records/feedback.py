@@ -1,0 +1,282 @@
+"""What turned out to be true of an answer: given once, kept when it is acknowledged.
+
+An answer is named by its identifier: `id` where a request had one instance, `id-k` for the one in
+place k of several. The same truth may be given again, and changes nothing; another is refused.
+"""
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import and_, or_, select
+
+from mlapp.errors import AnswerNotFound, ArtifactError, Fault, InvalidInput, OtherTruth
+from mlapp.manifest import Manifest
+from mlapp.records.database import Database, answers, feedback, time_of
+from mlapp.records.queries import now
+from mlapp.schema import describe, parse_text, quote
+from mlapp.store import artifacts
+from mlapp.tables.numbers import LARGEST, parse_number
+
+IDENTIFIER = re.compile(
+    r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})(?:-(0|[1-9][0-9]{0,8}))?"
+)
+LONGEST_NOTE = 2_000  # characters
+AT_ONCE = 200  # answers that are looked up in one query
+SETTLED = 1_500  # milliseconds after which an answer is recorded, whichever process gave it
+
+
+class Given(NamedTuple):
+    """What somebody says of an answer: its identifier, the truth, a note."""
+
+    id: Any
+    truth: Any
+    note: str | None = None
+
+
+class _Key(NamedTuple):
+    """The primary key of an answer; the place is None where none was said."""
+
+    id: str
+    place: int | None
+
+
+def give(
+    database: Database, root: Path, given: Sequence[Given], channel: str, as_text: bool = False
+) -> list[bool]:
+    """Keep what turned out to be true, all of it or nothing.
+
+    Args:
+        database: where the answers are recorded.
+        root: the folder of artifacts, whose manifests say which labels there are.
+        given: what is true of one or more answers.
+        channel: where it came from.
+        as_text: whether numbers come as text, as in a file.
+
+    Returns:
+        For each whether it is new, and not what was recorded before.
+
+    Raises:
+        InvalidInput: with every fault: of identifiers, truths and notes.
+        AnswerNotFound: an answer is not recorded.
+        OtherTruth: another truth of an answer is recorded.
+        RecordsUnavailable: the database cannot be used; nothing is kept.
+    """
+    keys = [_key(each.id) for each in given]
+    faults = [fault for each in enumerate(given) for fault in _faults(*each)]
+    if faults:
+        raise InvalidInput(_unnumbered(faults, given))
+    rows = _find(database, [key for key in keys if key])
+    manifests: dict[tuple[str, int], Manifest | None] = {}
+    entries = []
+    for place, (each, key) in enumerate(zip(given, keys, strict=True)):
+        row = rows.get(key) if key else None
+        if row is None or key is None:
+            raise AnswerNotFound(f"No answer {each.id!r} is recorded")
+        which = row.model, row.version
+        if which not in manifests:
+            manifests[which] = _manifest(root, *which)
+        manifest = manifests[which]
+        labels = manifest.labels if manifest else None
+        truth = _read_truth(each.truth, row.label is None, labels, as_text)
+        if key.place is None and row.rows > 1:
+            got = f"an answer of {row.rows} rows"
+            faults.append(Fault("id", got, f"one of its rows, as in {key.id}-0", place))
+        elif truth is None:
+            allowed = f"one of {quote(labels)}" if labels else "a label"
+            allowed = "a finite number" if row.label is None else allowed
+            faults.append(Fault("truth", describe(each.truth), allowed, place))
+        else:
+            entries.append(_entry(row, channel, truth, each.note))
+    if faults:
+        raise InvalidInput(_unnumbered(faults, given))
+    return _keep(database, entries)
+
+
+def find_by_key(database: Database, key: str, model: str | None = None) -> list[str]:
+    """Return the identifiers of the answers that a client called by a key.
+
+    Args:
+        database: where to look.
+        key: what the client calls an instance.
+        model: by default of any model.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    wanted = select(answers.c.id, answers.c.place).where(answers.c.key == key)
+    if model is not None:
+        wanted = wanted.where(answers.c.model == model)
+    with database.begin() as connection:
+        return [f"{row.id}-{row.place}" for row in connection.execute(wanted)]
+
+
+def find_by_input(database: Database, model: str, name: str) -> dict[float | str, list[str]]:
+    """Return the identifiers of a model's answers by the value of an input, as `plain` has it.
+
+    Only answers whose inputs were kept are found.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    found: dict[float | str, list[str]] = {}
+    if not database.exists:
+        return found
+    wanted = select(answers.c.id, answers.c.place, answers.c.inputs)
+    wanted = wanted.where(answers.c.model == model, answers.c.inputs.is_not(None))
+    with database.begin() as connection:
+        for row in connection.execute(wanted):
+            value = orjson.loads(row.inputs).get(name)
+            if value is not None:
+                found.setdefault(plain(value), []).append(f"{row.id}-{row.place}")
+    return found
+
+
+def plain(value: float | str) -> float | str:
+    """Return what a value and its spellings have in common: 17 and "17.0" are the same."""
+    number = parse_number(value)
+    return str(value).strip() if number is None or math.isnan(number) else number
+
+
+def truth_of(database: Database, name: str) -> float | str | None:
+    """Return the recorded truth of an answer, None where there is none.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    key = _key(name)
+    if key is None or not database.exists:
+        return None
+    with database.begin() as connection:
+        row = connection.execute(select(feedback).where(_is(feedback, key))).first()
+    if row is None:
+        return None
+    return float(row.number) if row.label is None else str(row.label)
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def _key(name: object) -> _Key | None:
+    match = IDENTIFIER.fullmatch(name.strip().lower()) if isinstance(name, str) else None
+    return _Key(match[1], None if match[2] is None else int(match[2])) if match else None
+
+
+def _faults(place: int, given: Given) -> list[Fault]:
+    found = []
+    if _key(given.id) is None:
+        allowed = "the id of an answer, or of one of its rows, as in ID-0"
+        found.append(Fault("id", describe(given.id), allowed, place))
+    if isinstance(given.note, str) and len(given.note) > LONGEST_NOTE:
+        got, allowed = f"{len(given.note):,} characters", f"at most {LONGEST_NOTE:,}"
+        found.append(Fault("note", got, allowed, place))
+    elif given.note is not None and not isinstance(given.note, str):
+        found.append(Fault("note", describe(given.note), "a text, or nothing", place))
+    return found
+
+
+def _read_truth(
+    given: object, is_number: bool, labels: Sequence[str] | None, as_text: bool
+) -> float | str | None:
+    """Return the truth, as a number or as a label; None where it is not allowed."""
+    if is_number and as_text:
+        number = parse_number(given)
+        return None if number is None or math.isnan(number) else number
+    if is_number:
+        if not isinstance(given, int | float) or isinstance(given, bool):
+            return None
+        return float(given) if abs(given) <= LARGEST else None
+    text = parse_text(given) if as_text and (not labels or given not in labels) else given
+    return text if isinstance(text, str) and text and (not labels or text in labels) else None
+
+
+def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict[str, Any]:
+    """Return the row of `feedback` on a row of `answers`."""
+    return {
+        "id": row.id,
+        "place": row.place,
+        "time": now(),
+        "model": row.model,
+        "version": row.version,
+        "channel": channel,
+        "number": truth if isinstance(truth, float) else None,
+        "label": truth if isinstance(truth, str) else None,
+        "note": (note or "").replace("\0", "") or None,  # which PostgreSQL does not take
+    }
+
+
+def _manifest(root: Path, name: str, version: int) -> Manifest | None:
+    """Return the manifest of the version that answered; None where it is no longer there."""
+    try:
+        return artifacts.read_manifest(root / name / str(version))
+    except ArtifactError:
+        return None
+
+
+def _unnumbered(faults: list[Fault], given: Sequence[Given]) -> list[Fault]:
+    """Return faults, without their number where there is one thing given only."""
+    return faults if len(given) > 1 else [replace(fault, row=None) for fault in faults]
+
+
+# --- keeping ---------------------------------------------------------------------------------
+
+
+def _is(table: Any, key: _Key) -> Any:
+    return and_(table.c.id == key.id, table.c.place == (key.place or 0))
+
+
+def _find(database: Database, keys: Sequence[_Key]) -> dict[_Key, Any]:
+    """Return the rows of answers; those given a moment ago may take another to be recorded."""
+    found: dict[_Key, Any] = {}
+    left = list(dict.fromkeys(keys))
+    while left:
+        if database.exists:
+            with database.begin() as connection:
+                for start in range(0, len(left), AT_ONCE):
+                    some = left[start : start + AT_ONCE]
+                    chosen = or_(*(_is(answers, key) for key in some))
+                    rows = {
+                        (row.id, row.place): row
+                        for row in connection.execute(select(answers).where(chosen))
+                    }
+                    found |= {
+                        key: rows[key.id, key.place or 0]
+                        for key in some
+                        if (key.id, key.place or 0) in rows
+                    }
+        left = [key for key in left if key not in found]
+        if not left or all(abs(now() - time_of(key.id)) > SETTLED for key in left):
+            break
+        time.sleep(0.05)
+    return found
+
+
+def _keep(database: Database, entries: Sequence[dict[str, Any]]) -> list[bool]:
+    """Insert feedback that is not there yet; return for each whether it is new."""
+    insert = database.insert(feedback).on_conflict_do_nothing()
+    # In one order everywhere, or two processes would wait for each other.
+    order = sorted(range(len(entries)), key=lambda place: _primary(entries[place]))
+    new = [False] * len(entries)
+    with database.begin() as connection:
+        for place in order:
+            entry = entries[place]
+            new[place] = connection.execute(insert, entry).rowcount == 1
+            if new[place]:
+                continue
+            chosen = _is(feedback, _Key(*_primary(entry)))
+            kept = connection.execute(select(feedback).where(chosen)).one()
+            if (kept.number, kept.label) != (entry["number"], entry["label"]):
+                truth = kept.number if kept.label is None else kept.label
+                raise OtherTruth(f"Another truth of {kept.id}-{kept.place} is recorded: {truth!r}")
+    return new
+
+
+def _primary(entry: dict[str, Any]) -> tuple[str, int]:
+    return entry["id"], entry["place"]

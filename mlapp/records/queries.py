@@ -1,0 +1,228 @@
+"""What the records say: counts by hour, the latest answers, export, purge."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import Select, Table, delete, func, select, tuple_
+
+from mlapp.records.bins import Series
+from mlapp.records.database import Database, answers, counts, feedback, first_id, hour_of, runs
+
+DAY = 86_400_000  # milliseconds
+AT_ONCE = 5_000  # rows that are deleted, or read, in one transaction
+
+
+class Count(NamedTuple):
+    """How often a bin of a series was met.
+
+    Attributes:
+        model, version: whose.
+        hour: since 1970 (UTC).
+        series: what was counted; see `bins`.
+        bin: the place of the bin, or `MISSING` or `REFUSED`; of errors, the HTTP status.
+        times: how often.
+    """
+
+    model: str
+    version: int
+    hour: int
+    series: Series
+    bin: int
+    times: int
+
+
+def now() -> int:
+    """Return the time in milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000
+
+
+def counted(database: Database, model: str, since: int, version: int | None = None) -> list[Count]:
+    """Return a model's counts by hour.
+
+    Args:
+        database: where to look.
+        model: the model's name.
+        since: the hour of this time, in milliseconds, and those after it are counted.
+        version: by default all versions.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    wanted = select(counts).where(counts.c.model == model, counts.c.hour >= hour_of(since))
+    if version is not None:
+        wanted = wanted.where(counts.c.version == version)
+    with database.begin() as connection:
+        return [
+            Count(row.model, row.version, row.hour, Series(row.kind, row.name), row.bin, row[6])
+            for row in connection.execute(wanted)
+        ]
+
+
+def totals(
+    database: Database, model: str, since: int, version: int | None = None
+) -> dict[Series, dict[int, int]]:
+    """Return a model's counts by series and bin, summed over the hours; see `counted`.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return {}
+    keys = (counts.c.kind, counts.c.name, counts.c.bin)
+    wanted = select(*keys, func.sum(counts.c.count).label("total")).group_by(*keys)
+    wanted = wanted.where(counts.c.model == model, counts.c.hour >= hour_of(since))
+    if version is not None:
+        wanted = wanted.where(counts.c.version == version)
+    found: dict[Series, dict[int, int]] = {}
+    with database.begin() as connection:
+        for row in connection.execute(wanted):
+            found.setdefault(Series(row.kind, row.name), {})[row.bin] = int(row.total)
+    return found
+
+
+def models(database: Database) -> list[tuple[str, int]]:
+    """Return the models and versions that answered something, or refused to.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    wanted = select(counts.c.model, counts.c.version).distinct().order_by(*counts.c[:2])
+    with database.begin() as connection:
+        return [(row.model, row.version) for row in connection.execute(wanted)]
+
+
+def latest(
+    database: Database, model: str, most: int, with_inputs: bool = False
+) -> list[dict[str, Any]]:
+    """Return the latest answers of a model, the newest first, as columns of `answers`.
+
+    Args:
+        database: where to look.
+        model: the model's name.
+        most: how many are returned at most.
+        with_inputs: whether only those are whose inputs were kept, which are then decoded.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    wanted = select(answers).where(answers.c.model == model)
+    if with_inputs:
+        wanted = wanted.where(answers.c.inputs.is_not(None))
+    wanted = wanted.order_by(answers.c.id.desc(), answers.c.place).limit(most)
+    with database.begin() as connection:
+        return [_plain(row) for row in connection.execute(wanted).mappings()]
+
+
+def latest_runs(database: Database, model: str | None, most: int) -> list[dict[str, Any]]:
+    """Return the files scored last, the newest first, as columns of `runs`.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    wanted = select(runs).order_by(runs.c.id.desc()).limit(most)
+    if model is not None:
+        wanted = wanted.where(runs.c.model == model)
+    with database.begin() as connection:
+        return [_plain(row) for row in connection.execute(wanted).mappings()]
+
+
+def export(
+    database: Database, model: str | None = None, since: int = 0, until: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the answers, the oldest first, as columns of `answers`, each with its feedback.
+
+    Args:
+        database: where to look.
+        model: by default all models.
+        since: a time in milliseconds; by default the first.
+        until: the time before which answers are, in milliseconds; by default all.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    key = tuple_(answers.c.id, answers.c.place)
+    judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
+    wanted = select(answers, feedback.c.number, feedback.c.label.label("own"), feedback.c.note)
+    wanted = wanted.select_from(answers.outerjoin(feedback, judged))
+    wanted = wanted.where(answers.c.id >= first_id(since))
+    if until is not None:
+        wanted = wanted.where(answers.c.id < first_id(until))
+    if model is not None:
+        wanted = wanted.where(answers.c.model == model)
+    wanted = wanted.order_by(answers.c.id, answers.c.place).limit(AT_ONCE)
+    page: Select[Any] = wanted
+    while database.exists:
+        with database.begin() as connection:  # page by page: a long read would keep the log growing
+            rows = [_plain(row) for row in connection.execute(page).mappings()]
+        for row in rows:
+            number, label = row.pop("number"), row.pop("own")
+            yield row | {"truth": number if label is None else label, "note": row.pop("note")}
+        if len(rows) < AT_ONCE:
+            return
+        page = wanted.where(key > tuple_(rows[-1]["id"], rows[-1]["place"]))
+
+
+def purge(database: Database, days: float, model: str | None = None) -> int:
+    """Delete what is older than some days: answers, feedback, runs and counts.
+
+    Args:
+        database: where to delete.
+        days: 0 deletes everything.
+        model: by default of all models.
+
+    Returns:
+        How many answers were deleted.
+
+    Raises:
+        RecordsUnavailable: the database cannot be written.
+    """
+    if not database.exists:
+        return 0
+    if days:
+        before = now() - int(days * DAY)
+        limit, hour = first_id(before), hour_of(before)
+    else:
+        limit, hour = "g", 1 << 53  # behind every identifier, and every hour
+    for table in (feedback, runs):
+        _delete(database, table, limit, model)
+    gone = _delete(database, answers, limit, model)
+    old = delete(counts).where(counts.c.hour < hour)
+    with database.begin() as connection:
+        connection.execute(old if model is None else old.where(counts.c.model == model))
+    return gone
+
+
+def _delete(database: Database, table: Table, limit: str, model: str | None) -> int:
+    """Delete the rows of identifiers before one, some at a time, so that writers get their turn."""
+    key = list(table.primary_key.columns)
+    where = [table.c.id < limit, *([] if model is None else [table.c.model == model])]
+    # In one order everywhere, or two processes would wait for each other.
+    last = select(*key).where(*where).order_by(*key).limit(AT_ONCE)
+    gone = 0
+    while True:
+        with database.begin() as connection:
+            rows = connection.execute(last).all()
+            if rows:
+                upto = tuple_(*key) <= tuple_(*rows[-1])
+                connection.execute(delete(table).where(*where, upto))
+        gone += len(rows)
+        if len(rows) < AT_ONCE:
+            return gone
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """Return a row, by plain names, with its inputs decoded."""
+    found = {str(name): value for name, value in row.items()}
+    if found.get("inputs") is not None:
+        found["inputs"] = orjson.loads(found["inputs"])
+    return found
