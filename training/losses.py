@@ -1,4 +1,4 @@
-"""What each held-out row cost a model, by a fingerprint of the row: what `mlapp.store.gate` reads."""
+"""What each held-out row cost a model, by a fingerprint of the row; `mlapp.store.gate` reads it."""
 
 import hashlib
 import json
@@ -39,7 +39,8 @@ def squared_errors(
 
     Args:
         fingerprints: of n rows.
-        target, predicted: (n,), in the target's unit; predictions of fits that did not see the row.
+        target: (n,), in its unit.
+        predicted: (n,), by fits that did not see the row.
     """
     return _report("squared error", fingerprints, (target - predicted) ** 2)
 
