@@ -121,13 +121,14 @@ def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
     # Imported here, since it takes seconds, and only one process trains.
     from tests.recipes import TINY
-    from training import sentiment
+    from training import sentiment, text_network
+    from training.recipes import RECIPES
 
     sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(sentiment.RECIPES["chapter"], pad_to=80, rate=1e-2)
+    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
     moods = replace(TINY, rounds=())
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(sentiment, "LEAST_STEPS", 50)
+        patch.setattr(text_network, "LEAST_STEPS", 50)
         table = Path(folder) / "moods.csv"
         make_moods().to_csv(table, index=False)
         for name, data, recipe in (
@@ -135,7 +136,9 @@ def train_every_classifier(root: Path) -> None:
             ("chapter", sample, chapter),
             ("moods", table, moods),
         ):
-            sentiment.train(data, name=name, root=root, recipe=recipe, say=lambda line: None)
+            sentiment.train(
+                data, name=name, root=root, model="network", recipe=recipe, say=lambda line: None
+            )
 
 
 def make_once(

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from mlapp.families.sentiment import softmax
 from mlapp.families.text import Ids
 from mlapp.schema import Floats
+from training.judging import Judgement
 
 BINS = 15  # of the reliability diagram
 
@@ -25,8 +26,7 @@ class Candidate:
         files: what is published of it.
         metrics: what is known of it beside its quality.
         curve: a row of its learning curve per epoch.
-        judge: returns the probabilities for the held-out texts; to be called once, for the model
-            that is published.
+        judge: asks about the held-out texts; to be called once, for the model that is published.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Candidate:
     files: Mapping[str, bytes] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     curve: Sequence[Mapping[str, Any]] = ()
-    judge: Callable[[], Floats] | None = None
+    judge: Callable[[], Judgement] | None = None
 
 
 def majority(classes: Ids, labels: int, count: int) -> Candidate:

@@ -1,8 +1,12 @@
-"""The recipes of the network of a text classifier."""
+"""What the training of a text classifier is asked for, and the recipes of the network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from mlapp.families.network import Pooling
+
+SEED = 0  # of the split, the weights, and the order of the texts
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,27 @@ RECIPES = {
         pad_to=1473,
     ),
 }
+
+Choice: TypeAlias = Literal["auto", "linear", "network"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training is asked for, beside the data.
+
+    Attributes:
+        model: what is fitted; `auto` compares.
+        examples: texts that show what the model is for, published with it.
+        film_phrases: whether sentences of our own about films, `training.phrases`, are mixed into
+            what the network learns from; the labels must be theirs, Negative and Positive.
+        seed: of everything random; the same seed on the same machine gives the same model.
+        recipe: the knobs of the network.
+        command: the command that trains it again, for the manifest.
+    """
+
+    model: Choice = "auto"
+    examples: Sequence[str] = ()
+    film_phrases: bool = False
+    seed: int = SEED
+    recipe: Recipe = RECIPES["best"]
+    command: str = "python -m training.sentiment"

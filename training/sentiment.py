@@ -3,7 +3,7 @@
 python -m training.sentiment --data FILE [--unlabelled FILE] [--text-column review]
     [--label-column sentiment] [--labels Negative,Positive] [--model auto|linear|network]
     [--example TEXT ...] [--film-phrases] [--name NAME] [--artifacts DIR] [--seed N]
-    [--recipe best|chapter]
+    [--recipe best|chapter] [--extra FILE] [--candidate]
 
     read     texts and labels; what cannot be learned from is left out
     split    parts that learn, choose and judge; near copies stay together
@@ -16,37 +16,28 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlapp.errors import InvalidData, MlappError
-from mlapp.families.contract import replay
-from mlapp.families.sentiment import REPORT, SentimentModel
+from mlapp.families.contract import Labels, replay
+from mlapp.families.sentiment import REPORT, ReadTexts, SentimentModel
 from mlapp.families.text import check_texts
 from mlapp.manifest import Artifact
+from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import quote
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
 from training import text_linear
-from training.candidates import (
-    FOLDS,
-    NETWORK_FROM,
-    SEED,
-    Options,
-    Plan,
-    choose_best,
-    fit_candidates,
-    split_texts,
-)
+from training.candidates import Chosen, choose_best, fit_candidates
 from training.examples import FILM, frequent_words, make_examples
 from training.phrases import LABELS
+from training.plan import FOLDS, NETWORK_FROM, Plan, in_folds, split_texts
 from training.progress import MANY, describe_seconds
-from training.quality import Candidate
-from training.recipes import RECIPES as RECIPES
-from training.recipes import Recipe as Recipe
+from training.recipes import RECIPES, SEED, Options
 from training.splits import CALIBRATION, HELD_OUT
 from training.tables import Say
 from training.text_linear import Counted
@@ -55,6 +46,7 @@ from training.texts import IMDB, IMDB_SHA256, Reviews, download, read_reviews
 NAME = "sentiment"
 CACHE = Path.home() / ".cache" / "mlapp"  # where the public data set is kept
 LIBRARIES = ("mlapp", "numpy", "scikit-learn", "scipy", "tokenizers")
+OF_ONE_RUN = ("artifacts", "candidate", "extra")  # options that train no other model
 OF_NETWORK = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras", "gensim")
 
 
@@ -67,6 +59,8 @@ def train(
     text_column: str = "review",
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
+    extra: Path | None = None,
+    candidate: bool = False,
     say: Say = print,
     encoding: str | None = None,
     decimal: str | None = None,
@@ -83,6 +77,8 @@ def train(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values.
+        extra: more labelled texts, likewise, which are learned from and judge nothing.
+        candidate: whether the version waits for `promotion.promote` before it is served.
         say: called with each line of the report.
         encoding: of a text file; see `FileFormat`.
         decimal: the decimal mark of CSV and TSV; see `FileFormat`.
@@ -101,17 +97,24 @@ def train(
         text_column=text_column,
         label_column=label_column,
         labels=labels,
+        extra=extra,
         say=say,
         encoding=encoding,
         decimal=decimal,
         sheet=sheet,
     )
     _require_sense(name, asked, reviews)
-    counted = _count(reviews, say)
+    counted = _count(reviews, asked, say)
     plan = split_texts(reviews, counted, asked, say)
     candidates = fit_candidates(reviews, counted, plan, asked, say)
-    chosen, metrics, report = choose_best(candidates, plan, reviews, say)
-    return _publish(root, name, chosen, metrics, report, reviews, plan, asked, say)
+    chosen = choose_best(candidates, plan, reviews, say)
+    columns = {"text": text_column, "label": label_column}
+    drafted = _draft(name, chosen, reviews, plan, asked, columns)
+    published = artifacts.publish(
+        root, drafted, lambda artifact: replay(SentimentModel(artifact)), candidate=candidate
+    )
+    say(f"Published {published.path}, {published.size / 1e6:.1f} MB")
+    return published
 
 
 def _require_sense(name: str, asked: Options, reviews: Reviews) -> None:
@@ -139,16 +142,17 @@ def _require_sense(name: str, asked: Options, reviews: Reviews) -> None:
 # --- read ------------------------------------------------------------------------------------
 
 
-def _count(reviews: Reviews, say: Say) -> Counted:
+def _count(reviews: Reviews, asked: Options, say: Say) -> Counted:
     """Say what was read, and count it."""
     texts = reviews.texts
     shown = ", ".join(reviews.labels[:10]) + (", ..." if len(reviews.labels) > 10 else "")
     say(
-        f"Read {len(texts):,} texts labelled {shown} and"
+        f"Read {reviews.own:,} texts labelled {shown} and"
         f" {len(reviews.unlabelled):,} without a label"
     )
-    if len(texts) >= MANY:
-        seconds = text_linear.estimate(reviews)
+    if len(texts) >= MANY and asked.model != "network":
+        fits = FOLDS + 1 if in_folds(reviews, asked) else 1
+        seconds = text_linear.estimate(reviews, fits)
         say(f"Training the linear model takes about {describe_seconds(seconds)}")
     return text_linear.count(texts)
 
@@ -156,65 +160,52 @@ def _count(reviews: Reviews, say: Say) -> Counted:
 # --- publish ---------------------------------------------------------------------------------
 
 
-def _publish(
-    root: Path,
+def _draft(
     name: str,
-    chosen: Candidate,
-    metrics: dict[str, Any],
-    report: dict[str, Any],
+    chosen: Chosen,
     reviews: Reviews,
     plan: Plan,
     asked: Options,
-    say: Say,
+    columns: Mapping[str, str],
 ) -> Artifact:
-    """Publish a candidate with its examples and golden predictions."""
+    """Draft the chosen model with its examples, golden predictions and reference."""
     examples = list(asked.examples or (FILM if asked.film_phrases else make_examples(reviews)))
-    files = dict(chosen.files) | {
-        REPORT: json.dumps(report | {"examples": examples}, allow_nan=False).encode()
-    }
-    of_network = chosen.name == "network"
+    report = {**chosen.report, "examples": examples, "columns": columns}
+    files = {**chosen.candidate.files, REPORT: json.dumps(report, allow_nan=False).encode()}
+    libraries = OF_NETWORK if chosen.candidate.name == "network" else LIBRARIES
     fields: dict[str, Any] = {
         "task": "text-classification",
         "data": reviews.about,
         "labels": reviews.labels,
-        "metrics": metrics,
-        "training": _describe(chosen, reviews, plan, asked),
+        "metrics": chosen.metrics,
+        "training": _describe(chosen, plan, asked),
     }
-    libraries = OF_NETWORK if of_network else LIBRARIES
-    draft = artifacts.draft(name, files, libraries, golden=(), **fields)
+    model = SentimentModel(artifacts.draft(name, files, libraries, golden=(), **fields))
+    held_out = ReadTexts(reviews.pick(plan.held_out), ())
+    answers = Labels(model.gives, chosen.judged.probabilities, chosen.judged.extras)
+    files[REFERENCE] = learn(model, held_out, answers)
     texts = list(dict.fromkeys([*examples, frequent_words(reviews)]))
-    predicted = SentimentModel(draft).predict(texts).to_dict("records")
+    predicted = model.predict(texts).to_dict("records")
     golden = [
         {"input": {"text": text}, "output": out} for text, out in zip(texts, predicted, strict=True)
     ]
-    published = artifacts.publish(
-        root,
-        artifacts.draft(name, files, libraries, golden=golden, **fields),
-        lambda artifact: replay(SentimentModel(artifact)),
-    )
-    say(f"Published {published.path}, {published.size / 1e6:.1f} MB")
-    return published
+    return artifacts.draft(name, files, libraries, golden=golden, **fields)
 
 
-def _describe(
-    chosen: Candidate, reviews: Reviews, plan: Plan, asked: Options
-) -> dict[str, Any]:
+def _describe(chosen: Chosen, plan: Plan, asked: Options) -> dict[str, Any]:
     """Return how a candidate was trained, for the manifest."""
     found: dict[str, Any] = {
         "command": asked.command,
         "seed": asked.seed,
         "model": asked.model,
-        "chosen": chosen.name,
+        "chosen": chosen.candidate.name,
     }
-    if plan.parts is None:
-        found |= {"folds": FOLDS, "texts_used": len(reviews.texts)}
+    found["texts_used"] = len(plan.train)
+    if plan.fold is None:
+        found |= {"held_out": HELD_OUT, "calibration": CALIBRATION}
     else:
-        found |= {
-            "held_out": HELD_OUT,
-            "calibration": CALIBRATION,
-            "texts_used": len(plan.parts.train),
-        }
-    if chosen.name == "linear":
+        found |= {"folds": FOLDS}
+    if chosen.candidate.name == "linear":
         return found | {"strength": text_linear.STRENGTH, "minimum": text_linear.MINIMUM}
     recipe = asdict(asked.recipe) | {"rounds": list(asked.recipe.rounds)}
     return found | {"film_phrases": asked.film_phrases, "recipe": recipe}
@@ -238,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             text_column=options.text_column,
             label_column=options.label_column,
             labels=names,
+            extra=options.extra,
+            candidate=options.candidate,
             model=options.model,
             examples=options.example,
             film_phrases=options.film_phrases,
@@ -313,17 +306,34 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
     )
+    parser.add_argument(
+        "--extra",
+        type=Path,
+        help="more labelled texts with the same columns, which are learned from and judge nothing",
+    )
+    parser.add_argument(
+        "--candidate",
+        action="store_true",
+        help="publish a candidate, which nobody is served until it is promoted",
+    )
     add_reading_options(parser)
     return parser
 
 
 def _command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
-    """Return the command line with what differs from the defaults, but for the folder."""
+    """Return the command line with what differs from the defaults, but for `OF_ONE_RUN`."""
     words = ["python", "-m", "training.sentiment"]
     for key, value in vars(options).items():
-        if key != "artifacts" and value != parser.get_default(key):
-            for each in value if isinstance(value, list) else [value]:
-                words += [f"--{key.replace('_', '-')}", *([] if each is True else [str(each)])]
+        if key in OF_ONE_RUN or value == parser.get_default(key):
+            continue
+        flag = f"--{key.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            if each is True:
+                words.append(flag)
+            elif str(each).startswith("-"):  # it would be taken for a flag
+                words.append(f"{flag}={each}")
+            else:
+                words += [flag, str(each)]
     return shlex.join(words)
 
 

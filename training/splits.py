@@ -42,7 +42,7 @@ def _permutations() -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
 
 
 def sign(units: Units) -> Signature:
-    """Return a text's MinHash signature, (BANDS * ROWS,), of its triples; of few units, of these."""
+    """Return a text's MinHash signature, (BANDS * ROWS,): of triples, or of one or two units."""
     triples = units.hashes[: units.pieces][units.length[: units.pieces] == 3]
     shingles = np.unique(triples if len(triples) else units.hashes[: len(units.spans)])
     if not len(shingles):

@@ -4,6 +4,8 @@
     training part -> network, and a linear teacher
     both -> soft labels for unlabelled and for short texts -> the network goes on with all
     network -> ONNX, checked against Keras -> temperature
+
+`train` calls the steps in this order.
 """
 
 import io
@@ -23,13 +25,14 @@ from mlapp.families.sentiment import softmax
 from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
 from mlapp.schema import Floats
 from training.export import export_head, export_network
+from training.judging import ask
 from training.linear import fit_linear
 from training.network import Shape, Trainer, build, score
 from training.phrases import make_phrases
+from training.plan import Plan
 from training.progress import MANY, Progress, describe_seconds
 from training.quality import Candidate, fit_temperature
 from training.recipes import Recipe
-from training.splits import Split
 from training.tables import Say
 from training.texts import Reviews
 from training.vectors import train_vectors
@@ -47,13 +50,13 @@ Classified: TypeAlias = tuple[Sequence[Ids], Ids]  # n texts and the places of t
 
 
 def train(
-    reviews: Reviews, parts: Split, phrases: bool, recipe: Recipe, seed: int, say: Say
+    reviews: Reviews, plan: Plan, phrases: bool, recipe: Recipe, seed: int, say: Say
 ) -> Candidate:
     """Train the network, and export it.
 
     Args:
         reviews: the texts.
-        parts: the rows that it learns from, is calibrated on, and is judged by.
+        plan: the rows that it learns from, is calibrated on, and is judged by.
         phrases: whether sentences of our own about films are mixed into the training part.
         recipe: the knobs.
         seed: of everything random; the same seed on the same machine gives the same network.
@@ -65,16 +68,16 @@ def train(
     tf.config.experimental.enable_op_determinism()
     if not recipe.rounds and not recipe.vector_epochs:
         reviews = replace(reviews, unlabelled=[])
-    texts = [reviews.texts[row] for row in parts.train]
+    texts = reviews.pick(plan.train)
     tokenizer = train_vocabulary([*texts, *reviews.unlabelled], recipe.words, recipe.minimum)
     vocabulary = Vocabulary(tokenizer)
-    calibration = _read(vocabulary, [reviews.texts[row] for row in parts.calibration])
+    calibration = _read(vocabulary, reviews.pick(plan.validation))
     spoken, spoken_classes = make_phrases(PHRASES if phrases and recipe.phrases else 0, seed)
     lessons = Lessons(
         _ids(_read(vocabulary, texts)),
-        reviews.classes[parts.train],
+        reviews.classes[plan.train],
         _ids(_read(vocabulary, reviews.unlabelled)),
-        (_ids(calibration), reviews.classes[parts.calibration]),
+        (_ids(calibration), reviews.classes[plan.validation]),
         (_ids(_read(vocabulary, spoken)), np.array(spoken_classes, dtype=np.int64)),
         vocabulary,
         len(reviews.labels),
@@ -84,21 +87,16 @@ def train(
         say(f"Training the network takes about {describe_seconds(seconds)}")
     network, curve = fit(lessons, recipe, seed, say)
     files, metrics = export(
-        network, tokenizer, recipe, calibration, reviews.classes[parts.calibration], say
+        network, tokenizer, recipe, calibration, reviews.classes[plan.validation], say
     )
     served = Network(files)
-
-    def judge() -> Floats:
-        held_out = served.read([reviews.texts[row] for row in parts.held_out])
-        return softmax(served.scores(held_out))
-
     return Candidate(
         "network",
         softmax(served.scores(calibration)),
         files=files,
         metrics=metrics | {"texts_unlabelled": len(reviews.unlabelled)},
         curve=curve,
-        judge=judge,
+        judge=lambda: ask(served, reviews.pick(plan.held_out)),
     )
 
 

@@ -53,6 +53,7 @@ class Reviews:
         labels: the labels' names, 2 or more.
         unlabelled: texts without a label, none of them among `texts`.
         about: where the labelled texts are from.
+        extra: how many of the texts, the last, may only ever be learned from.
     """
 
     texts: list[str]
@@ -60,6 +61,16 @@ class Reviews:
     labels: tuple[str, ...]
     unlabelled: list[str]
     about: Data
+    extra: int = 0
+
+    @property
+    def own(self) -> int:
+        """How many of the texts, the first, are of the data itself."""
+        return len(self.texts) - self.extra
+
+    def pick(self, rows: Ids) -> list[str]:
+        """Return the texts of some rows."""
+        return [self.texts[row] for row in rows.tolist()]
 
 
 def read_reviews(
@@ -69,6 +80,7 @@ def read_reviews(
     text_column: str = "review",
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
+    extra: Path | None = None,
     say: Say = print,
     encoding: str | None = None,
     decimal: str | None = None,
@@ -83,7 +95,9 @@ def read_reviews(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
-            themselves, or Negative and Positive for neg and pos.
+            themselves, or Negative and Positive for the folders neg and pos.
+        extra: more labelled texts, which may only be learned from; their labels are names, or
+            else values, and texts with a label that the data does not have are left out.
         say: called with a line for each thing left out.
         encoding: of a text file; see `FileFormat`.
         decimal: the decimal mark of CSV and TSV; see `FileFormat`.
@@ -93,21 +107,49 @@ def read_reviews(
         InvalidData: nothing can be trained on; the message says why.
     """
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
-    all_texts, all_values, extra, about = _read(path, text_column, label_column, reading)
+    all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading)
     if unlabelled is not None:
         more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
-        extra = more + unsup
+        unsup = more + unsup
     texts, values = _usable(all_texts, all_values, say)
     found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
     _require_labels(path, found, values, labels)
-    alone, _ = _usable(extra, [""] * len(extra), say, "unlabelled texts")
+    alone, _ = _usable(unsup, [""] * len(unsup), say, "unlabelled texts")
     alone = _apart(alone, keys, say)
-    names = tuple(labels) or NAMED.get(tuple(found), tuple(found))
-    places = {value: place for place, value in enumerate(found)}
-    classes = np.array([places[value] for value in values], dtype=np.int64)
-    return Reviews(texts, classes, names, alone, about)
+    names = tuple(labels) or (NAMED.get(tuple(found)) if _holds_files(path) else None)
+    name_of = dict(zip(found, names or found, strict=True))
+    named = [name_of[value] for value in values]
+    more_texts, more_named = list[str](), list[str]()
+    if extra is not None:
+        more_texts, more_named = _read_extra(extra, text_column, label_column, name_of, say)
+    places = {name: place for place, name in enumerate(name_of.values())}
+    classes = np.array([places[name] for name in named + more_named], dtype=np.int64)
+    return Reviews(texts + more_texts, classes, tuple(places), alone, about, len(more_texts))
+
+
+def _read_extra(
+    path: Path, text_column: str, label_column: str, name_of: Mapping[str, str], say: Say
+) -> tuple[list[str], list[str]]:
+    """Return more texts with the names of their labels.
+
+    Args:
+        path: the texts, in any encoding that can be recognised.
+        text_column: the table's column of texts.
+        label_column: the table's column of names or values of labels.
+        name_of: the name of each value.
+        say: called with a line for each thing left out.
+    """
+    texts, values, _, _ = _read(path, text_column, label_column, {})
+    texts, given = _usable(texts, values, say, "extra texts")
+    known = {**name_of, **{name: name for name in name_of.values()}}
+    kept = [row for row, label in enumerate(given) if label in known]
+    if len(kept) < len(given):
+        say(f"Left out {len(given) - len(kept):,} extra texts with a label that the data lacks")
+    named = [known[given[row]] for row in kept]
+    texts, named, _ = _without_twins([texts[row] for row in kept], named, say, "extra texts")
+    return texts, named
 
 
 def key(text: str) -> str:
@@ -136,7 +178,7 @@ def _read(
     path: Path, text_column: str, label_column: str | None, reading: Mapping[str, str | None]
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if _holds_files(path):
         return _read_files(path, labelled=label_column is not None)
     table, about = read_rows(path, **reading)
     if not len(table):
@@ -154,6 +196,11 @@ def _read(
     if label_column is not None:
         values = [parse_text(value) for value in table[label_column].to_pylist()]
     return texts, values, [], about
+
+
+def _holds_files(path: Path) -> bool:
+    """Return whether a path is a folder or an archive of texts, and no table."""
+    return path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def _read_files(
@@ -219,7 +266,7 @@ def _usable(
 
 
 def _without_twins(
-    texts: Sequence[str], values: Sequence[str], say: Say
+    texts: Sequence[str], values: Sequence[str], say: Say, what: str = "texts"
 ) -> tuple[list[str], list[str], set[str]]:
     """Keep the first of equal texts, and none where their labels differ; return all keys too."""
     keys = [key(text) for text in texts]
@@ -233,9 +280,9 @@ def _without_twins(
             kept.append(row)
     disputed = sum(len(labels[each]) > 1 for each in keys)
     if disputed:
-        say(f"Left out {disputed:,} texts that occur with different labels")
+        say(f"Left out {disputed:,} {what} that occur with different labels")
     if twins := len(keys) - len(kept) - disputed:
-        say(f"Left out {twins:,} texts that repeat another")
+        say(f"Left out {twins:,} {what} that repeat another")
     return [texts[row] for row in kept], [values[row] for row in kept], set(labels)
 
 

@@ -48,15 +48,19 @@ class Terms:
         places = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
         return np.where(self.hashes[places] == hashes, places, -1)
 
-    def weigh(self, counts: Counts) -> tuple[Ids, Floats]:
+    def weigh(self, hashes: Hashes, times: npt.NDArray[np.integer]) -> tuple[Ids, Floats]:
         """Return the places of different n-grams, -1 where unknown, and their weights, (t,) each.
 
         The weights are brought to length 1; those of unknown n-grams are 0.
+
+        Args:
+            hashes: of t n-grams.
+            times: how often each occurs, (t,).
         """
-        places = self.find(counts[0])
+        places = self.find(hashes)
         known = places >= 0
         weights = np.zeros(len(places))
-        weights[known] = (1 + np.log(counts[1][known].astype(float))) * self.rarity[places[known]]
+        weights[known] = (1 + np.log(times[known].astype(float))) * self.rarity[places[known]]
         return places, weights / max(1e-12, float(np.sqrt(weights @ weights)))
 
 
@@ -137,7 +141,7 @@ class LinearText:
     def _score(self, reading: Reading) -> Floats:
         score = self.bias.astype(np.float64)
         for counts in reading.counts:
-            places, values = self.terms.weigh(counts)
+            places, values = self.terms.weigh(*counts)
             known = places >= 0
             score = score + values[known] @ self.weights[places[known]]
         return score
@@ -153,7 +157,7 @@ class LinearText:
         units, added = reading.units, []
         halves = (units.hashes[: units.pieces], units.hashes[units.pieces :])
         for hashes, counts in zip(halves, reading.counts, strict=True):
-            places, values = self.terms.weigh(counts)
+            places, values = self.terms.weigh(*counts)
             known = places >= 0
             each = np.zeros(len(places))
             each[known] = values[known] * (self.weights[places[known]] @ contrast)

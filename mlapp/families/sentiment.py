@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import (
@@ -66,7 +67,7 @@ class ReadTexts:
         """The texts of which hardly a word is known."""
         found = []
         for place, reading in enumerate(self.read):
-            known = 1 - _unknown(reading)
+            known = 1 - share_unknown(reading)
             if known < 1 - FEW_KNOWN:
                 label = place if self.row_labels is None else self.row_labels[place]
                 share = f"only {known:.0%}" if known else "none"
@@ -142,11 +143,8 @@ class SentimentModel:
 
     def answer(self, batch: ReadTexts) -> Labels:
         """Classify texts that were read."""
-        extras = {
-            "tokens": np.array([len(each) for each in batch.read], dtype=np.int64),
-            "unknown": np.array([_unknown(each) for each in batch.read], dtype=float),
-        }
-        return Labels(self.gives, softmax(self.scorer.scores(batch.read)), extras, batch.notices)
+        probabilities = softmax(self.scorer.scores(batch.read))
+        return Labels(self.gives, probabilities, describe_readings(batch.read), batch.notices)
 
     def reasons(self, batch: ReadTexts) -> TextReasons:
         """Say which words decide; of more than two labels, for the one given."""
@@ -222,7 +220,15 @@ def _load_scorer(files: Mapping[str, bytes]) -> Scorer:
     return LinearText.load(files[LINEAR]) if LINEAR in files else Network(files)
 
 
-def _unknown(reading: Reading) -> float:
+def describe_readings(readings: Sequence[Reading]) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns `EXTRAS` of the answers to n texts, (n,) each."""
+    return {
+        "tokens": np.array([len(each) for each in readings], dtype=np.int64),
+        "unknown": np.array([share_unknown(each) for each in readings], dtype=float),
+    }
+
+
+def share_unknown(reading: Reading) -> float:
     """Return the share of a text's words that the model does not know; of no words, 1."""
     return reading.unknown / reading.words if reading.words else 1.0
 

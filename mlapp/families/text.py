@@ -3,8 +3,9 @@
     text as given -> `clean` (character for character) -> tokenizers JSON -> ids and spans
 
 A token is a word (contractions whole: "don't"), a number ("10/10"), an emoticon, a symbol, or one
-of the marks . , ! ? ; and "...". Markup, entities, web addresses and all other characters stand
-between tokens. Spans count characters of the text as given.
+of the marks . , ! ? ; and "...". In scripts without spaces between words, a character is a word.
+Markup, entities, web addresses and all other characters stand between tokens. Spans count
+characters of the text as given.
 """
 
 import json
@@ -38,9 +39,19 @@ ALLOWED = "a text with at least one letter, digit or symbol"
 # Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
 MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
 EMOTICON = r"[:;=]-?[()dp](?!\p{L})"  # lower-cased
+# Scripts that put no spaces between words: there, a character is a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー"
+_LETTER = rf"[\p{{L}}&&[^{UNSPACED}]]"
+WORD = "|".join(
+    [
+        rf"[\p{{L}}&&[{UNSPACED}]]\p{{M}}*",
+        # Contractions are whole.
+        rf"{_LETTER}(?:{_LETTER}|[\p{{M}}\p{{N}}])*(?:'{_LETTER}(?:{_LETTER}|\p{{M}})*)*",
+    ]
+)
 _TOKEN = "|".join(
     [
-        r"\p{L}[\p{L}\p{M}\p{N}]*(?:'\p{L}[\p{L}\p{M}]*)*",  # words, contractions whole
+        WORD,
         r"\p{N}+(?:[.,/]\p{N}+)*",  # numbers, fractions and marks: 8.5, 10/10
         EMOTICON,
         r"\.\.+|[.,!?;]",

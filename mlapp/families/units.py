@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 
-from mlapp.families.text import EMOTICON, MARKS, MARKUP, Ids, clean
+from mlapp.families.text import EMOTICON, MARKS, MARKUP, WORD, Ids, clean
 
 LARGEST_UNITS = 3  # units in a row
 LARGEST_PIECE = 5  # characters in a row
@@ -24,19 +24,17 @@ LARGEST_PIECE = 5  # characters in a row
 Hashes: TypeAlias = npt.NDArray[np.uint32]
 Counts: TypeAlias = tuple[Hashes, Ids]  # different hashes, ascending, and how often each occurs
 
-_ALONE = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー"
-_LETTER = rf"[\p{{L}}&&[^{_ALONE}]]"
+_WIDE = "\u3002\uff0c\uff01\uff1f\uff1b\u3001"  # the marks of East Asian texts
 _UNIT = "|".join(
     [
-        rf"[\p{{L}}&&[{_ALONE}]]\p{{M}}*",
-        rf"{_LETTER}(?:{_LETTER}|[\p{{M}}\p{{N}}])*(?:'{_LETTER}(?:{_LETTER}|\p{{M}})*)*",
+        WORD,
         r"\p{N}+(?:[.,/]\p{N}+)*",
         EMOTICON,
-        r"\.\.+|[.,!?;。，！？；、]",
+        rf"\.\.+|[.,!?;{_WIDE}]",
         r"\p{S}\p{M}*",
     ]
 )
-_MARKS = MARKS | set("。，！？；、")
+_MARKS = MARKS | set(_WIDE)
 _BASE, _MIX, _LAST = (np.uint64(each) for each in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 29))
 _HALF = np.uint64(32)
 
