@@ -80,7 +80,7 @@ def test_the_service_keeps_its_openapi_document_under_schemathesis(
 ) -> None:
     server: Server = request.getfixturevalue(kind)
     command = [sys.executable, "-m", "schemathesis.cli", "--no-color"]
-    command += ["--config-file", "tests/schemathesis.toml", "run", f"{server.address}/openapi.json"]
+    command += ["run", f"{server.address}/openapi.json"]
     command += ["--checks", "all", "--mode", "all", "--max-examples", "8", "--seed", "1"]
     command += ["--exclude-path-regex", "chapter|moods", "--generation-database", "none"]
     command += ["--no-shrink", "--continue-on-failure", "--report-dir", str(tmp_path)]

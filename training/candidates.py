@@ -1,5 +1,6 @@
 """The models that a text classifier is chosen from, and which of them is best."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,7 @@ def choose_best(candidates: Sequence[Candidate], plan: Plan, reviews: Reviews, s
     judged = chosen.judge()
     metrics, report = measure(judged.probabilities, classes[plan.held_out], labels)
     metrics |= dict(chosen.metrics) | {"held_out": len(plan.held_out)}
+    metrics |= _measure_baseline(plan, reviews)
     report |= {
         "labels": list(labels),
         "compared": compared,
@@ -116,6 +118,13 @@ def choose_best(candidates: Sequence[Candidate], plan: Plan, reviews: Reviews, s
     }
     _say_measured(metrics, report, plan, say)
     return Chosen(chosen, judged, metrics, report)
+
+
+def _measure_baseline(plan: Plan, reviews: Reviews) -> dict[str, float]:
+    """Return how good it would be to give every held-out text the labels' shares."""
+    baseline = majority(reviews.classes[plan.train], len(reviews.labels), len(plan.held_out))
+    found, _ = measure(baseline.probabilities, reviews.classes[plan.held_out], reviews.labels)
+    return {f"baseline_{name}": found[name] for name in ("accuracy", "log_loss")}
 
 
 def _losses(judged: Judgement, plan: Plan, reviews: Reviews) -> dict[str, Any]:
@@ -134,10 +143,10 @@ def _say_measured(
     metrics: Mapping[str, Any], report: Mapping[str, Any], plan: Plan, say: Say
 ) -> None:
     """Say how good the published model is, and where it is no better than the baseline."""
-    baseline = report["compared"][0]
-    if metrics["accuracy"] <= baseline["accuracy"] + baseline["standard_error"]:
-        share = f"{baseline['accuracy']:.1%}"
-        say(f"It is no better than always saying the same, which is right in {share}")
+    baseline = metrics["baseline_accuracy"]
+    error = math.sqrt(baseline * (1 - baseline) / len(plan.held_out))
+    if metrics["accuracy"] <= baseline + error:
+        say(f"It is no better than always saying the same, which is right in {baseline:.1%}")
     say(f"On {len(plan.held_out):,} held-out texts:")
     say(f"  accuracy          {metrics['accuracy']:.4f}")
     say(f"  log loss          {metrics['log_loss']:.4f}")

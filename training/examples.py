@@ -14,10 +14,10 @@ from mlapp.families.units import Reader
 from training.texts import Reviews
 
 FILM = (
-    "I loved every minute of it.",
-    "I hated every minute of it.",
-    "The film was not good at all, and far too long!",
-    "Not bad: the story is simple, but the actors are wonderful.",
+    "A quiet, generous film. I did not want it to end.",
+    "Two hours of noise, and not one idea.",
+    "Not bad at all: better than its poster, anyway.",
+    "Movie was pathetic",
     "It begins well enough.<br /><br />Then it falls apart, and nobody seems to care.",
 )
 MOST = 4  # examples; of more labels, those of the most frequent

@@ -111,6 +111,13 @@ class SentimentModel:
                 f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
             ) from error
 
+    @cached_property
+    def examples(self) -> list[str]:
+        """Texts that show what the model is for: published with it, or else its golden ones."""
+        golden = [str(each.input[TEXT]) for each in self.manifest.golden]
+        found: list[str] = self.report.get("examples", golden)
+        return found
+
     @property
     def platform(self) -> str:
         """What computes it, as the Open Inference Protocol names platforms."""
