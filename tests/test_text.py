@@ -154,7 +154,7 @@ def test_what_is_no_text_is_refused_with_what_arrived(text: object, got: str) ->
         check_texts(["fine", text])  # type: ignore[list-item]
     [fault] = caught.value.faults
     assert (fault.row, fault.input, fault.got) == (1, "text", got)
-    assert "word" in fault.allowed
+    assert fault.allowed == "a text with at least one letter, digit or symbol"
 
 
 def test_every_fault_is_told_with_its_own_row() -> None:

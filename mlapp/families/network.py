@@ -116,8 +116,12 @@ class Network:
         )
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of each text."""
-        return _spread(self.vocabulary.read, texts)
+        """Return the tokens of each text; one without a word is read as one unknown word."""
+        found = _spread(self.vocabulary.read, texts)
+        return [
+            tokens if tokens.words else _unknown_word(text)
+            for text, tokens in zip(texts, found, strict=True)
+        ]
 
     def scores(self, readings: Sequence[Tokens]) -> Floats:
         """Return the calibrated scores (n, labels) of n texts.
@@ -223,6 +227,13 @@ class Network:
             best = np.maximum(best, largest)
         np.add.at(credit, winner, weights * best)
         return credit
+
+
+def _unknown_word(text: str) -> Tokens:
+    """Return the reading of a text without a word."""
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    spans = np.array([[start, max(start, end)]])
+    return Tokens(np.array([1]), spans, np.zeros(1, dtype=np.bool_), 1, 1)
 
 
 def _on_words(words: Ids, credit: Floats) -> Floats:

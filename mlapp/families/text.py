@@ -3,12 +3,14 @@
     text as given -> `clean` (character for character) -> tokenizers JSON -> ids and spans
 
 A token is a word (contractions whole: "don't"), a number ("10/10"), an emoticon, a symbol, or one
-of the marks . , ! ? ; and "...". Markup, entities, web addresses and all other characters stand
-between tokens. Spans count characters of the text as given.
+of the marks . , ! ? ; and "...". In scripts without spaces between words, a character is a word.
+Markup, entities, web addresses and all other characters stand between tokens. Spans count
+characters of the text as given.
 """
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
@@ -32,16 +34,26 @@ MARKS = set(".,!?;")  # tokens of these alone are no words
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
 LONGEST = 2_000_000  # characters; longer texts are refused
 
-ALLOWED = "a text with at least one word"
-ALLOWED_KNOWN = "a text with at least one word that the model knows"
+ALLOWED = "a text with at least one letter, digit or symbol"
 
 # Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
-_MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+EMOTICON = r"[:;=]-?[()dp](?!\p{L})"  # lower-cased
+# Scripts that put no spaces between words: there, a character is a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー"
+_LETTER = rf"[\p{{L}}&&[^{UNSPACED}]]"
+WORD = "|".join(
+    [
+        rf"[\p{{L}}&&[{UNSPACED}]]\p{{M}}*",
+        # Contractions are whole.
+        rf"{_LETTER}(?:{_LETTER}|[\p{{M}}\p{{N}}])*(?:'{_LETTER}(?:{_LETTER}|\p{{M}})*)*",
+    ]
+)
 _TOKEN = "|".join(
     [
-        r"\p{L}[\p{L}\p{M}\p{N}]*(?:'\p{L}[\p{L}\p{M}]*)*",  # words, contractions whole
+        WORD,
         r"\p{N}+(?:[.,/]\p{N}+)*",  # numbers, fractions and marks: 8.5, 10/10
-        r"[:;=]-?[()dp](?!\p{L})",  # emoticons, lower-cased
+        EMOTICON,
         r"\.\.+|[.,!?;]",
         r"\p{So}",  # emoji and other symbols
     ]
@@ -57,6 +69,12 @@ def clean(text: str) -> str:
     one, and an ellipsis a stop, each character for itself, so that every position stays the same.
     """
     return _UNREADABLE.sub(" ", text).translate(_SAME)
+
+
+def is_readable(text: str) -> bool:
+    """Return whether a text holds a letter, a digit or a symbol."""
+    # Nearly every text begins with one.
+    return any(each.isalnum() or unicodedata.category(each)[0] in "LNS" for each in text)
 
 
 def check_texts(texts: Texts) -> list[str]:
@@ -81,6 +99,8 @@ def check_texts(texts: Texts) -> list[str]:
             faults.append(Fault("text", got, f"at most {LONGEST:,} characters", row))
         elif not text.strip():
             faults.append(Fault("text", "nothing", ALLOWED, row))
+        elif not is_readable(text):
+            faults.append(Fault("text", describe(text), ALLOWED, row))
     if faults:
         raise InvalidInput(faults)
     return list(texts)
@@ -164,7 +184,7 @@ def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_MARKUP), "removed"),
+            pre_tokenizers.Split(Regex(MARKUP), "removed"),
             pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True),
         ]
     )
@@ -193,7 +213,7 @@ class Reading(Protocol):
 
     @property
     def unknown(self) -> int:
-        """How many of them the scorer does not know; a text of such alone is refused."""
+        """How many of them the scorer does not know."""
 
     def __len__(self) -> int: ...
 

@@ -243,6 +243,19 @@ def _read(path: Path, name: str, version: int) -> Artifact:
 # --- publishing ------------------------------------------------------------------------------
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no model can have.
+
+    Raises:
+        ArtifactError: it cannot be used.
+    """
+    if not NAME.fullmatch(name):
+        raise ArtifactError(
+            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
+            " digits, '-', '_' and '.', beginning with a letter or digit"
+        )
+
+
 def draft(
     name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
 ) -> Artifact:
@@ -257,11 +270,7 @@ def draft(
     Raises:
         ArtifactError: the name cannot be used.
     """
-    if not NAME.fullmatch(name):
-        raise ArtifactError(
-            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
-            " digits, '-', '_' and '.', beginning with a letter or digit"
-        )
+    require_name(name)
     manifest = Manifest(
         name=name,
         version=1,
