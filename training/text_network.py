@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlapp.errors import InvalidData
-from mlapp.families.network import HEAD, NETWORK, TOKENIZER, Head, Network
+from mlapp.families.network import HEAD, NETWORK, NO_WORD, TOKENIZER, Head, Network
 from mlapp.families.sentiment import softmax
 from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
 from mlapp.schema import Floats
@@ -347,14 +347,7 @@ def compare(network: keras.Model, served: Network, read: Sequence[Tokens]) -> fl
 
 def _read(vocabulary: Vocabulary, texts: Sequence[str]) -> list[Tokens]:
     """Return the tokens of texts; where there are none, one unknown word."""
-    nothing = Tokens(
-        np.ones(1, dtype=np.int64),
-        np.zeros((1, 2), dtype=np.int64),
-        np.zeros(1, dtype=np.bool_),
-        1,
-        1,
-    )
-    return [each if len(each.ids) else nothing for each in vocabulary.read_many(texts)]
+    return [each if len(each.ids) else NO_WORD for each in vocabulary.read_many(texts)]
 
 
 def _ids(read: Sequence[Tokens]) -> list[Ids]:
