@@ -96,6 +96,7 @@ PIECES = [*BITS.split(), " ", "\n"]
 def test_a_text_of_ascii_is_read_as_among_other_characters(
     vocabulary: Vocabulary, parts: list[str]
 ) -> None:
+    assert vocabulary.reads_ascii
     text = "".join(parts)
     ours, other = vocabulary.read(text), vocabulary.read(text + "\u00a0")
     np.testing.assert_array_equal(ours.ids, other.ids)

@@ -137,7 +137,12 @@ class Tokens:
 
 
 class Vocabulary:
-    """A trained tokenizer: `words` lists what it knows, by id."""
+    """A trained tokenizer.
+
+    Attributes:
+        words: what it knows, by id.
+        reads_ascii: whether texts of ASCII are read without the library, several times faster.
+    """
 
     def __init__(self, content: bytes) -> None:
         """Read a `tokenizers` JSON file.
@@ -155,9 +160,9 @@ class Vocabulary:
             raise ValueError(f"its words begin with {self.words[:2]}")
         self._marks = np.array([MARKS.issuperset(word) for word in self.words])
         # A tokenizer that splits otherwise reads all texts itself.
-        self._reads_ascii = True
+        self.reads_ascii = True
         probed = self.read(_PROBE).ids
-        self._reads_ascii = np.array_equal(probed, self._tokenizer.encode(_PROBE).ids)
+        self.reads_ascii = np.array_equal(probed, self._tokenizer.encode(_PROBE).ids)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -165,7 +170,7 @@ class Vocabulary:
     def read(self, text: str) -> Tokens:
         """Return a text's tokens; there may be none."""
         cleaned = clean(text)
-        if self._reads_ascii and cleaned.isascii():
+        if self.reads_ascii and cleaned.isascii():
             words = _ASCII_TOKEN.findall(_remove_markup(cleaned.lower()))
             places = self._places
             return self._describe([places.get(word, 1) for word in words], words.__getitem__)
