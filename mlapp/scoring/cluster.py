@@ -47,89 +47,6 @@ SMALLEST, LARGEST = 1 << 20, 1 << 25  # bytes of a piece
 STORE = 1 << 28  # bytes of shared memory for each worker, where Ray is started here
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What became of the tables.
-
-    Attributes:
-        counts: their rows: all, scored, scored with a notice, refused.
-        refused: the first refused rows: file, row from 1, and what is wrong.
-        parts: how many files were written.
-        seconds: how long it took, from the moment on that Ray was there.
-        starting: seconds until then.
-    """
-
-    counts: Counts
-    refused: tuple[tuple[str, int, str], ...]
-    parts: int
-    seconds: float
-    starting: float
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file to score."""
-
-    path: str
-    format: FileFormat
-    size: int
-
-
-@contextmanager
-def connect(
-    address: str | None = None, workers: int | None = None, show: bool = False
-) -> Iterator[int]:
-    """Connect to a running Ray cluster, or start Ray on this machine; leave or stop it at the end.
-
-    Where the process is connected already, it stays so, and `address` is not looked at.
-
-    Args:
-        address: of a cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts one here.
-        workers: how many processes work; by default one for each core.
-        show: whether what they print is shown.
-
-    Yields:
-        The number of workers.
-
-    Raises:
-        ClusterError: Ray is not installed, or no cluster is at the address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise ClusterError(
-            "Ray is not installed; it comes with the extra scale: pip install 'mlapp[scale]'"
-        ) from error
-    found = ray.is_initialized()
-    if not found:
-        quiet: dict[str, Any] = {"log_to_driver": show, "logging_level": logging.ERROR}
-        try:
-            if address is None:
-                count = workers or os.cpu_count() or 1
-                ray.init(
-                    "local",
-                    num_cpus=count,
-                    object_store_memory=count * STORE,
-                    include_dashboard=False,
-                    **quiet,
-                )
-            else:
-                # Ray itself would wait for minutes.
-                if match := re.fullmatch(r"(?:ray://)?(.+):([0-9]+)", address):
-                    socket.create_connection((match[1].strip("[]"), int(match[2])), 10).close()
-                ray.init(address, **quiet)
-        except Exception as error:  # Ray's exceptions share no base
-            message = f"No Ray cluster answers at {address}" if address else "Ray cannot be started"
-            raise ClusterError(f"{message}: {error}") from error
-    try:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield workers or max(1, int(resources.get("CPU", 1)))
-    finally:
-        if not found:
-            ray.shutdown()
-
-
 def score(
     artifact: Artifact,
     source: str,
@@ -269,28 +186,6 @@ def _score_parts(
     return iter(parts.iter_rows())
 
 
-@dataclass
-class _Done:
-    """What the parts that are done add up to."""
-
-    counts: Counts = field(default_factory=Counts)
-    refused: list[tuple[int, int, str]] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    size: int = 0
-
-    def add(self, part: dict[str, Any]) -> None:
-        number, start = part["number"], part["row"]
-        refused = [(number, start + row + 1, error) for row, error in part["refused"]]
-        self.refused = heapq.nsmallest(SHOWN, [*self.refused, *refused])
-        self.counts += Counts(*part["counts"])
-        self.names.add(part["name"])
-        self.size += part["size"]
-
-    def first(self, sources: list[_Source]) -> tuple[tuple[str, int, str], ...]:
-        """Return the first refused rows, each with its file."""
-        return tuple((sources[number].path, row, error) for number, row, error in self.refused)
-
-
 class _Scorer:
     """Scores pieces, with a model of its own."""
 
@@ -327,94 +222,6 @@ class _Scorer:
         return piece | {"name": name, "counts": list(counts), "refused": refused}
 
 
-def _read_schema(disk: fs.FileSystem, source: _Source) -> pa.Schema:
-    """Return a file's columns; a text file is read to its end, so that damage is seen."""
-    with _opened(disk, source) as stream, open_table(stream, source.format, source.path) as table:
-        return table.schema
-
-
-def _read_pieces(
-    disk: fs.FileSystem, source: _Source, number: int, least: int, rows: int | None
-) -> Iterator[pa.Table]:
-    """Yield a file in pieces of at least so many bytes: a row each, its table as an Arrow stream.
-
-    So tables of different columns go through one data set, and Ray cuts none and joins none.
-    """
-    with _opened(disk, source) as stream, open_table(stream, source.format, source.path) as table:
-        held: list[Chunk] = []
-        size = row = position = 0
-
-        def pack() -> pa.Table:
-            nonlocal row, size, position
-            read, position = table.position() - position, table.position()
-            packed = _pack(table.schema, held)
-            ends = pa.array([0, packed.size], pa.int64()).buffers()[1]
-            data = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, packed])
-            piece = pa.table({"number": [number], "row": [row], "size": [read], "data": data})
-            row, size = row + sum(chunk.batch.num_rows for chunk in held), 0
-            held.clear()
-            return piece
-
-        for chunk in table.chunks(rows):
-            held.append(chunk)
-            size += chunk.batch.nbytes
-            if size >= least:
-                yield pack()
-        if held:
-            yield pack()
-
-
-def _pack(schema: pa.Schema, chunks: list[Chunk]) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as stream:
-        for chunk in chunks:
-            faults = {
-                place: (fault.input, fault.got, fault.allowed)
-                for place, fault in chunk.faults.items()
-            }
-            noted = {"faults": json.dumps(faults)} if faults else None
-            stream.write_batch(chunk.batch, custom_metadata=noted)
-    return sink.getvalue()
-
-
-def _find(
-    source: str, choose_format: Callable[[str], FileFormat]
-) -> tuple[fs.FileSystem, list[_Source]]:
-    """Return the files that an address means, by name; those that begin with _ or . are left out.
-
-    Raises:
-        InvalidTable: there is none, or the format of one is not known.
-    """
-    wild = re.search(r"[*?\[]", source)
-    if "://" not in source and Path(source).exists():
-        wild = None
-    start = source.rfind("/", 0, wild.start()) + 1 if wild else len(source)
-    with readable(source):
-        disk, folder = _place(source[:start] or ".")
-        if wild:
-            infos = disk.get_file_info(
-                ArrowFSWrapper(disk).glob(posixpath.join(folder, source[start:]))
-            )
-        elif disk.get_file_info(folder).type == fs.FileType.Directory:
-            infos = disk.get_file_info(fs.FileSelector(folder, recursive=True))
-            hidden = re.compile(r"(^|/)[_.]")
-            infos = [info for info in infos if not hidden.search(info.path[len(folder) :])]
-        else:
-            infos = disk.get_file_info([folder])
-    files = sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
-    if not files:
-        raise InvalidTable(f"{source}: no file is there")
-    return disk, [_Source(path, choose_format(path), size) for path, size in files]
-
-
-def _place(address: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system and the path in it that an address means."""
-    if "://" not in address:
-        return fs.LocalFileSystem(), str(Path(address).absolute())
-    found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(address)
-    return found
-
-
 def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> bool:
     """Return whether the folder is there, empty."""
     kind = where.get_file_info(folder).type
@@ -423,11 +230,6 @@ def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> bool:
     if kind == fs.FileType.Directory and where.get_file_info(fs.FileSelector(folder)):
         raise OutputError(f"{target} is not empty, expected a new or an empty folder")
     return bool(kind == fs.FileType.Directory)
-
-
-def _refuse_any(refused: tuple[tuple[str, int, str], ...]) -> None:
-    for file, row, error in refused[:1]:
-        raise InvalidTable(f"{file}: row {row:,}, {error}")
 
 
 def _refuse_scattered(where: fs.FileSystem, folder: str, names: set[str], target: str) -> None:
@@ -459,41 +261,3 @@ def _write_summary(
         stream.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
 
-@contextmanager
-def _opened(disk: fs.FileSystem, source: _Source) -> Iterator[Any]:
-    with readable(source.path):
-        stream = disk.open_input_file(source.path)
-    with stream:
-        yield stream
-
-
-@contextmanager
-def _told(target: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OutputError(f"{target} cannot be written: {why}") from error
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what Ray raises into what a worker said, or else into words about Ray."""
-    import ray
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, MlappError) and not isinstance(cause, ray.exceptions.RayError):
-                known = isinstance(cause, InvalidTable | OutputError)
-                # Behind the first line Ray adds words of its own.
-                raise (type(cause) if known else ClusterError)(str(cause).split("\n")[0]) from error
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        raise ClusterError(f"Ray gave up: {last_line(error)}") from error
-
-
-def last_line(error: BaseException) -> str:
-    """Return what an error says, without what was where on a worker."""
-    return str(error).strip().rpartition("\n")[2]

@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mlapp.disk import sync_folder
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
@@ -305,13 +306,13 @@ def publish(
             stated["digest"] = _sha256(_serialize(stated))
             _write(temporary / MANIFEST, _serialize(stated))
             check(_read(temporary, name, number))
-            _sync_folder(temporary)
+            sync_folder(temporary)
             if _take_number(temporary, number, candidate):
                 break
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(parent)
+    sync_folder(parent)
     return _read(parent / str(number), name, number)
 
 
@@ -406,17 +407,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring renames to disk; folders cannot be synced everywhere, and need not be there."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_stale(folder: Path) -> None:
