@@ -9,6 +9,7 @@
     manifest    what a published version says of itself
     families    what a model takes and gives, and one file for each family of models
     store       versions on disk, and the models opened from them
+    exported, exporting   a version as a folder that MLflow and MLServer load
     loaders     what the pages call to get a model
     records     what was answered, and whether it was right
     answering   the one function that makes predictions
@@ -19,4 +20,47 @@
 
 Serving never imports `training`, and never TensorFlow. import-linter checks the layers; its
 contracts are in pyproject.toml.
+
+    import mlapp
+
+    mlapp.publish(model, X, y, name="houses")   # a fitted estimator; see `training.publish`
 """
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlapp.manifest import Artifact
+
+__all__ = ["publish"]
+
+
+def publish(
+    model: Any,
+    X: Any,  # noqa: N803
+    y: Any,
+    name: str,
+    *,
+    held_out: tuple[Any, Any] | None = None,
+    root: Path | None = None,
+    **options: Any,
+) -> "Artifact":
+    """Publish a fitted estimator or pipeline of scikit-learn as the next version of a model.
+
+    Args:
+        model: a fitted regressor or classifier, also of XGBoost or LightGBM.
+        X: the rows it was fitted on: a data frame, or an array (n, columns).
+        y: their targets, (n,).
+        name: the model's name.
+        held_out: rows and targets that it was not fitted on, to measure it on; by default a clone
+            is cross-validated.
+        root: the artifact folder; by default MLAPP_ARTIFACTS, or artifacts.
+        options: level, target, candidate and say; see `training.publish.publish`.
+
+    Raises:
+        InvalidData: it cannot be published; the message says why.
+        ArtifactError: the name cannot be used, or the folder cannot be published to.
+    """
+    from training import publish as publishing  # whoever serves needs none of it
+
+    return publishing.publish(model, X, y, name, held_out=held_out, root=root, **options)

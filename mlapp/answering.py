@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeAlias
 
 from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Model
+from mlapp.manifest import Manifest
 from mlapp.records import writer as records
-from mlapp.records.writer import Record, Refusal
+from mlapp.records.writer import Record, Refusal, Run
 
 Channel: TypeAlias = Literal["page", "form", "v1", "v2", "file", "command"]
 
@@ -67,6 +68,35 @@ def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[F
     """
     if log := records.writer():
         log.add(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
+
+
+def count(model: Model, batch: Any, answers: Answers) -> None:
+    """Count a batch of a file, and the answers to it, for drift."""
+    if log := records.writer():
+        log.count(model, batch, answers)
+
+
+def note_run(
+    identifier: str,
+    manifest: Manifest,
+    channel: Channel,
+    seconds: float,
+    rows: tuple[int, int, int, int],
+    complete: bool,
+) -> None:
+    """Record a file that was scored.
+
+    Args:
+        identifier: of the run, as `new_id` makes it.
+        manifest: of what scored it.
+        channel: where the file came from.
+        seconds: that the run took.
+        rows: all, scored, scored with a notice, refused.
+        complete: whether the run came to the file's end.
+    """
+    if log := records.writer():
+        now, name, version = time.time_ns() // 1_000_000, manifest.name, manifest.version
+        log.add(Run(identifier, now, name, version, channel, seconds, *rows, complete))
 
 
 def new_id() -> str:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from mlapp.errors import DiskFull, OutputError
 
+TEMPORARY = "the temporary folder"  # what messages call it
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -20,7 +21,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def writing(
-    name: str, if_full: str = "make room on the disk", also: tuple[type[Exception], ...] = ()
+    name: str, if_full: str = "free some space", also: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
     """Turn what a failed write raises into an error that names the file.
 
@@ -35,18 +36,19 @@ def writing(
         DiskFull: the disk is full, or a quota is used up.
         OutputError: any other reason.
     """
+    failures: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
     except BrokenPipeError:
         raise
-    except (OSError, *also) as error:
+    except failures as error:
         message = f"{name} cannot be written: {reason(error)}"
         if isinstance(error, OSError) and error.errno in _FULL:
             raise DiskFull(f"{message}; {if_full}") from error
         raise OutputError(message) from error
 
 
-def temporary_file(name: str = "the temporary folder", buffering: int = -1) -> BinaryIO:
+def temporary_file(name: str = TEMPORARY, buffering: int = -1) -> BinaryIO:
     """Return a file without a path; it is deleted when it is closed, or when the process ends.
 
     Args:

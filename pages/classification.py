@@ -6,7 +6,7 @@ Keys and address parameters are the inputs' names; what begins with `_` or `many
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.dashboard import answers, quality, rows, shared
+from mlapp.dashboard import answers, feedback, quality, rows, shared
 from mlapp.families.contract import LabelOutput
 from mlapp.manifest import Kind
 
@@ -35,6 +35,7 @@ with predict_tab:
                 answers.show_answer(asked.answered.answers)
                 answers.show_meaning(gives)
             answers.show_notices(asked.answered.answers)
+            feedback.show(model, asked.answered)
         with reasons:
             st.subheader("Why this label")
             answers.show_reasons(model, model.reasons(asked.answered.batch))

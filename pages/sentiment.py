@@ -4,7 +4,7 @@ import streamlit as st
 
 from mlapp import answering, loaders
 from mlapp.answering import Answered
-from mlapp.dashboard import answers, charts, quality, shared
+from mlapp.dashboard import answers, charts, feedback, quality, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Labels
@@ -123,6 +123,7 @@ with predict_tab:
                     " long, and the answer rests on a few of them.",
                     title="A very long text",
                 )
+            feedback.show(model, answered)
             if f"_explained_{name}" not in state:
                 with st.spinner("Finding the words that decided ..."):
                     state[f"_explained_{name}"] = model.reasons(answered.batch)

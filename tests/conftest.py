@@ -63,6 +63,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores, since many tests wait for servers; at most 4."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files with the most slow tests first, so that no process ends long after another."""
@@ -215,9 +220,11 @@ def use_artifacts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository.cache_clear()
 
 
-def open_regression(root: Path, name: str = "regression") -> RegressionModel:
-    """Open the newest version of a model that gives a number."""
-    model = open_model(root, name)
+def open_regression(
+    root: Path, name: str = "regression", version: int | None = None
+) -> RegressionModel:
+    """Open a version of a model that gives a number, by default the newest."""
+    model = open_model(root, name, version)
     assert isinstance(model, RegressionModel)
     return model
 

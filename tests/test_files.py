@@ -13,10 +13,10 @@ import pytest
 
 from mlapp.errors import InvalidInput, InvalidTable, OutputError
 from mlapp.families.regression import RegressionModel
-from mlapp.scoring import files, outputs, tally
+from mlapp.scoring import files, outputs
 from mlapp.scoring.batch import Counts, Options
 from mlapp.scoring.outputs import is_unfinished
-from mlapp.scoring.tally import RefusedRow, Summary
+from mlapp.scoring.summary import RefusedRow, Summary
 from mlapp.store import artifacts, open_model
 from mlapp.tables.formats import FileFormat
 from tests.conftest import ROOT
@@ -125,7 +125,7 @@ def bad_rows(path: Path, rows: int = 1232, bad: tuple[int, ...] = (5, 40, 1000))
 def test_refused_rows_are_counted_and_listed_by_number(
     model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tally, "SHOWN", 2)
+    monkeypatch.setattr("mlapp.scoring.summary.SHOWN", 2)
     source = bad_rows(tmp_path / "in.csv")
     summary = files.score(model, source, tmp_path / "out.csv")
     assert summary.counts == Counts(1232, 1229, 0, 3)
@@ -411,7 +411,7 @@ def test_a_disk_that_is_full_on_the_way_keeps_what_is_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fill)
-        with pytest.raises(OutputError, match=r"No space left.*make room.*--resume"):
+        with pytest.raises(OutputError, match=r"No space left.*free some space.*--resume"):
             run(model, DATA, target)
     assert run(model, DATA, target, resume=True).earlier > 0
     run(model, DATA, tmp_path / f"whole.{suffix}")

@@ -76,7 +76,7 @@ class Sizes:
         return RowReasons(self.takes, np.zeros(len(batch)), effects, labels)
 
 
-def publish_sizes(root: Path, name: str = "sizes") -> None:
+def publish_sizes(root: Path, name: str = "sizes", threshold: float = 1.0) -> None:
     quantiles = (0.1, 0.5, 1.0, 1.5, 1.9)
     height = Number(
         name="height", minimum=0, maximum=2, quantiles=quantiles, typical=1, step=0.1, decimals=1
@@ -90,7 +90,7 @@ def publish_sizes(root: Path, name: str = "sizes") -> None:
         "labels": SIZES,
         "metrics": {},
     }
-    files = {"threshold.txt": b"1.0"}
+    files = {"threshold.txt": str(threshold).encode()}
     first = Sizes(artifacts.draft(name, files, ("mlapp",), golden=(), **fields))
     [answer] = first.answer(first.check([ROW])).records()
     golden = [{"input": ROW, "output": answer}]

@@ -344,6 +344,81 @@ def test_a_model_that_cannot_be_opened_says_why_and_the_others_go_on(folder: Pat
     assert predict(run(app), {"area": 100.0}).metric
 
 
+def retrain(folder: Path, houses_csv: Path, factor: float) -> None:
+    table = pd.read_csv(houses_csv)
+    table["price"] *= factor
+    path = folder.parent / "retrained.csv"
+    table.to_csv(path, index=False)
+    train(path, "price", "houses", folder, say=lambda line: None)
+
+
+def test_a_link_reproduces_its_answer_after_a_retraining(folder: Path, houses_csv: Path) -> None:
+    app = predict(page({"_model": "houses"}), {"area": 100.0})
+    shared, answer = dict(app.query_params), app.metric[0].value
+    retrain(folder, houses_csv, 2.0)
+    other = page(shared)
+    assert other.metric[0].value == answer
+    assert other.selectbox(key="_version").value == 1
+    other.selectbox(key="_version").select("served")
+    assert run(other).metric[0].value != answer
+    assert list(history(other)["version"]) == [2, 1]
+    assert other.query_params["_version"] == "2"
+
+
+def test_each_model_keeps_the_version_that_was_chosen_for_it(
+    folder: Path, houses_csv: Path
+) -> None:
+    retrain(folder, houses_csv, 2.0)
+    app = page({"_model": "houses"})
+    app.selectbox(key="_version").select(1)
+    run(app)
+    app.selectbox(key="_model_regression").select("regression")
+    assert run(app).selectbox(key="_version").value == "served"
+    app.selectbox(key="_model_regression").select("houses")
+    assert run(app).selectbox(key="_version").value == 1
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_link_to_a_version_that_is_gone_says_so_and_offers_the_served_one() -> None:
+    app = page(ADDRESS | {"_version": "9"})
+    assert "Version '9' of regression is not published. Published: 1." in app.error[0].value
+    app.button(key="_use_served").click()
+    assert run(app).metric[0].value == "0.401"
+
+
+def test_two_versions_are_compared_on_a_row_and_on_a_file(folder: Path, houses_csv: Path) -> None:
+    retrain(folder, houses_csv, 2.0)
+    app = predict(page({"_model": "houses"}), {"area": 100.0})
+    app.session_state["_tabs_houses"] = "Compare"
+    run(app)
+    shown = {metric.label: metric.value for metric in app.metric}
+    first, second = (
+        open_regression(folder, "houses", version).predict(
+            [{"area": 100.0, "rooms": 4.0, "district": "east"}]
+        )["prediction"][0]
+        for version in (1, 2)
+    )
+    rooms = app.number_input(key="rooms").value
+    assert rooms == 4.0
+    assert float(shown["price: version 2 less version 1"]) == round(second - first, 0)
+    app.file_uploader[0].upload("houses.csv", houses_csv.read_bytes())
+    run(app)
+    app.button(key="many_start").click()
+    run(app)
+    job = app.session_state["_many_houses"].job
+    job.join()
+    run(app)
+    scored = pd.read_csv(io.BytesIO(job.results[0].read("csv")))
+    apart = scored["prediction"] - scored["v1_prediction"]
+    assert np.allclose(scored["difference"], apart)
+    largest = app.dataframe[-1].value
+    assert len(largest) == 100
+    assert largest["row"][0] == apart.abs().argmax() + 1
+    shown = {metric.label: metric.value for metric in app.metric}
+    outside = ~scored["prediction"].between(scored["v1_lower"], scored["v1_upper"])
+    assert shown["Outside the interval"] == f"{outside.sum():,}"
+
+
 # --- about ------------------------------------------------------------------------------------
 
 

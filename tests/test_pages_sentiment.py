@@ -36,6 +36,14 @@ def predict(app: AppTest, review: str) -> AppTest:
     return run(app)
 
 
+def publish_again(folder: Path) -> None:
+    """Publish the model `chapter` as the next version of `sentiment`."""
+    chapter = artifacts.open(folder, "chapter")
+    manifest = chapter.manifest.model_copy(update={"name": "sentiment"})
+    drafted = Artifact(chapter.path, manifest, chapter.files)
+    artifacts.publish(folder, drafted, lambda artifact: None)
+
+
 def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> None:
     accuracy = open_model(folder, "sentiment").manifest.metrics["accuracy"]
     app = home()
@@ -164,12 +172,19 @@ def test_about_shows_what_was_measured_on_held_out_texts() -> None:
 
 def test_a_newer_version_answers_anew(folder: Path, trained_texts: Path) -> None:
     app = predict(page(), GOOD)
-    chapter = artifacts.open(folder, "chapter")
-    manifest = chapter.manifest.model_copy(update={"name": "sentiment"})
-    drafted = Artifact(chapter.path, manifest, chapter.files)
-    artifacts.publish(folder, drafted, lambda artifact: None)
+    publish_again(folder)
     app.button(key="predict").click()
     assert run(app).dataframe[0].value["version"][0] == 2
+
+
+def test_two_versions_read_one_text_side_by_side(folder: Path) -> None:
+    publish_again(folder)
+    app = predict(page(), GOOD)
+    app.session_state["_tabs_sentiment"] = "Compare"
+    run(app)
+    assert "Both say" in texts(app) or "version 1" in texts(app)
+    assert len(app.html) == 3  # the page's own answer and both versions'
+    assert sum(metric.label == "Probability" for metric in app.metric) == 3
 
 
 def test_a_model_that_cannot_be_opened_says_why(folder: Path) -> None:

@@ -1,18 +1,21 @@
 """What is recorded of answers, in SQLite: through the service, the pages and the command."""
 
+import json
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from sqlalchemy import select, text
+from werkzeug.test import Client
 
 from mlapp import answering, store
+from mlapp.cli import main
 from mlapp.families.contract import Model
 from mlapp.records import bins, queries
 from mlapp.records import writer as records
@@ -21,7 +24,7 @@ from mlapp.records.database import Database, answers, first_id, time_of
 from mlapp.records.writer import Record, Writer
 from mlapp.service import create_app
 from mlapp.settings import read_settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, client_of
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
@@ -36,8 +39,8 @@ def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def client(fresh: Path) -> FlaskClient:
-    return create_app().test_client()
+def client(fresh: Path) -> Client:
+    return client_of(create_app())
 
 
 def database() -> Database:
@@ -53,13 +56,13 @@ def rows(where: Database) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(answers)).mappings()]
 
 
-def predict(client: FlaskClient, name: str, *instances: object, **more: object) -> dict[str, Any]:
+def predict(client: Client, name: str, *instances: object, **more: object) -> dict[str, Any]:
     body = {"instances": list(instances), **more}
     found: dict[str, Any] = client.post(f"/v1/models/{name}:predict", json=body).json  # type: ignore[assignment]
     return found
 
 
-def test_an_answer_leaves_a_record_without_what_was_asked(client: FlaskClient) -> None:
+def test_an_answer_leaves_a_record_without_what_was_asked(client: Client) -> None:
     answer = predict(client, "houses", HOUSE)
     [row] = rows(database())
     assert row["id"] == answer["id"]
@@ -71,7 +74,7 @@ def test_an_answer_leaves_a_record_without_what_was_asked(client: FlaskClient) -
     assert abs(row["time"] - queries.now()) < 60_000
 
 
-def test_a_label_is_recorded_with_its_probability(client: FlaskClient) -> None:
+def test_a_label_is_recorded_with_its_probability(client: Client) -> None:
     answer = predict(client, "moods", "we were furious", "a quiet sea")
     first, second = rows(database())
     assert [first["label"], second["label"]] == [p["label"] for p in answer["predictions"]]
@@ -80,7 +83,7 @@ def test_a_label_is_recorded_with_its_probability(client: FlaskClient) -> None:
     assert first["prediction"] is None
 
 
-def test_every_way_in_is_named(client: FlaskClient, fresh: Path) -> None:
+def test_every_way_in_is_named(client: Client, fresh: Path) -> None:
     predict(client, "houses", HOUSE)
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a quiet sea"]}
     client.post("/v2/models/moods/infer", json={"inputs": [tensor], "id": "order-17"})
@@ -99,7 +102,7 @@ def test_every_way_in_is_named(client: FlaskClient, fresh: Path) -> None:
 
 
 def test_inputs_are_kept_where_the_settings_say_so(
-    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
     predict(client, "houses", HOUSE | {"rooms": None})
@@ -110,9 +113,7 @@ def test_inputs_are_kept_where_the_settings_say_so(
     assert row["inputs"] == {"text": "a quiet\u0000 sea"}
 
 
-def test_without_inputs_no_value_and_no_word_reaches_the_disk(
-    client: FlaskClient, fresh: Path
-) -> None:
+def test_without_inputs_no_value_and_no_word_reaches_the_disk(client: Client, fresh: Path) -> None:
     predict(client, "houses", HOUSE | {"area": 87.654321})
     predict(client, "moods", "xylophone we were furious")
     database().close()
@@ -125,7 +126,7 @@ def test_without_inputs_no_value_and_no_word_reaches_the_disk(
 
 
 def test_nothing_is_recorded_where_the_settings_say_so(
-    client: FlaskClient, fresh: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
     assert predict(client, "houses", HOUSE)["predictions"]
@@ -133,7 +134,7 @@ def test_nothing_is_recorded_where_the_settings_say_so(
     assert not (fresh / "records.db").exists()
 
 
-def test_values_are_counted_by_hour_in_bins(client: FlaskClient) -> None:
+def test_values_are_counted_by_hour_in_bins(client: Client) -> None:
     predict(client, "houses", HOUSE, HOUSE | {"rooms": None}, HOUSE | {"area": 5000})
     client.post("/v1/models/houses:predict", json={"instances": [HOUSE | {"district": "moon"}]})
     found = queries.totals(database(), "houses", 0)
@@ -148,7 +149,7 @@ def test_values_are_counted_by_hour_in_bins(client: FlaskClient) -> None:
     assert found[Series("error", "v1")] == {422: 1}
 
 
-def test_texts_are_counted_by_length_unknown_words_and_sureness(client: FlaskClient) -> None:
+def test_texts_are_counted_by_length_unknown_words_and_sureness(client: Client) -> None:
     predict(client, "moods", "we were furious", "furious rage zzz qqq")
     found = queries.totals(database(), "moods", 0)
     assert {series.kind for series in found} == {"extra", "answer", "unsure", "seconds"}
@@ -183,7 +184,7 @@ def test_identifiers_are_in_the_order_of_time() -> None:
     assert first_id(now) <= answering.new_id() < first_id(queries.now() + 1)
 
 
-def test_what_is_too_old_is_deleted(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_old_is_deleted(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = predict(client, "houses", HOUSE)
     where = database()
     assert client.post("/v1/feedback", json={"id": answer["id"], "truth": 300}).status_code == 200
@@ -198,7 +199,7 @@ def test_what_is_too_old_is_deleted(client: FlaskClient, monkeypatch: pytest.Mon
 
 
 def test_the_writer_deletes_what_is_too_old_by_itself(
-    client: FlaskClient, fresh: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict(client, "houses", HOUSE)
     where = database()
@@ -213,6 +214,54 @@ def test_the_writer_deletes_what_is_too_old_by_itself(
     own._purge()
     assert [row["id"] for row in rows(where)] != []
     assert len(rows(where)) == 1
+
+
+def test_a_file_leaves_one_record_with_its_summary_and_its_values_are_counted(
+    client: Client, fresh: Path, tmp_path: Path
+) -> None:
+    table = "area,rooms,district\n100.5,3,north\n90,,east\n80,2,moon\n"
+    headers = {"Content-Type": "text/csv"}
+    answer = client.post("/v1/models/houses:score", data=table, headers=headers)
+    assert answer.data.count(b"\n") == 4
+    where = database()
+    [run] = queries.latest_runs(where, "houses", 5)
+    assert run["id"] == answer.headers["Mlapp-Id"]
+    assert [run[key] for key in ("channel", "rows", "scored", "refused")] == ["file", 3, 2, 1]
+    assert run["complete"]
+    assert rows(where) == []
+    found = queries.totals(where, "houses", 0)
+    assert found[Series("input", "rooms")][MISSING] == 1
+    assert sum(found[Series("answer", "price")].values()) == 2
+    (tmp_path / "houses.csv").write_text(table)
+    command = ["score", str(tmp_path / "houses.csv"), "-o", str(tmp_path / "out.csv")]
+    assert main([*command, "--model", "houses"]) == 3
+    database()
+    run = queries.latest_runs(where, None, 1)[0]
+    assert [run[key] for key in ("channel", "rows", "scored")] == ["command", 3, 2]
+    assert queries.totals(where, "houses", 0)[Series("input", "rooms")][MISSING] == 2
+
+
+def test_the_log_is_exported_as_json_lines_and_purged_by_command(
+    client: Client, fresh: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    answer = predict(client, "moods", "we were furious", "a quiet sea")
+    told = {"id": f"{answer['id']}-1", "truth": "calm", "note": "said so"}
+    assert client.post("/v1/feedback", json=told).status_code == 200
+    predict(client, "houses", HOUSE)
+    database()
+    capfdbinary.readouterr()
+    assert main(["log", "export", "--model", "moods"]) == 0
+    first, second = map(json.loads, capfdbinary.readouterr().out.splitlines())
+    assert (first["id"], first["place"], first["truth"]) == (answer["id"], 0, None)
+    assert (second["label"], second["truth"], second["note"]) == ("calm", "calm", "said so")
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+    assert main(["log", "export", "--until", "2001-02-03"]) == 0
+    assert capfdbinary.readouterr().out == b""
+    assert main(["log", "purge"]) == 0
+    assert b"0 answers deleted" in capfdbinary.readouterr().out
+    assert main(["log", "purge", "--days", "0", "--model", "moods"]) == 0
+    assert b"2 answers deleted" in capfdbinary.readouterr().out
+    assert [row["model"] for row in rows(database())] == ["houses"]
 
 
 def record(model: Model, batch: Any) -> Record:

@@ -55,11 +55,17 @@ class Block:
 
 @dataclass
 class Graph:
-    """Operators and constants; `thresholds` are where trees turn, by the input's place."""
+    """Operators and constants.
+
+    Attributes:
+        thresholds: where trees turn, by the input's place.
+        opsets: the versions of the operators, by domain.
+    """
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     thresholds: dict[int, list[float]] = field(default_factory=dict)
+    opsets: dict[str, int] = field(default_factory=lambda: {"": OPSET, "ai.onnx.ml": ML_OPSET})
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Append an operator, and return the name of its output."""
@@ -138,7 +144,7 @@ class Graph:
             ],
             self.constants,
         )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+        opsets = [helper.make_opsetid(*each) for each in self.opsets.items()]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         onnx.checker.check_model(model)
         return model

@@ -18,6 +18,7 @@ from sklearn import (
 from sklearn.frozen import FrozenEstimator
 
 from training import graph_trees
+from training.foreign import OnnxEstimator, inline
 from training.graph import Block, Graph, NotCompiled
 from training.graph_steps import apply, transform
 
@@ -55,6 +56,8 @@ def answer(graph: Graph, estimator: Any, block: Block) -> str:
         for _, step in estimator.steps[:-1]:
             block = transform(graph, step, block)
         return answer(graph, estimator.steps[-1][1], block)
+    if isinstance(estimator, OnnxEstimator):
+        return inline(graph, estimator, block)
     if isinstance(estimator, FrozenEstimator):
         return answer(graph, estimator.estimator, block)
     if type(estimator) is compose.TransformedTargetRegressor:

@@ -9,7 +9,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mlapp.cli import drift, models, predict, promote, score, serve
+from mlapp.cli import (
+    drift,
+    export,
+    feedback,
+    log,
+    models,
+    predict,
+    promote,
+    publish,
+    score,
+    serve,
+)
 from mlapp.errors import MlappError
 
 
@@ -43,7 +54,14 @@ def make_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(prog="mlapp", description="Use and serve published models.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("models", help="list every published version")
+    listed = commands.add_parser("models", help="list every published version")
+    listed.add_argument("--json", action="store_true", help="as JSON, for programs")
+    remove = commands.add_parser("remove", help="delete a published version")
+    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("version", metavar="VERSION", type=int)
+    rename = commands.add_parser("rename", help="give a model another name")
+    rename.add_argument("old", metavar="OLD")
+    rename.add_argument("new", metavar="NEW")
     verify = commands.add_parser("verify", help="check digests and replay golden predictions")
     verify.add_argument("name", nargs="?", metavar="NAME", help="a model (default: all)")
     pin = commands.add_parser("pin", help="hold a version, however many newer are published")
@@ -61,8 +79,12 @@ def make_parser() -> Parser:
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
     score.add_parser(commands)
+    log.add_parser(commands)
+    feedback.add_parser(commands)
     serve.add_parser(commands)
     promote.add_parsers(commands)
+    publish.add_parser(commands)
+    export.add_parser(commands)
     drift.add_parser(commands)
     return parser
 
@@ -79,7 +101,15 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """
     match options.command:
         case "models":
-            return models.list_models()
+            return models.print_models() if options.json else models.list_models()
+        case "remove":
+            return models.remove_version(options.name, options.version)
+        case "rename":
+            return models.rename_model(options.old, options.new)
+        case "export":
+            return export.export_version(options)
+        case "publish":
+            return publish.publish_model(options)
         case "verify":
             return models.verify_models(options.name)
         case "pin":
@@ -96,6 +126,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return promote.show_history(options.name)
         case "drift":
             return drift.show_drift(options.name, options.days, options.json)
+        case "log":
+            return log.run_log(options)
+        case "feedback":
+            return feedback.give_feedback(options)
         case "score":
             return score.score_file(options)
         case _:

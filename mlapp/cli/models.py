@@ -1,40 +1,30 @@
-"""`mlapp models`, `verify`, `pin` and `unpin`: published versions."""
+"""`mlapp models`, `verify`, `pin`, `unpin`, `remove` and `rename`: published versions."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
 
 from mlapp import store
 from mlapp.errors import MlappError, ModelNotFound
 from mlapp.families.contract import replay
 from mlapp.settings import read_settings
-from mlapp.store import artifacts
+from mlapp.store import artifacts, changes
 
 
 def list_models() -> int:
     """Print a line for each published version; those that do not open say why below."""
     root = read_settings().artifacts
     lines = [("NAME", "VERSION", "TASK", "CREATED (UTC)", "QUALITY", "SIZE", "OPENS", "SERVED")]
-    troubles = []
-    for name in artifacts.names(root):
-        try:
-            served = artifacts.served_version(root, name)
-            held = artifacts.pinned(root, name) is not None
-        except MlappError as error:
-            served, held = 0, False
-            troubles.append(str(error))
-        for version in artifacts.versions(root, name):
-            task = created = quality = size = "?"
-            try:
-                path = root / name / str(version)
-                manifest = artifacts.read_manifest(path)
-                task, created = manifest.task, f"{manifest.created:%Y-%m-%d %H:%M}"
-                size = f"{sum(file.size for file in manifest.files.values()) / 1000:,.0f} kB"
-                quality = " ".join(store.open_model(root, name, version).headline[:2])
-                opens = "yes"
-            except MlappError as error:
-                opens = "no"
-                troubles.append(str(error))
-            mark = ("pinned" if held else "yes") if version == served else ""
-            if not mark and version in artifacts.candidates(root, name):
-                mark = "candidate"
-            lines.append((name, str(version), task, created, quality, size, opens, mark))
+    found, troubles = describe_models(root)
+    for each in found:
+        size = "?" if each["bytes"] is None else f"{each['bytes'] / 1000:,.0f} kB"
+        created = "?" if each["created"] is None else each["created"][:16].replace("T", " ")
+        quality = "?" if each["quality"] is None else " ".join(each["quality"].values())
+        mark = "" if each["state"] == "old" else {"served": "yes"}.get(each["state"], each["state"])
+        opens = "yes" if each["opens"] else "no"
+        version, task = str(each["version"]), each["task"] or "?"
+        lines.append((each["name"], version, task, created, quality, size, opens, mark))
     if len(lines) == 1:
         print(f"No models in {root}. Train one: python -m training.regression")
         return 0
@@ -44,6 +34,93 @@ def list_models() -> int:
         print("  ".join(cells).rstrip())
     for trouble in troubles:
         print(trouble)
+    return 0
+
+
+def print_models() -> int:
+    """Print every published version as a JSON array; see `describe_models`."""
+    found, troubles = describe_models(read_settings().artifacts)
+    print(json.dumps(found, indent=1, ensure_ascii=False))
+    for trouble in troubles:
+        print(trouble, file=sys.stderr)
+    return 0
+
+
+def describe_models(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return each published version, and what is wrong.
+
+    A version has: name, version, task, takes, gives, created, bytes, metrics, quality, opens, fault
+    (why it does not open) and state: `served`, `pinned` (and served), `candidate` or `old`. What
+    its manifest does not tell is None.
+    """
+    found, troubles = [], []
+    for name in artifacts.names(root):
+        try:
+            served = artifacts.served_version(root, name)
+            held = artifacts.pinned(root, name) is not None
+        except MlappError as error:
+            served, held = 0, False
+            troubles.append(str(error))
+        waiting = artifacts.candidates(root, name)
+        for version in artifacts.versions(root, name):
+            state = "candidate" if version in waiting else "old"
+            if version == served:
+                state = "pinned" if held else "served"
+            each = describe_version(root, name, version) | {"state": state}
+            found.append(each)
+            troubles += [each["fault"]] if each["fault"] else []
+    return found, troubles
+
+
+def describe_version(root: Path, name: str, version: int) -> dict[str, Any]:
+    """Return what `describe_models` says of a version, but its state."""
+    told: dict[str, Any] = {"name": name, "version": version}
+    keys = ("task", "takes", "gives", "created", "bytes", "metrics", "quality", "fault")
+    told |= dict.fromkeys(keys) | {"opens": False}
+    try:
+        manifest = artifacts.read_manifest(root / name / str(version))
+        told |= {
+            "task": manifest.task,
+            "takes": manifest.kind.takes,
+            "gives": manifest.kind.gives,
+            "created": manifest.created.isoformat(),
+            "bytes": sum(file.size for file in manifest.files.values()),
+            "metrics": dict(manifest.metrics),
+        }
+        headline = store.open_model(root, name, version).headline
+        told["quality"] = {"name": headline.name, "value": headline.value}
+        told["opens"] = True
+    except MlappError as error:
+        told["fault"] = str(error)
+    return told
+
+
+def remove_version(name: str, version: int) -> int:
+    """Delete a version, and print which is served then.
+
+    Raises:
+        ModelNotFound: there is no such version.
+        InvalidSettings: it is pinned.
+    """
+    root = read_settings().artifacts
+    changes.remove(root, name, version)
+    try:
+        left = f"version {artifacts.served_version(root, name)} is served"
+    except MlappError:
+        left = "nothing is served"
+    print(f"{name}: version {version} is removed; {left}")
+    return 0
+
+
+def rename_model(old: str, new: str) -> int:
+    """Give a model another name.
+
+    Raises:
+        ModelNotFound: nothing is published under the old name.
+        ArtifactError: the new name is taken or cannot be used.
+    """
+    changes.rename(read_settings().artifacts, old, new)
+    print(f"{old} is now {new}")
     return 0
 
 

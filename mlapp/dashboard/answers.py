@@ -96,7 +96,6 @@ def show_row_reasons(model: Model, reasons: RowReasons) -> None:
     gives = model.gives
     if isinstance(gives, NumberOutput):
         name, decimals = gives.name, gives.decimals + 1
-        title = f"{name}, from the average to the prediction"
         said = (
             f"From the average prediction, {gives.format(baseline)}, to {gives.format(total)}:"
             " what each value adds."
@@ -105,16 +104,21 @@ def show_row_reasons(model: Model, reasons: RowReasons) -> None:
         assert reasons.labels is not None  # as the model gives labels
         [label] = reasons.labels
         name, decimals = f"logit of {label}", DECIMALS
-        title = f"{name}, from the average to this row"
         said = (
             f"What each value adds to the logit of {label}, from {baseline:+.2f} on average to"
-            f" {total:+.2f}. Above 0 speaks for {label}."
+            f" {total:+.2f}. What raises it speaks for {label}."
         )
     st.altair_chart(
-        charts.contributions(baseline, added, name, title, decimals),
+        charts.contributions(baseline, added, name, decimals),
         alt=f"What each input adds to the {name}",
     )
-    st.caption(literal(said))
+    precision = "The values are exact."
+    if reasons.error is not None:
+        precision = (
+            f"The values are estimated, with a standard error of at most {reasons.error[0]:.2g};"
+            " their sum is exact."
+        )
+    st.caption(literal(f"{said} {precision}"))
 
 
 def show_text_reasons(model: Model, reasons: TextReasons) -> None:

@@ -13,16 +13,13 @@ Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 BARS = 12  # more inputs than this are summed up in one bar
 
 
-def contributions(
-    baseline: float, effects: "pd.Series[float]", name: str, title: str, decimals: int
-) -> Drawn:
+def contributions(baseline: float, effects: "pd.Series[float]", name: str, decimals: int) -> Drawn:
     """Draw how the inputs lead from the baseline to the prediction, the largest first.
 
     Args:
         baseline: where the sum begins.
         effects: what each input adds, by its name.
         name: what the sum is called.
-        title: of the axis.
         decimals: of the numbers beside the bars.
     """
     added = effects.sort_values(key=abs, ascending=False)
@@ -50,7 +47,7 @@ def contributions(
             "start:Q",
             scale=scale,
             axis=alt.Axis(tickCount=8),
-            title=title,
+            title=name,
         ),
         x2="end:Q",
         color=alt.Color(
@@ -195,16 +192,17 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
     return drawn
 
 
-def confusion(labels: list[str], counts: list[list[int]]) -> Drawn:
-    """Draw how many held-out texts of each label were given each label.
+def confusion(labels: list[str], counts: list[list[int]], unit: str) -> Drawn:
+    """Draw how many held-out instances of each label were given each label.
 
     Args:
         labels: the labels, n of them.
         counts: n rows, one per true label, of n counts, one per predicted label.
+        unit: what was labelled, in the plural.
     """
     data = pd.DataFrame(
         [
-            {"true label": true, "predicted label": predicted, "texts": counts[row][column]}
+            {"true label": true, "predicted label": predicted, "count": counts[row][column]}
             for row, true in enumerate(labels)
             for column, predicted in enumerate(labels)
         ]
@@ -212,42 +210,61 @@ def confusion(labels: list[str], counts: list[list[int]]) -> Drawn:
     base = alt.Chart(data).encode(
         x=alt.X("predicted label:N", sort=labels, axis=alt.Axis(labelAngle=0)),
         y=alt.Y("true label:N", sort=labels),
-        tooltip=["true label:N", "predicted label:N", alt.Tooltip("texts:Q", format=",")],
+        tooltip=[
+            "true label:N",
+            "predicted label:N",
+            alt.Tooltip("count:Q", format=",", title=unit),
+        ],
     )
-    most = int(data["texts"].max())
+    most = int(data["count"].max())
     squares = base.mark_rect().encode(
-        color=alt.Color("texts:Q", scale=alt.Scale(scheme="teals"), legend=None)
+        color=alt.Color("count:Q", scale=alt.Scale(scheme="teals"), legend=None)
     )
     text = base.mark_text(fontSize=15).encode(
-        text=alt.Text("texts:Q", format=","),
-        color=alt.condition(alt.datum["texts"] > most / 2, alt.value("white"), alt.value("black")),
+        text=alt.Text("count:Q", format=","),
+        color=alt.condition(alt.datum["count"] > most / 2, alt.value("white"), alt.value("black")),
     )
     return alt.layer(squares, text).properties(height=300)
 
 
-def reliability(bins: list[dict[str, float]]) -> Drawn:
-    """Draw how often held-out texts get their own label, by the probability of the prediction."""
-    data = pd.DataFrame(bins)
+def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
+    """Draw how often held-out instances get their own label, by the prediction's probability.
+
+    Args:
+        bins: of the probability: lower, confidence, accuracy, and the count `texts` of instances.
+        unit: what was labelled, in the plural.
+    """
+    data = pd.DataFrame(bins).rename(columns={"texts": "count"})
     low = float(data["lower"].min())
-    scale = alt.Scale(domain=[low, 1], nice=False)
     percent = alt.Axis(format=".0%")
+    x = alt.X(
+        "confidence:Q",
+        scale=alt.Scale(domain=[low, 1], nice=False),
+        axis=percent,
+        title="probability of the label",
+    )
+    y = alt.Y(
+        "accuracy:Q",
+        scale=alt.Scale(domain=[min(low, float(data["accuracy"].min())), 1], nice=False),
+        axis=percent,
+        title="share that is right",
+    )
     points = (
         alt.Chart(data)
         .mark_circle(opacity=0.9)
         .encode(
-            x=alt.X("confidence:Q", scale=scale, axis=percent, title="probability of the label"),
-            y=alt.Y("accuracy:Q", scale=scale, axis=percent, title="share that is right"),
-            size=alt.Size("texts:Q", legend=alt.Legend(orient="top")),
+            x=x,
+            y=y,
+            size=alt.Size("count:Q", title=unit, legend=alt.Legend(orient="top", tickCount=4)),
             tooltip=[
                 alt.Tooltip("confidence:Q", format=".1%"),
                 alt.Tooltip("accuracy:Q", format=".1%"),
-                alt.Tooltip("texts:Q", format=","),
+                alt.Tooltip("count:Q", format=",", title=unit),
             ],
         )
     )
     ends = pd.DataFrame({"confidence": [low, 1], "accuracy": [low, 1]})
-    line = alt.Chart(ends).mark_line(strokeDash=[4, 4], color="gray")
-    line = line.encode(x=alt.X("confidence:Q", scale=scale), y=alt.Y("accuracy:Q", scale=scale))
+    line = alt.Chart(ends).mark_line(strokeDash=[4, 4], color="gray").encode(x=x, y=y)
     return alt.layer(line, points).properties(height=300)
 
 
@@ -276,7 +293,7 @@ def histogram(name: str, bars: pd.DataFrame) -> Drawn:
 
     Args:
         name: the output's.
-        bars: what `tallies.Histogram.bars` returned: columns start, end, rows.
+        bars: what `distributions.Histogram.bars` returned: columns start, end, rows.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)
@@ -300,7 +317,7 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
     """Draw the share of each label, with the unsure ones apart.
 
     Args:
-        bars: what `tallies.Shares.bars` returned: columns label, answer, rows, share.
+        bars: what `distributions.Shares.bars` returned: columns label, answer, rows, share.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)
@@ -308,7 +325,7 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
         .encode(
             x=alt.X(
                 "sum(share):Q",
-                title="share of the texts",
+                title="share of all",
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
             y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
@@ -320,7 +337,7 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
             tooltip=[
                 "label:N",
                 "answer:N",
-                alt.Tooltip("rows:Q", format=",", title="texts"),
+                alt.Tooltip("rows:Q", format=",", title="count"),
                 alt.Tooltip("share:Q", format=".1%"),
             ],
         )

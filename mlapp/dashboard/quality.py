@@ -11,7 +11,10 @@ import streamlit as st
 
 from mlapp.dashboard import charts
 from mlapp.families.contract import Model, NumberOutput
+from mlapp.manifest import Manifest
 
+IN_SAMPLE = "_in_sample"  # ends the metrics of a model's own training rows
+BASELINE = "baseline_"  # begins the metrics of the baseline
 PERCENT = st.column_config.NumberColumn(format="percent")
 
 
@@ -84,31 +87,50 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
         metrics: what may be shown.
         size: whether the size of the model's files is shown, too.
     """
-    manifest = model.manifest
-    there = {
-        key: value for key, value in manifest.metrics.items() if isinstance(value, int | float)
-    }
+    numbers = model.manifest.metrics.items()
+    there = {key: float(value) for key, value in numbers if isinstance(value, int | float)}
     shown = [each for each in metrics if each.key in there]
+    own = not shown
+    if own:
+        there = {key.removesuffix(IN_SAMPLE): value for key, value in there.items()}
+        shown = [each for each in metrics if each.key in there]
     st.subheader("How good it is")
     if not shown:
-        st.caption("Nothing was measured on data that the model was not trained on.")
+        st.caption("Nothing was measured.")
         return
-    if isinstance(folds := manifest.training.get("folds"), int):
-        st.caption(
-            "On held-out rows: each row is predicted by a fit that did not see it"
-            f" ({folds}-fold cross-validation)."
+    if own:
+        st.warning(
+            "These figures are from the rows that the model was trained on. Expect worse on new"
+            " rows.",
+            title="Not measured on held-out rows",
         )
-    elif isinstance(held_out := there.get("held_out"), int | float):
-        st.caption(
-            f"On {held_out:,.0f} held-out {manifest.kind.takes}s, which nothing was fitted on."
-        )
+    else:
+        st.caption(_how_measured(model.manifest, there))
     with st.grid(len(shown) + size, min_column_width=150):
         for each in shown:
             st.metric(each.label, each.write(there[each.key]), border=True, help=each.help)
         if size:
             st.metric("Size", f"{model.size / 1e6:.1f} MB", border=True, help="All its files.")
-    if "r2_in_sample" in there:
+    if not own and "r2_in_sample" in there:
         st.caption(f"R² on the rows it was trained on: {there['r2_in_sample']:.7f}")
+    baselines = [
+        f"{each.label.lower()} {each.write(there[BASELINE + each.key])}"
+        for each in shown
+        if BASELINE + each.key in there
+    ]
+    if baselines:
+        st.caption(f"Without looking at its input, a baseline has {', '.join(baselines)}.")
+
+
+def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:
+    unit = f"{manifest.kind.takes}s"
+    if isinstance(folds := manifest.training.get("folds"), int):
+        return (
+            f"On held-out {unit}: each is predicted by a fit that did not see it ({folds}-fold"
+            " cross-validation)."
+        )
+    count = f"{metrics['held_out']:,.0f} " if "held_out" in metrics else ""
+    return f"On {count}held-out {unit}, which nothing was fitted on."
 
 
 def show_compared(report: Mapping[str, Any]) -> None:
@@ -167,13 +189,13 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
         with left:
             st.subheader("What it mixes up")
             st.altair_chart(
-                charts.confusion(list(labels), confusion),
+                charts.confusion(list(labels), confusion, unit),
                 alt=f"Held-out {unit} by true and predicted label",
             )
     if per_class := report.get("per_class"):
         with left:
             st.dataframe(
-                pd.DataFrame(per_class),
+                pd.DataFrame(per_class).rename(columns={"texts": unit}),
                 hide_index=True,
                 column_config=dict.fromkeys(("precision", "recall"), PERCENT),
                 alt="Precision and recall of each label",
@@ -186,7 +208,7 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
         with right:
             st.subheader("How far its probabilities can be trusted")
             st.altair_chart(
-                charts.reliability(reliability),
+                charts.reliability(reliability, unit),
                 alt="How often predictions are right, by their probability",
             )
             st.caption("On the dashed line, a probability of 80% is right eight times in ten.")

@@ -200,8 +200,9 @@ def show_origin(manifest: Manifest) -> None:
         f" {manifest.created:%d %B %Y, %H:%M} UTC; this is version {manifest.version}."
     )
     made_with = ", ".join(f"{library} {found}" for library, found in manifest.libraries.items())
-    st.caption(literal(f"SHA-256 of the data {manifest.data.sha256}. Made with {made_with} by:"))
-    st.code(command_of(manifest) or "an unknown command", language="bash", wrap_lines=True)
+    st.caption(literal(f"SHA-256 of the data {manifest.data.sha256}. Made with {made_with}."))
+    if command := command_of(manifest):
+        st.code(command, language="bash", wrap_lines=True)
 
 
 def show_artifact_error(error: ArtifactError, title: str) -> None:

@@ -36,7 +36,7 @@ def show(model: Model, instance: Instance | None) -> None:
         st.caption(f"The {kind} that you entered under Predict.")
     _show_instance(model, other, instance)
     st.subheader("A file")
-    whole_files.show(model)
+    whole_files.show(model, other)
 
 
 def _choose_other(model: Model) -> Model | None:

@@ -1,4 +1,6 @@
-"""The part "Many rows" of a page: files in, their predictions out, by the jobs of `mlapp.jobs`.
+"""The part "Many rows" of a page: files in, predictions out, by `mlapp.scoring.background`.
+
+The part "Compare" has it, too: there a second version scores the same files.
 
 Streamlit holds an upload in memory as long as its widget does. So what comes is copied to the
 disk at once and let go, under a widget key that changes with every upload.
@@ -15,13 +17,14 @@ import streamlit as st
 from streamlit import runtime
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mlapp.dashboard import charts, shared
+from mlapp.dashboard import charts, differing, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
 from mlapp.families.contract import Model
 from mlapp.schema import TEXT
 from mlapp.scoring.background import Desk, Job, Result, Upload
 from mlapp.scoring.batch import Options, make_plan
+from mlapp.scoring.comparison import plan_comparison
 from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
 
 UPLOADS = [suffix.removeprefix(".") for suffix in (*SUFFIXES, *COMPRESSED)]
@@ -29,19 +32,23 @@ ENCODINGS = ("utf-8", "windows-1252", "utf-16-le", "utf-16-be", "mac-roman", "sh
 SWEEP = 20  # seconds between two looks whether Streamlit still holds a download
 
 
-def show(model: Model) -> None:
+def show(model: Model, against: Model | None = None) -> None:
     """Show the part for a model.
 
     Its widgets' keys begin with `many_`.
+
+    Args:
+        model: what scores the files.
+        against: another version to compare it with on the files.
     """
     state, key = st.session_state, f"_many_{model.manifest.name}"
     if key not in state:
         state[key] = Desk()
-    _show(model, state[key])
+    _show(model, state[key], against)
 
 
 @st.fragment
-def _show(model: Model, desk: Desk) -> None:
+def _show(model: Model, desk: Desk, against: Model | None) -> None:
     entry, seen = st.columns([2, 3], gap="large")
     with entry:
         key = f"many_files_{desk.round}"
@@ -69,18 +76,19 @@ def _show(model: Model, desk: Desk) -> None:
             )
             encoding, decimal, options = _show_options(busy)
     with seen:
-        ready, plan_options = _show_files(model, desk, encoding, options, busy)
+        ready, plan_options = _show_files(model, desk, encoding, options, busy, against)
     if desk.uploads:
         with entry:
             count = len(ready)
+            act = "Score" if against is None else "Compare on"
             st.button(
-                "Score the file" if count < 2 else f"Score {count} files",
+                f"{act} the file" if count < 2 else f"{act} {count} files",
                 key="many_start",
                 type="secondary" if desk.job else "primary",
                 icon=":material/play_arrow:",
                 disabled=busy or not ready,
                 on_click=desk.start,
-                args=[model, ready, plan_options, encoding, decimal],
+                args=[model, ready, plan_options, encoding, decimal, against],
             )
     if desk.job and desk.job.running:
         st.fragment(_show_progress, run_every=1.0)(desk.job)
@@ -178,16 +186,26 @@ def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
 
 
 def _show_files(
-    model: Model, desk: Desk, encoding: str | None, options: Options, busy: bool
+    model: Model,
+    desk: Desk,
+    encoding: str | None,
+    options: Options,
+    busy: bool,
+    against: Model | None,
 ) -> tuple[list[Upload], Options]:
     """Show the files and their columns; return those that can be scored, and how."""
     if error := st.session_state.get("_many_error"):
         st.error(literal(error), title="The upload could not be kept")
     if not desk.uploads:
+        both = (
+            ""
+            if against is None
+            else " Both versions score it, and the column `difference` says how far apart they are."
+        )
         st.markdown(
-            "Bring a file, or several. Every row is scored, all its columns travel through, and the"
+            "Bring a file, or several. Every row is scored, all its columns are kept, and the"
             " prediction's columns follow. A row that cannot be scored says why in the column"
-            " `error`; the others are scored."
+            f" `error`; the others are scored.{both}"
         )
         st.caption("The columns that the model reads, under these names or others:")
         st.dataframe(
@@ -209,6 +227,8 @@ def _show_files(
                 _show_head(upload, schema, first)
                 options = _map_columns(model, schema, options, busy)
             make_plan(model, schema, options)
+            if against is not None:
+                plan_comparison(model, against, schema, options)
             ready.append(upload)
         except InvalidInput as error:
             shared.show_invalid(error, f"{upload.name} lacks a column")
@@ -379,8 +399,13 @@ def _show_result(job: Job, result: Result) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
-        st.caption(f"Scored by {manifest.name}, version {manifest.version}.")
+        compared = ""
+        if job.against is not None:
+            compared = f" and compared with version {job.against.manifest.version}"
+        st.caption(f"Scored by {manifest.name}, version {manifest.version}{compared}.")
     st.fragment(_sweep, run_every=SWEEP)()
+    if job.against is not None and result.differences is not None:
+        differing.show(job.model, job.against, result)
     left, right = st.columns(2, gap="large")
     with left:
         _show_bars(job.model, result)

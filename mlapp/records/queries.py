@@ -133,7 +133,7 @@ def latest_runs(database: Database, model: str | None, most: int) -> list[dict[s
     if model is not None:
         wanted = wanted.where(runs.c.model == model)
     with database.begin() as connection:
-        return [dict(row) for row in connection.execute(wanted).mappings()]
+        return [_plain(row) for row in connection.execute(wanted).mappings()]
 
 
 def export(
@@ -221,8 +221,8 @@ def _delete(database: Database, table: Table, limit: str, model: str | None) -> 
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    """Return a row with its inputs decoded."""
-    found = dict(row)
-    if found["inputs"] is not None:
+    """Return a row, by plain names, with its inputs decoded."""
+    found = {str(name): value for name, value in row.items()}
+    if found.get("inputs") is not None:
         found["inputs"] = orjson.loads(found["inputs"])
     return found

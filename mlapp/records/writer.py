@@ -140,7 +140,8 @@ class Writer:
         self._notify = notify
         self._queue: deque[Record | Refusal | Run] = deque()
         self._held = 0  # rows in the queue and in transactions
-        self._mutex = threading.Lock()  # of `_held`, `written` and `lost`
+        self._counted: Counter[Key] = Counter()  # of batches that leave no records
+        self._mutex = threading.Lock()  # of `_held`, `_counted`, `written` and `lost`
         self._writing = threading.Lock()
         self._doubtful, self._waiting = _Transaction(), _Transaction()
         self._binnings: dict[tuple[str, int], dict[Series, Binning]] = {}
@@ -162,6 +163,13 @@ class Writer:
             self._notify("lost", rows)
         else:
             self._queue.append(entry)
+
+    def count(self, model: Model, batch: Batch, answers: Answers) -> None:
+        """Count the instances of a batch, and the answers to them, which leave no record each."""
+        hour = time.time_ns() // 1_000_000 // HOUR
+        counts = self._count(model, hour, [batch], answers)
+        with self._mutex:
+            self._counted.update(counts)
 
     def flush(self) -> bool:
         """Write what there is; return whether all of it is written."""
@@ -192,7 +200,8 @@ class Writer:
 
     def _collect(self) -> None:
         """Turn what has come into rows and counts."""
-        added = _Transaction()
+        with self._mutex:
+            added, self._counted = _Transaction(counts=self._counted), Counter()
         groups: dict[tuple[int, int], list[Record]] = {}
         for _ in range(len(self._queue)):
             entry = self._queue.popleft()
@@ -218,20 +227,28 @@ class Writer:
         """Add the records of one model and one hour."""
         model = records[0].model
         key = model.manifest.name, model.manifest.version
-        if key not in self._binnings:
-            self._binnings[key] = bins.binnings(model)
         answers = merge([each.answers for each in records])
         rows = list(_rows(records, answers, self._keep_inputs))
         for each in records:
             bucket = bisect.bisect_right(bins.SECONDS.edges, each.seconds)
             added.counts[*key, hour, "seconds", each.channel, bucket] += 1
         batches = [each.batch for each in records]
-        for series, values in bins.columns(model, batches, answers).items():
-            if binning := self._binnings[key].get(series):
-                for place, count in bins.count(binning.place(values)).items():
-                    added.counts[*key, hour, *series, place] += count
+        added.counts.update(self._count(model, hour, batches, answers))
         added.answers += rows
         added.bytes += sum(len(row[-1] or "") for row in rows)
+
+    def _count(
+        self, model: Model, hour: int, batches: Sequence[Batch], answers: Answers
+    ) -> Counter[Key]:
+        """Return the counts of instances and of the answers to them."""
+        key, counts = (model.manifest.name, model.manifest.version), Counter[Key]()
+        if key not in self._binnings:
+            self._binnings[key] = bins.binnings(model)
+        for series, values in bins.columns(model, batches, answers).items():
+            if binning := self._binnings[key].get(series):
+                for place, times in bins.count(binning.place(values)).items():
+                    counts[*key, hour, *series, place] += times
+        return counts
 
     def _count_refusal(self, added: _Transaction, refusal: Refusal) -> None:
         manifest, hour = refusal.model.manifest, refusal.time // HOUR

@@ -12,19 +12,30 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from tempfile import TemporaryFile
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 import pyarrow as pa
 
+from mlapp import answering
+from mlapp.disk import TEMPORARY, temporary_file, writing
 from mlapp.errors import MlappError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Counts, Options, Part, make_plan, score_table
-from mlapp.scoring.files import SHOWN, write_error
-from mlapp.scoring.tallies import Histogram, Shares
+from mlapp.scoring.batch import (
+    Counts,
+    Options,
+    Origin,
+    Part,
+    Plan,
+    Scorer,
+    make_plan,
+    score_table,
+)
+from mlapp.scoring.comparison import plan_comparison
+from mlapp.scoring.distributions import Differences, Histogram, Shares
+from mlapp.scoring.summary import RefusedRow, Tally, add_batch
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK
 from mlapp.tables.formats import FileFormat, format_of
@@ -60,7 +71,7 @@ class Upload:
             OutputError: the disk does not take it.
         """
         self.name = name
-        with _writing():
+        with writing(TEMPORARY):
             self.file = _scratch(self, name)
             shutil.copyfileobj(source, self.file, BLOCK)
             self.file.flush()
@@ -104,24 +115,34 @@ class Result:
     Attributes:
         name, size: the upload's.
         state: waiting, scoring, finishing (Parquet is written), done, stopped or failed.
-        counts: its rows so far: all, scored, scored with a notice, refused.
-        refused: the first refused rows, each with its number, from 1, and what is wrong.
         seconds: how long it took.
         share: of the file that is read.
         error: why it failed.
         histogram, shares: the predictions in numbers, whichever the model makes.
+        differences: where two versions are compared, how their answers differ.
     """
 
     def __init__(self, model: Model, upload: Upload) -> None:
         self.name, self.size = upload.name, upload.size
         self.state: State = "waiting"
-        self.counts, self.refused = Counts(), list[tuple[int, str]]()
+        self._tally = Tally[RefusedRow]()
         self.seconds = self.share = 0.0
         self.error = ""
         gives = model.gives
         self.histogram = Histogram() if gives.kind == "number" else None
         self.shares = Shares(gives.labels) if gives.kind == "labels" else None
+        self.differences: Differences | None = None
         self._files: dict[str, BinaryIO] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """How many rows there are so far: all, scored, scored with a notice, refused."""
+        return self._tally.counts
+
+    @property
+    def refused(self) -> tuple[RefusedRow, ...]:
+        """The first refused rows, each with its number, from 1, and what is wrong."""
+        return self._tally.refused
 
     def name_as(self, form: str) -> str:
         """Return what the result is called: `a.csv.gz` becomes `a-scored.csv`."""
@@ -153,24 +174,30 @@ class Result:
         file_format: FileFormat,
         options: Options,
         stop: Callable[[], bool],
+        against: Model | None = None,
     ) -> None:
-        """Score the file; the result is whole, or there is none.
+        """Score the file, and compare where there is a version to compare with.
+
+        The result is whole, or there is none.
 
         Raises:
             MlappError: it cannot be read, or not be scored.
         """
         self.state, began = "scoring", time.monotonic()
-        with _writing():
-            csv, parquet = _scratch(self), _scratch(self)
+        csv, parquet = _scratch(self), _scratch(self)
         try:
             with (
-                _writing(),
+                writing(TEMPORARY),
                 open_table(upload.file, file_format) as table,
-                TemporaryFile() as spool,
+                temporary_file(TEMPORARY) as spool,
             ):
-                plan = make_plan(model, table.schema, options)
+                plan, score = self._plan(model, against, table.schema, options)
+                origin = Origin(answering.new_id(), "page")
                 csv.write(write_head(_CSV, plan.schema, options.raw))
-                with closing(score_table(model, table, plan, _PARQUET, options.raw)) as parts:
+                scored = score_table(
+                    model, table, plan, _PARQUET, options.raw, origin=origin, score=score
+                )
+                with closing(scored) as parts:
                     for part in parts:
                         spool.write(part.data)
                         if part.counts.rows:
@@ -184,7 +211,7 @@ class Result:
                 self.state = "finishing"
                 csv.flush()
                 spool.seek(0)
-                finish_parquet(cast(BinaryIO, spool), parquet)
+                finish_parquet(spool, parquet)
                 parquet.flush()
             self._files = {"csv": csv, "parquet": parquet}
             self.seconds = time.monotonic() - began
@@ -194,17 +221,26 @@ class Result:
                 _close(csv)
                 _close(parquet)
 
+    def _plan(
+        self, model: Model, against: Model | None, schema: pa.Schema, options: Options
+    ) -> tuple[Plan, Scorer | None]:
+        """Return how the file is scored, and prepare to count the differences if there are any."""
+        if against is None:
+            return make_plan(model, schema, options), None
+        comparison = plan_comparison(model, against, schema, options)
+        self.differences = Differences(comparison.prefix, comparison.other_prefix)
+        return comparison.plan, comparison.score
+
     def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
-        room = SHOWN - len(self.refused)
-        errors = sorted(part.errors.items())[:room] if room else []
-        self.refused += [(self.counts.rows + place + 1, error) for place, error in errors]
         if self.histogram:
             predictions = batch.column(f"{prefix}prediction").drop_null()
             self.histogram.add(predictions.to_numpy(zero_copy_only=False))
         if self.shares:
             labels, unsure = (batch.column(prefix + name) for name in ("label", "unsure"))
             self.shares.add(labels.drop_null().to_pylist(), unsure.drop_null().to_pylist())
-        self.counts += part.counts
+        if self.differences:
+            self.differences.add(batch, self.counts.rows)
+        self._tally = add_batch(self._tally, part.counts, part.errors)
         self.share = part.share or 0.0
 
 
@@ -213,6 +249,7 @@ class Job:
 
     Attributes:
         model: what scores them.
+        against: what it is compared with; None where the files are only scored.
         results: of each file, in order; they grow.
     """
 
@@ -224,6 +261,7 @@ class Job:
         encoding: str | None = None,
         ended: threading.Event | None = None,
         decimal: str | None = None,
+        against: Model | None = None,
     ) -> None:
         """Start.
 
@@ -234,8 +272,10 @@ class Job:
             encoding: of files that are text; see `FileFormat`.
             ended: set when whoever wants the results is gone; the job then stops.
             decimal: of files that are CSV or TSV; see `FileFormat`.
+            against: another version of the model, to be compared with on the files.
         """
-        self.model, self.results = model, [Result(model, upload) for upload in uploads]
+        self.model, self.against = model, against
+        self.results = [Result(model, upload) for upload in uploads]
         self._began, self._stop, self._ended = 0.0, threading.Event(), ended or threading.Event()
         run = [list(uploads), options, encoding, decimal]
         self._thread = threading.Thread(target=self._run, args=run, daemon=True)
@@ -299,7 +339,7 @@ class Job:
     ) -> None:
         try:
             file_format = upload.format(encoding, decimal)
-            result.score(self.model, upload, file_format, options, self._over)
+            result.score(self.model, upload, file_format, options, self._over, self.against)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
         except Exception as error:
@@ -381,10 +421,11 @@ class Desk:
         options: Options,
         encoding: str | None,
         decimal: str | None = None,
+        against: Model | None = None,
     ) -> None:
         """Score files of the desk, unless a job is at work on them."""
         if not (self.job and self.job.running):
-            self.job = Job(model, uploads, options, encoding, self._ended, decimal)
+            self.job = Job(model, uploads, options, encoding, self._ended, decimal, against)
 
 
 def _discard(uploads: list[Upload], job: Job | None) -> None:
@@ -418,24 +459,21 @@ def _watch(
         seen.take([])
 
 
-def _scratch(owner: object, name: str = "") -> BinaryIO:
-    """Return a temporary file that is closed, and so deleted, when its owner is no more."""
-    file = TemporaryFile()  # noqa: SIM115  # the finalizer closes it
-    if name:
-        cast(Any, file).raw.name = name  # what messages call it
+def _scratch(owner: object, name: str = TEMPORARY) -> BinaryIO:
+    """Return a temporary file that is closed, and so deleted, together with its owner.
+
+    Args:
+        owner: any object.
+        name: what messages call the file.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    file = temporary_file(name)
     weakref.finalize(owner, _close, file)
-    return cast(BinaryIO, file)
+    return file
 
 
 def _close(file: BinaryIO) -> None:
     with suppress(OSError):  # a full disk, at the last flush
         file.close()
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Raise OutputError, with the reason, for what a full disk raises."""
-    try:
-        yield
-    except OSError as error:
-        raise write_error("the temporary folder", error) from error

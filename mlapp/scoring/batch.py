@@ -8,9 +8,11 @@ words of the one check; a row outside the range of the training has a `notice`.
 """
 
 import os
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -18,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from mlapp import answering
+from mlapp.answering import Channel
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.families.contract import Batch, Field, Model, RowInput, Values, place_notices
+from mlapp.families.contract import Answers, Batch, Field, Model, RowInput, Values, place_notices
 from mlapp.schema import TEXT, Category, Checked, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
@@ -109,12 +113,27 @@ class Counts(NamedTuple):
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
+class Origin(NamedTuple):
+    """The identifier of a run over a file, and where the file came from."""
+
+    id: str
+    channel: Channel
+
+
 class Scored(NamedTuple):
-    """A batch with its predictions, and the errors of the refused rows by their place in it."""
+    """A batch with its predictions, and the errors of the refused rows by their place in it.
+
+    `checked` are the rows that were not refused, and `answers` the answers to them.
+    """
 
     batch: pa.RecordBatch
     counts: Counts
     errors: dict[int, str]
+    checked: Batch
+    answers: Answers
+
+
+Scorer: TypeAlias = Callable[[Model, Plan, pa.RecordBatch, Mapping[int, Fault] | None], Scored]
 
 
 class Part(NamedTuple):
@@ -208,7 +227,7 @@ def score_batch(
     columns += [_sparse(notices, count), _sparse(errors, count)]
     whole = pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=plan.schema)
     counts = Counts(count, count - len(errors), len(notices), len(errors))
-    return Scored(whole, counts, errors)
+    return Scored(whole, counts, errors, checked, answers)
 
 
 def score_table(
@@ -219,8 +238,12 @@ def score_table(
     raw: bool = False,
     workers: int | None = None,
     skip: int = 0,
+    origin: Origin | None = None,
+    score: Scorer | None = None,
 ) -> Generator[Part]:
     """Yield the scored table in order, ready to be written: first the head, then each chunk.
+
+    At the end, or where the generator is closed, the run is recorded.
 
     Args:
         model: the model that the plan was made for.
@@ -230,14 +253,19 @@ def score_table(
         raw: as in `Options`.
         workers: threads, by default one for each core.
         skip: how many of the first parts are left out, since they were written before.
+        origin: the run's identifier and channel; by default a new one, of a file.
+        score: what scores a batch instead of `score_batch`, called as it is.
 
     Raises:
         InvalidTable: the file turns out to be damaged.
     """
+    identifier, channel = origin or Origin(answering.new_id(), "file")
+    began, done, complete = time.monotonic(), Counts(), False
 
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
-        scored = score_batch(model, plan, chunk.batch, chunk.faults)
+        scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
+        answering.count(model, scored.checked, scored.answers)
         whole = replace(chunk, batch=scored.batch)
         data = write_chunk(form, whole, plan.own, raw)
         return Part(data, scored.counts, scored.errors, share)
@@ -248,9 +276,17 @@ def score_table(
             if number >= skip:
                 yield chunk, table.position() / table.size if table.size else None
 
-    if not skip:
-        yield Part(write_head(form, plan.schema, raw), Counts(), {}, None)
-    yield from _in_order(work, read(), workers or os.cpu_count() or 1)
+    try:
+        if not skip:
+            yield Part(write_head(form, plan.schema, raw), Counts(), {}, None)
+        with closing(_in_order(work, read(), workers or os.cpu_count() or 1)) as parts:
+            for part in parts:
+                done += part.counts
+                yield part
+        complete = True
+    finally:
+        seconds = time.monotonic() - began
+        answering.note_run(identifier, model.manifest, channel, seconds, done, complete)
 
 
 def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:

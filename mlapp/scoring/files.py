@@ -9,9 +9,9 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from mlapp.errors import InvalidTable, OutputError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Options, Part, make_plan, score_table
+from mlapp.scoring.batch import Options, Origin, Part, make_plan, score_table
 from mlapp.scoring.outputs import FileOutput, Report, StreamOutput
-from mlapp.scoring.tally import RefusedRow, Summary, describe_refused
+from mlapp.scoring.summary import RefusedRow, Summary, describe_refused
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table
 
@@ -32,6 +32,7 @@ def score(
     resume: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    origin: Origin | None = None,
     report: Report = lambda _: None,
 ) -> Summary[RefusedRow]:
     """Score a table into a file or a stream, row by row in order.
@@ -48,6 +49,7 @@ def score(
         resume: whether to resume a run into the same file that was cut off, if there is one.
         progress: called after each chunk.
         stop: called after each chunk; if it returns true the run stops, and can be resumed.
+        origin: as for `score_table`.
         report: called with a line that the user should see.
 
     Raises:
@@ -64,8 +66,8 @@ def score(
     with open_table(source, source_format) as table:
         plan = make_plan(model, table.schema, options)
         if isinstance(target, Path) and not (target.exists() and not target.is_file()):
-            origin = _origin(source, model, options, table.format, written)
-            output: FileOutput | StreamOutput = FileOutput(target, written, origin, resume, report)
+            made_of = _identify(source, model, options, table.format, written)
+            output: FileOutput | StreamOutput = FileOutput(target, written, made_of, resume, report)
         elif resume:
             raise OutputError("a stream cannot be resumed, only a file")
         else:
@@ -73,7 +75,7 @@ def score(
         with output:
             earlier = output.done.tally.counts.rows
             parts = score_table(
-                model, table, plan, written, options.raw, workers, skip=output.done.parts
+                model, table, plan, written, options.raw, workers, output.done.parts, origin
             )
             with closing(parts):
                 complete = _write(parts, output, strict, progress, stop)
@@ -114,7 +116,7 @@ def _refuse_same(source: Path | BinaryIO, target: Path) -> None:
         raise OutputError(f"{target} is the input; the output must be another file")
 
 
-def _origin(
+def _identify(
     source: Path | BinaryIO,
     model: Model,
     options: Options,

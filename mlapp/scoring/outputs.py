@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 from mlapp.disk import sync_folder, temporary_file, writing
 from mlapp.errors import InvalidTable, OutputError
 from mlapp.scoring.batch import Counts, Part
-from mlapp.scoring.tally import RefusedRow, Tally, add_batch
+from mlapp.scoring.summary import RefusedRow, Tally, add_batch
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.writing import Bytes, finish_parquet
 
@@ -227,7 +227,7 @@ class FileOutput:
         sync_folder(self._journal.parent)
 
     def _writing(self) -> AbstractContextManager[None]:
-        hint = "what is done is kept: make room, then resume it with --resume"
+        hint = "what is done is kept: free some space, then use --resume"
         return writing(str(self._target), hint)
 
 

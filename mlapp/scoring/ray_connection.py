@@ -1,4 +1,4 @@
-"""A connection to Ray: a running cluster, or one started on this machine; and its errors in words."""
+"""A connection to Ray, to a running cluster or one started on this machine, and its errors."""
 
 import logging
 import os
@@ -17,9 +17,9 @@ STORE = 1 << 28  # bytes of shared memory for each worker, where Ray is started 
 def connect(
     address: str | None = None, workers: int | None = None, show: bool = False
 ) -> Iterator[int]:
-    """Connect to a running Ray cluster, or start Ray on this machine; leave or stop it at the end.
+    """Connect to a running Ray cluster, or start Ray on this machine until the end.
 
-    Where the process is connected already, it stays so, and `address` is not looked at.
+    If the process is already connected, it stays connected, and `address` is ignored.
 
     Args:
         address: of a cluster: `auto`, `HOST:PORT` or `ray://HOST:PORT`; None starts one here.
@@ -69,8 +69,13 @@ def connect(
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what Ray raises into what a worker said, or else into words about Ray."""
+def translate_errors() -> Iterator[None]:
+    """Turn Ray's exceptions into the error that a worker raised, or else into a ClusterError.
+
+    Raises:
+        InvalidTable, OutputError: a worker raised it.
+        ClusterError: any other reason.
+    """
     import ray
 
     try:
@@ -80,12 +85,12 @@ def _translated() -> Iterator[None]:
         while cause is not None:
             if isinstance(cause, MlappError) and not isinstance(cause, ray.exceptions.RayError):
                 known = isinstance(cause, InvalidTable | OutputError)
-                # Behind the first line Ray adds words of its own.
+                # Ray adds a traceback after the first line.
                 raise (type(cause) if known else ClusterError)(str(cause).split("\n")[0]) from error
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise ClusterError(f"Ray gave up: {last_line(error)}") from error
+        raise ClusterError(f"Ray failed: {last_line(error)}") from error
 
 
 def last_line(error: BaseException) -> str:
-    """Return what an error says, without what was where on a worker."""
+    """Return the last line of an error's message, without the traceback of a worker before it."""
     return str(error).strip().rpartition("\n")[2]

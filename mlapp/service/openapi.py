@@ -7,6 +7,7 @@ from flask import Blueprint, render_template
 
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Model
+from mlapp.records.feedback import IDENTIFIER, LONGEST_NOTE
 from mlapp.service.bodies import JsonResponse
 from mlapp.service.requests import (
     FILES,
@@ -36,6 +37,7 @@ def make_document() -> dict[str, Any]:
     """Return the OpenAPI document of the published models that open."""
     paths: dict[str, Any] = {
         "/v1/models": {"get": _read("List the published models", "listModels")},
+        "/v1/feedback": {"post": _feedback()},
         "/v2": {"get": _read("Metadata of the server", "serverMetadata", v2=True)},
         "/v2/health/live": {"get": _read("Whether the server answers", "serverLive", v2=True)},
         "/v2/health/ready": {
@@ -98,6 +100,37 @@ def make_document() -> dict[str, Any]:
         }
         made["security"] = [{"key": []}, {"bearer": []}]
     return made
+
+
+def _feedback() -> dict[str, Any]:
+    """Return the operation that takes what turned out to be true of answers."""
+    one = {
+        "type": "object",
+        "required": ["id", "truth"],
+        "additionalProperties": False,
+        "properties": {
+            "id": {
+                "type": "string",
+                "pattern": f"^{IDENTIFIER.pattern}$",
+                "description": "Of an answer; of several rows, the one in place k is ID-k",
+            },
+            "truth": {
+                "type": ["number", "string"],
+                "description": "What turned out to be true: a number, or one of the labels",
+            },
+            "note": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
+        },
+    }
+    content = {"anyOf": [one, {"type": "array", "minItems": 1, "items": one}]}
+    example = {"id": "019a1d4e-6d31-782b-96e5-edd5443433f4", "truth": 0.4, "note": "measured"}
+    body = {"application/json": {"schema": content, "example": example}}
+    bad = ("400", "404", "409", "413", "415", "422", "429", "503")
+    return _read("Say what turned out to be true of answers", "giveFeedback") | {
+        "description": "A list is kept whole or not at all. What is acknowledged is on the disk;"
+        " the same truth may be given again, and another is refused with status 409.",
+        "requestBody": {"required": True, "content": body},
+        "responses": _responses("200", *bad),
+    }
 
 
 def _index() -> dict[str, Any]:

@@ -25,12 +25,13 @@ from typing import BinaryIO
 from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
 
+from mlapp import answering
 from mlapp.disk import temporary_file
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.contract import Model
 from mlapp.schema import describe
 from mlapp.scoring import files
-from mlapp.scoring.batch import Counts, Options, make_plan, parse_columns, score_table
+from mlapp.scoring.batch import Counts, Options, Origin, make_plan, parse_columns, score_table
 from mlapp.service.bodies import file_body
 from mlapp.service.state import state
 from mlapp.tables.decoding import BLOCK, ENCODINGS, find_encoding
@@ -69,6 +70,8 @@ def score(name: str, version: int | None = None) -> Response:
     target, strict = FileFormat(MEDIA_TYPES[kind]), request.args.get("strict") == "true"
     gone: Callable[[], bool] = environ.get("mlapp.gone", lambda: False)
     body = file_body(here.settings.max_file_bytes)
+    origin = Origin(answering.new_id(), "file")
+    environ["mlapp.id"] = origin.id
     with ExitStack() as stack:
         if target.format == "parquet" or strict or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
             answer = stack.enter_context(temporary_file("the answer"))
@@ -82,6 +85,7 @@ def score(name: str, version: int | None = None) -> Response:
                 workers=THREADS,
                 strict=strict,
                 stop=gone,
+                origin=origin,
             )
             here.count_file(model, summary.counts, environ)
             if not summary.complete:
@@ -92,7 +96,7 @@ def score(name: str, version: int | None = None) -> Response:
             stream = iter(partial(answer.read, BLOCK), b"")
         else:
             headers = {}
-            stream = _score(model, body, source, target, options, gone, stack)
+            stream = _score(model, body, source, target, options, gone, stack, origin)
         held = stack.pop_all()
     environ["mlapp.stream"] = response = Response(_hold(held, stream), mimetype=kind)
     response.headers.update(headers)
@@ -114,6 +118,7 @@ def _score(
     options: Options,
     gone: Callable[[], bool],
     stack: ExitStack,
+    origin: Origin,
 ) -> Iterator[bytes]:
     """Open a file, score its first rows, and return the scored file.
 
@@ -125,6 +130,7 @@ def _score(
         options: as in `scoring`.
         gone: whether nobody waits for the answer any more.
         stack: gets what must be closed behind the answer, and counts its rows then.
+        origin: as for `score_table`.
 
     Raises:
         InvalidTable, InvalidInput: as `open_table` and `make_plan`.
@@ -134,7 +140,7 @@ def _score(
     stack.callback(lambda: here.count_file(model, counts, environ))
     table = stack.enter_context(open_table(body, source))
     plan = make_plan(model, table.schema, options)
-    parts = score_table(model, table, plan, target, options.raw, THREADS)
+    parts = score_table(model, table, plan, target, options.raw, THREADS, origin=origin)
     stack.enter_context(closing(parts))
     first = [next(parts), next(parts)]  # head and rows: what goes wrong here has its own status
 

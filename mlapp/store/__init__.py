@@ -2,6 +2,7 @@
 
 artifacts   publish, find, open, pin
 promotion   candidates: promote, roll back, the history
+changes     remove a version, rename a model
 gate        whether a candidate is worse than the version that is served
 repository  models opened once per process and version, and kept up to date
 """

@@ -302,9 +302,7 @@ def publish(
         while True:
             number = max([number, *_numbers(parent)]) + 1
             manifest = drafted.manifest.model_copy(update={"version": number})
-            stated = manifest.model_dump(mode="json")
-            stated["digest"] = _sha256(_serialize(stated))
-            _write(temporary / MANIFEST, _serialize(stated))
+            write_manifest(temporary / MANIFEST, manifest.model_dump(mode="json"))
             check(_read(temporary, name, number))
             sync_folder(temporary)
             if _take_number(temporary, number, candidate):
@@ -314,6 +312,11 @@ def publish(
         raise
     sync_folder(parent)
     return _read(parent / str(number), name, number)
+
+
+def write_manifest(file: Path, stated: Mapping[str, Any]) -> None:
+    """Write a manifest's content with its digest."""
+    _write(file, _serialize({**stated, "digest": _sha256(_serialize(stated))}))
 
 
 def _take_number(temporary: Path, number: int, candidate: bool) -> bool:

@@ -1,17 +1,17 @@
-"""What a run has scored so far: how many rows, and the first refused ones with their reasons."""
+"""What became of the rows of a run: how many were scored, and the first refused ones, with why."""
 
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from mlapp.scoring.batch import Counts
 
 SHOWN = 100  # refused rows that are listed
 
 RefusedRow: TypeAlias = tuple[int, str]  # its number, from 1, and what is wrong
-RefusedRowOfFile: TypeAlias = tuple[str, int, str]  # likewise, after the file's path
-R = TypeVar("R", RefusedRow, RefusedRowOfFile)
+RefusedRowOfFile: TypeAlias = tuple[str, int, str]  # the file's path, then the same
+R = TypeVar("R", bound=tuple[Any, ...])  # one of the two
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Tally(Generic[R]):
     refused: tuple[R, ...] = ()
 
     def add(self, counts: Counts, refused: Iterable[R]) -> "Tally[R]":
-        """Return this tally with other rows added, which may be of anywhere in the input."""
+        """Return this tally with other rows added, from anywhere in the input."""
         first = heapq.nsmallest(SHOWN, [*self.refused, *refused])
         return Tally(self.counts + counts, tuple(first))
 
@@ -46,10 +46,10 @@ def add_batch(
     return tally.add(counts, [(before + place + 1, error) for place, error in errors.items()])
 
 
-def describe_refused(row: RefusedRow | RefusedRowOfFile) -> str:
+def describe_refused(refused: RefusedRow | RefusedRowOfFile) -> str:
     """Return a refused row as messages name it."""
-    *file, number, error = row
-    return "".join(f"{each}: " for each in file) + f"row {number:,}, {error}"
+    *file, number, error = refused
+    return "".join(f"{path}: " for path in file) + f"row {number:,}, {error}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Summary(Generic[R]):
         counts: all rows, scored, scored with a notice, refused.
         refused: the first refused rows.
         seconds: how long this run took, without `starting`.
-        earlier: how many rows an earlier run had scored, where this one resumed it.
-        complete: whether all rows are scored; else the run was stopped.
+        earlier: how many rows an earlier run had scored, if this one resumed it.
+        complete: whether all rows are scored; otherwise the run was stopped.
         parts: how many files were written.
         starting: seconds that a cluster took to start.
     """

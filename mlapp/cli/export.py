@@ -1,0 +1,38 @@
+"""`mlapp export`: a published version as a folder that other servers load."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mlapp.exporting import FORMS, export
+from mlapp.settings import read_settings
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser("export", help="write a version for another server")
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "version", metavar="VERSION", type=int, nargs="?", help="(default: the one served)"
+    )
+    parser.add_argument("--to", choices=FORMS, required=True, help="what is to load it")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-FORM)"
+    )
+
+
+def export_version(options: argparse.Namespace) -> int:
+    """Write the folder, and print how it is served.
+
+    Raises:
+        MlappError: the version cannot be opened, or the folder not written.
+    """
+    out = options.out or Path(f"{options.name}-{options.to}")
+    path = export(read_settings().artifacts, options.name, options.version, options.to, out)
+    how = {
+        "mlflow": f"mlflow models serve -m {path} --env-manager local",
+        "mlserver": f"mlserver start {path}",
+        "folder": f"MLAPP_ARTIFACTS={path} mlapp serve",
+    }
+    print(f"Wrote {path}. To serve it: {how[options.to]}")
+    return 0

@@ -1,0 +1,164 @@
+"""`mlapp feedback`: outcomes that arrive later, as a file.
+
+Exit status: 0 every row is kept, 3 some are not (the others are), 1 nothing done, 2 the command
+line is wrong.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlapp.cli.score import LISTED, REFUSED
+from mlapp.errors import InvalidTable, MlappError, RecordsUnavailable, quote
+from mlapp.settings import read_settings
+from mlapp.tables.formats import format_of
+from mlapp.tables.numbers import decimal_of, parse_number
+from mlapp.tables.options import add_reading_options
+from mlapp.tables.reading import open_table
+
+if TYPE_CHECKING:
+    from mlapp.records.database import Database
+
+
+AT_ONCE = 500  # rows that are kept in one transaction
+
+
+class _Outcome(NamedTuple):
+    """A row: its number, from 1, an answer's id or key, the truth, a note."""
+
+    number: int
+    name: str
+    truth: Any
+    note: str | None
+
+
+def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "feedback",
+        help="record what turned out to be true, from a file",
+        description="Record what turned out to be true of answers. FILE is a table of any kind"
+        " that `mlapp score` reads, a row for each answer: its id, and the truth.",
+        epilog="exit status: 0 every row is recorded; 3 some are not, the others are; 1 nothing"
+        " done; 2 the command line is wrong",
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help="the table")
+    add("--id", metavar="C", default="id", help="the column of answers' ids (default: %(default)s)")
+    add(
+        "--key",
+        metavar="C",
+        help="instead of --id: a column of what the client called its requests or, where inputs are"
+        " recorded, of an input's values; with --model",
+    )
+    add("--model", metavar="NAME", help="whose answers are matched by --key")
+    add("--truth", metavar="C", default="truth", help="the column of it (default: %(default)s)")
+    add("--note", metavar="C", default="note", help="a column of notes (default: note, if any)")
+    add_reading_options(parser)
+
+
+def give_feedback(options: argparse.Namespace) -> int:
+    """Record the feedback of a file, row by row, and return the exit status.
+
+    Raises:
+        InvalidTable: the file cannot be read, or lacks a column.
+        RecordsUnavailable: the database cannot be used.
+    """
+    from mlapp.records.database import Database
+    from mlapp.records.feedback import Given, give
+
+    settings = read_settings()
+    database = Database(settings)
+    find = _finder(database, options)
+    recorded = known = 0
+    refused: list[str] = []
+
+    def keep(rows: Sequence[_Outcome]) -> None:
+        """Keep rows at once; where one is at fault, each by itself."""
+        nonlocal recorded, known
+        try:
+            found = [find(row.name) for row in rows]
+            given = [
+                Given(each, row.truth, row.note)
+                for row, names in zip(rows, found, strict=True)
+                for each in names
+            ]
+            new = iter(give(database, settings.artifacts, given, "file", as_text=True))
+        except RecordsUnavailable:
+            raise
+        except MlappError as error:
+            if len(rows) > 1:
+                for row in rows:
+                    keep([row])
+            else:
+                refused.append(f"row {rows[0].number:,}, {error}")
+            return
+        for names in found:
+            is_new = any(list(islice(new, len(names))))
+            recorded, known = recorded + is_new, known + (not is_new)
+
+    outcomes = _rows(options)
+    while some := list(islice(outcomes, AT_ONCE)):
+        keep(some)
+    print(
+        f"{options.file}: {recorded:,} rows recorded, {known:,} known before,"
+        f" {len(refused):,} refused",
+        file=sys.stderr,
+    )
+    print(*refused[:LISTED], sep="\n", end="\n" if refused else "", file=sys.stderr)
+    if len(refused) > LISTED:
+        print(f"... and {len(refused) - LISTED:,} more", file=sys.stderr)
+    return REFUSED if refused else 0
+
+
+def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
+    """Yield the rows of the file.
+
+    Raises:
+        InvalidTable: the file cannot be read, or lacks a column.
+    """
+    path = Path(options.file)
+    file_format = format_of(options.file).reading(options.encoding, options.decimal, options.sheet)
+    with open_table(path, file_format) as table:
+        names, first = table.schema.names, options.key or options.id
+        for name in (first, options.truth):
+            if name not in names:
+                raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
+        has_comma = decimal_of(table.schema.field(options.truth)) == ","
+        number = 0
+        for chunk in table.chunks():
+            called, truths = (chunk.batch.column(name) for name in (first, options.truth))
+            notes = chunk.batch.column(options.note) if options.note in names else None
+            for place in range(chunk.batch.num_rows):
+                number += 1
+                truth = truths[place].as_py()
+                if has_comma and isinstance(parsed := parse_number(truth, ","), float):
+                    truth = None if math.isnan(parsed) else parsed
+                note = _text(notes[place].as_py()) if notes is not None else ""
+                yield _Outcome(number, _text(called[place].as_py()), truth, note or None)
+
+
+def _finder(database: "Database", options: argparse.Namespace) -> Callable[[str], list[str]]:
+    """Return what finds the identifiers of answers by an id or a key."""
+    from mlapp.errors import AnswerNotFound
+    from mlapp.records.feedback import find_by_input, find_by_key, plain
+
+    if options.key is None:
+        return lambda name: [name]
+    by_input = find_by_input(database, options.model, options.key) if options.model else {}
+
+    def find(key: str) -> list[str]:
+        found = find_by_key(database, key, options.model) or by_input.get(plain(key), [])
+        if not found:
+            raise AnswerNotFound(f"No answer with the key {key!r} is recorded")
+        return found
+
+    return find
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()

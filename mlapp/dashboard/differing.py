@@ -1,0 +1,65 @@
+"""How two versions differ on a file, as the part "Compare" shows it."""
+
+import streamlit as st
+
+from mlapp.dashboard.markup import literal
+from mlapp.families.contract import Model, NumberOutput
+from mlapp.scoring.background import Result
+
+
+def show(model: Model, other: Model, result: Result) -> None:
+    """Show how many rows differ, and those that differ most.
+
+    Args:
+        model: what scored the file.
+        other: the version that it was compared with.
+        result: what came of it.
+    """
+    found, gives, version = result.differences, model.gives, other.manifest.version
+    assert found is not None  # as there are two versions
+    st.subheader(f"Version {model.manifest.version} and version {version}")
+    with st.grid(4, min_column_width=150):
+        st.metric("Compared", f"{found.compared:,}", border=True, help="Rows that both answered.")
+        st.metric("Different", f"{found.differing:,}", border=True, help="The answers differ.")
+        if isinstance(gives, NumberOutput):
+            if other.gives.kind == "number" and other.gives.level is not None:
+                st.metric(
+                    "Outside the interval",
+                    f"{found.changed:,}",
+                    border=True,
+                    help=f"The prediction lies outside the interval of version {version}.",
+                )
+            mean = f"{found.mean:,.{gives.decimals + 1}f}"
+            said = "The mean of the differences, without their signs."
+        else:
+            st.metric("Other label", f"{found.changed:,}", border=True, help="The labels differ.")
+            mean = f"{found.mean:.1%}"
+            said = (
+                "How far the probabilities are apart, on average: half the sum of the distances,"
+                " from 0% to 100%."
+            )
+        st.metric("Mean difference", mean, border=True, help=said)
+    if found.alone:
+        st.caption(f"{found.alone:,} rows were answered by only one of the two versions.")
+    if not found.differing:
+        st.caption("Both versions answer every row alike.")
+        return
+    table = found.table()
+    st.markdown("**The rows that differ most**")
+    st.dataframe(table, hide_index=True, alt="The rows whose answers differ most")
+    st.download_button(
+        "Download these rows as CSV",
+        lambda: table.to_csv(index=False),
+        file_name=result.name_as("csv").replace("-scored", "-differences"),
+        mime="text/csv",
+        key="many_differences",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    shown = f"These are the {len(table):,} rows" if len(table) > 1 else "This is the row"
+    st.caption(
+        literal(
+            f"{shown} that differ most; the whole result above has all rows, with the columns of"
+            f" version {version} behind the column difference."
+        )
+    )

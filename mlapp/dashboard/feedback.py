@@ -1,0 +1,72 @@
+"""Was it right: what a person says of an answer. Keys begin with `_feedback`."""
+
+from typing import Any
+
+import streamlit as st
+
+from mlapp.answering import Answered
+from mlapp.dashboard.markup import literal
+from mlapp.errors import InvalidInput, MlappError
+from mlapp.families.contract import Model
+from mlapp.records import feedback
+from mlapp.records import writer as records
+from mlapp.records.feedback import LONGEST_NOTE, Given
+from mlapp.settings import read_settings
+
+
+def show(model: Model, answered: Answered) -> None:
+    """Let a person say what the answer to one instance should have been.
+
+    Nothing is shown where answers are not recorded.
+    """
+    if records.writer():
+        st.fragment(_show)(model, answered)
+
+
+def _show(model: Model, answered: Answered) -> None:
+    """Ask, without running the rest of the page again."""
+    name, gives = answered.id, model.gives
+    with (
+        st.expander("Was this right?", icon=":material/rate_review:"),
+        st.form(f"_feedback_{name}", border=False),
+    ):
+        truth: Any
+        if gives.kind == "number":
+            truth = st.number_input(
+                f"Correct {literal(gives.name)}",
+                value=None,
+                format="%g",
+                key=f"_feedback_truth_{name}",
+            )
+        else:
+            truth = st.selectbox(
+                "Correct label",
+                gives.labels,
+                index=None,
+                placeholder="Choose one",
+                format_func=literal,
+                key=f"_feedback_truth_{name}",
+            )
+        note = st.text_input(
+            "Note", max_chars=LONGEST_NOTE, key=f"_feedback_note_{name}", placeholder="If you like"
+        )
+        if st.form_submit_button("Send", key=f"_feedback_send_{name}"):
+            if truth is None:
+                st.warning("Please say what would have been right.")
+            else:
+                _give(Given(name, truth, note or None))
+
+
+def _give(given: Given) -> None:
+    """Keep what a person said, and say so."""
+    log = records.writer()
+    if log is None:
+        return
+    try:
+        [new] = feedback.give(log.database, read_settings().artifacts, [given], "page")
+    except InvalidInput as error:
+        st.error(literal("; ".join(fault.message for fault in error.faults)))
+    except MlappError as error:
+        st.error(literal(str(error)), title="This was not recorded")
+    else:
+        st.success("Thank you: it is recorded." if new else "Thank you: it was recorded before.")

@@ -1,0 +1,408 @@
+"""Was it right: feedback over HTTP, from files, and the live quality that follows from it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sqlalchemy import select
+from streamlit.testing.v1 import AppTest
+from werkzeug.test import Client
+
+from mlapp import answering, store
+from mlapp.cli import main
+from mlapp.errors import MlappError, OtherTruth
+from mlapp.records import queries
+from mlapp.records import writer as records
+from mlapp.records.database import Database, answers, feedback
+from mlapp.records.feedback import Given, give
+from mlapp.records.quality import bootstrap, measure, monday, wilson
+from mlapp.service import create_app
+from mlapp.settings import read_settings
+from tests.conftest import ROOT, client_of
+
+OLD = "0190a6a0-0000-7000-8000-000000000000"  # an identifier of the year 2024
+HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
+
+
+@pytest.fixture
+def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of all models, where answers are recorded beside them, from none on."""
+    monkeypatch.delenv("MLAPP_DATABASE_URL")
+    records.close()
+    yield every_model
+    records.close()
+
+
+@pytest.fixture
+def client(fresh: Path) -> Client:
+    return client_of(create_app())
+
+
+def predict(client: Client, name: str, *instances: object, **more: object) -> str:
+    body = {"instances": list(instances), **more}
+    identifier: str = client.post(f"/v1/models/{name}:predict", json=body).get_json()["id"]
+    return identifier
+
+
+def kept() -> list[dict[str, Any]]:
+    with Database(read_settings()).begin() as connection:
+        return [dict(row) for row in connection.execute(select(feedback)).mappings()]
+
+
+def test_feedback_is_kept_when_it_is_acknowledged(client: Client) -> None:
+    name = predict(client, "houses", HOUSE)
+    answer = client.post("/v1/feedback", json={"id": name, "truth": 301, "note": "sold"})
+    assert (answer.status_code, answer.get_json()) == (200, {"id": name, "new": True})
+    [row] = kept()
+    assert (row["id"], row["place"], row["number"], row["label"]) == (name, 0, 301.0, None)
+    assert (row["model"], row["version"], row["note"]) == ("houses", 1, "sold")
+
+
+def test_feedback_given_again_changes_nothing_and_another_truth_is_refused(
+    client: Client,
+) -> None:
+    name = predict(client, "moods", "we were furious")
+    assert client.post("/v1/feedback", json={"id": name, "truth": "angry"}).get_json()["new"]
+    again = client.post("/v1/feedback", json={"id": f"{name}-0", "truth": "angry", "note": "x"})
+    assert (again.status_code, again.get_json()["new"]) == (200, False)
+    other = client.post("/v1/feedback", json={"id": name, "truth": "calm"})
+    assert other.status_code == 409
+    assert "Another truth" in other.get_json()["detail"]
+    assert [(row["label"], row["note"]) for row in kept()] == [("angry", None)]
+
+
+def test_a_list_is_kept_whole_or_not_at_all(client: Client) -> None:
+    name = predict(client, "houses", HOUSE, HOUSE)
+    good = {"id": f"{name}-0", "truth": 300.5}
+    unknown = {"id": f"{name}-7", "truth": 1}
+    assert client.post("/v1/feedback", json=[good, unknown]).status_code == 404
+    assert kept() == []
+    both = [good, {"id": f"{name}-1", "truth": 310}]
+    answer = client.post("/v1/feedback", json=both).get_json()
+    assert answer == {"feedback": [{"id": each["id"], "new": True} for each in both]}
+    assert len(kept()) == 2
+
+
+def test_an_answer_that_is_not_recorded_is_not_found(client: Client) -> None:
+    for name in (answering.new_id(), OLD):
+        answer = client.post("/v1/feedback", json={"id": name, "truth": 1})
+        assert answer.status_code == 404
+        assert name in answer.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("model", "truth", "allowed"),
+    [
+        ("houses", "three", "a finite number"),
+        ("houses", "300", "a finite number"),
+        ("houses", True, "a finite number"),
+        ("houses", [1], "a finite number"),
+        ("houses", 10**400, "a finite number"),
+        ("houses", None, "what turned out to be true"),
+        ("moods", 1, "one of 'angry', 'calm', 'glad'"),
+        ("moods", "Angry", "one of 'angry', 'calm', 'glad'"),
+        ("moods", "", "one of 'angry', 'calm', 'glad'"),
+    ],
+)
+def test_a_truth_of_the_wrong_type_is_named(
+    client: Client, model: str, truth: object, allowed: str
+) -> None:
+    name = predict(client, model, HOUSE if model == "houses" else "a quiet sea")
+    body = json.dumps({"id": name, "truth": truth})
+    answer = client.post("/v1/feedback", data=body, content_type="application/json")
+    assert answer.status_code in (400, 422) if truth == 10**400 else answer.status_code == 422
+    if answer.status_code == 422:
+        [fault] = answer.get_json()["faults"]
+        assert (fault["input"], fault["expected"]) == ("truth", allowed)
+    assert kept() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "input_name"),
+    [
+        ([], 422, "feedback"),
+        (7, 422, "feedback"),
+        ({"truth": 1}, 422, "id"),
+        ({"id": "x", "truth": 1}, 422, "id"),
+        ({"id": ["x"], "truth": 1}, 422, "id"),
+        ({"id": OLD, "truth": 1, "more": 2}, 422, "more"),
+        ({"id": OLD, "truth": 1, "note": 5}, 422, "note"),
+        (
+            {"id": OLD, "truth": 1, "note": "x" * 2001},
+            422,
+            "note",
+        ),
+        ([{}, {}], 422, "truth"),
+    ],
+)
+def test_feedback_that_is_not_in_its_form_is_refused(
+    client: Client, body: object, status: int, input_name: str
+) -> None:
+    answer = client.post("/v1/feedback", json=body)
+    assert answer.status_code == status
+    assert answer.get_json()["faults"][0]["input"] == input_name
+
+
+def test_of_several_rows_one_must_be_named(client: Client) -> None:
+    name = predict(client, "houses", HOUSE, HOUSE)
+    [fault] = client.post("/v1/feedback", json={"id": name, "truth": 1}).get_json()["faults"]
+    assert (fault["input"], fault["expected"]) == ("id", f"one of its rows, as in {name}-0")
+
+
+def test_feedback_needs_the_key_and_a_log(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAPP_API_KEY", "secret")
+    client = client_of(create_app())
+    body = {"id": answering.new_id(), "truth": 1}
+    assert client.post("/v1/feedback", json=body).status_code == 401
+    monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
+    answer = client.post("/v1/feedback", json=body, headers={"X-API-Key": "secret"})
+    assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_sixteen_threads_that_judge_one_answer_leave_one_record(
+    client: Client, fresh: Path, same: bool
+) -> None:
+    name = predict(client, "houses", HOUSE)
+    outcomes: list[object] = []
+    start = threading.Barrier(16)
+
+    def judge(number: int) -> None:
+        where = Database(read_settings())
+        start.wait()
+        try:
+            outcomes.append(give(where, fresh, [Given(name, 300.0 if same else number)], "v1"))
+        except MlappError as error:
+            outcomes.append(error)
+        where.close()
+
+    threads = [threading.Thread(target=judge, args=[number]) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(kept()) == 1
+    assert outcomes.count([True]) == 1
+    if same:
+        assert outcomes.count([False]) == 15
+    else:
+        assert sum(isinstance(each, OtherTruth) for each in outcomes) == 15
+
+
+def test_outcomes_of_a_file_are_matched_by_id(
+    client: Client, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = predict(client, "houses", *[HOUSE] * 4)
+    path = tmp_path / "outcomes.csv"
+    path.write_text(
+        f"number;id;truth\n1;{name}-0;300,5\n2;{name}-1;310,25\n3;{name}-2;\n4;nobody;1\n"
+        f"5;{name}-0;299\n"
+    )
+    assert main(["feedback", str(path)]) == 3
+    told = capsys.readouterr().err
+    assert "2 rows recorded, 0 known before, 3 refused" in told
+    assert "row 3, truth: got nothing, expected a finite number" in told
+    assert f"row 5, Another truth of {name}-0 is recorded: 300.5" in told
+    assert sorted(row["number"] for row in kept()) == [300.5, 310.25]
+    assert main(["feedback", str(path)]) == 3
+    assert "0 rows recorded, 2 known before, 3 refused" in capsys.readouterr().err
+
+
+def test_outcomes_of_a_file_are_matched_by_what_the_client_called_its_requests(
+    client: Client, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(client, "moods", "we were furious", key="mail-17")
+    predict(client, "moods", "a quiet sea", "merry cheer", key="mails")
+    path = tmp_path / "outcomes.jsonl"
+    path.write_text(
+        '{"mail": "mail-17", "mood": "angry"}\n{"mail": "mails-1", "mood": "glad"}\n'
+        '{"mail": "mails-2", "mood": "calm"}\n'
+    )
+    records.close()
+    assert main(["feedback", str(path), "--key", "mail", "--truth", "mood"]) == 3
+    assert "row 3, No answer with the key 'mails-2' is recorded" in capsys.readouterr().err
+    assert sorted(row["label"] for row in kept()) == ["angry", "glad"]
+
+
+def test_outcomes_of_a_file_are_matched_by_an_input_where_inputs_are_kept(
+    client: Client, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    predict(client, "houses", HOUSE | {"area": 101}, HOUSE | {"area": 102})
+    records.close()
+    path = tmp_path / "outcomes.parquet"
+    pd.DataFrame({"area": [101.0, 102.0], "price": [1.5, 2.5]}).to_parquet(path)
+    options = ["--key", "area", "--truth", "price", "--model", "houses"]
+    assert main(["feedback", str(path), *options]) == 0
+    assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 1.5), (1, 2.5)]
+
+
+def test_a_file_without_the_column_is_refused(
+    fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("id,value\na,1\n")
+    assert main(["feedback", str(path)]) == 1
+    assert "got no column 'truth', expected it among 'id', 'value'" in capsys.readouterr().err
+
+
+# --- quality ---------------------------------------------------------------------------------
+
+
+def test_live_quality_of_numbers_stands_beside_the_held_out_figures(client: Client) -> None:
+    rng = np.random.default_rng(5)
+    areas = rng.uniform(50, 180, 60).round(1).tolist()
+    body = {"instances": [HOUSE | {"area": area} for area in areas]}
+    answer = client.post("/v1/models/houses:predict", json=body).get_json()
+    predicted = np.array([row["prediction"] for row in answer["predictions"]])
+    truth = predicted + rng.normal(0, 12, 60)
+    told = [{"id": f"{answer['id']}-{place}", "truth": value} for place, value in enumerate(truth)]
+    assert client.post("/v1/feedback", json=told).status_code == 200
+    model = store.open_model(read_settings().artifacts, "houses")
+    whole, week = measure(Database(read_settings()), "houses", [model.manifest])
+    assert (whole.version, whole.week, whole.rows) == (1, None, 60)
+    assert week.week == monday(queries.now())
+    mae, r2, coverage = (whole.figures[name] for name in ("mae", "r2", "coverage"))
+    assert mae.value == pytest.approx(np.abs(truth - predicted).mean())
+    assert r2.value == pytest.approx(
+        1 - ((truth - predicted) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+    )
+    inside = [
+        row["lower"] <= value <= row["upper"]
+        for row, value in zip(answer["predictions"], truth, strict=True)
+    ]
+    assert coverage.value == pytest.approx(np.mean(inside))
+    for figure, name in ((mae, "mae"), (r2, "r2"), (coverage, "coverage")):
+        value, lower, upper, held_out = figure
+        assert None not in figure
+        assert lower is not None and value is not None and upper is not None
+        assert lower < value < upper
+        assert held_out == model.manifest.metrics[name]
+
+
+def test_live_quality_of_labels_has_accuracy_and_calibration(client: Client) -> None:
+    texts = ["we were furious", "a quiet sea", "merry cheer", "still rage"]
+    answer = client.post("/v1/models/moods:predict", json={"instances": texts}).get_json()
+    labels = [row["label"] for row in answer["predictions"]]
+    wrong = next(each for each in ("angry", "calm", "glad") if each != labels[3])
+    truths = [*labels[:3], wrong]
+    told = [{"id": f"{answer['id']}-{place}", "truth": truth} for place, truth in enumerate(truths)]
+    assert client.post("/v1/feedback", json=told).status_code == 200
+    whole = measure(Database(read_settings()), "moods")[0]
+    assert whole.figures["accuracy"][:3] == (0.75, *wilson(3, 4))
+    assert whole.figures["accuracy"].held_out is None
+    assert sum(each.rows for each in whole.calibration) == 4
+    ece = sum(
+        each.rows / 4 * abs(each.probability - (each.right.value or 0))
+        for each in whole.calibration
+    )
+    assert whole.figures["ece"].value == pytest.approx(ece)
+
+
+def test_quality_is_measured_by_version_and_week(client: Client, fresh: Path) -> None:
+    names = [predict(client, "houses", HOUSE) for _ in range(4)]
+    told = [{"id": name, "truth": 300 + place} for place, name in enumerate(names)]
+    assert client.post("/v1/feedback", json=told).status_code == 200
+    where = Database(read_settings())
+    with where.begin() as connection:
+        for place, name in enumerate(names):
+            changed = answers.update().where(answers.c.id == name)
+            moved = {
+                "time": answers.c.time - 7 * queries.DAY * (place % 2),
+                "version": 1 + place // 2,
+            }
+            connection.execute(changed.values(moved))
+    found = [(each.version, each.week is None, each.rows) for each in measure(where, "houses")]
+    assert found == [(2, True, 2), (2, False, 1), (2, False, 1), (1, True, 2)] + [(1, False, 1)] * 2
+    recent = measure(where, "houses", since=queries.now() - queries.DAY)
+    assert [each.rows for each in recent] == [1, 1, 1, 1]
+    assert measure(where, "nobody") == []
+
+
+@pytest.mark.parametrize(
+    ("right", "rows", "lower", "upper"),
+    # Brown, Cai and DasGupta (2001) and R's prop.test without continuity correction.
+    [(81, 263, 0.2553, 0.3662), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0)],
+)
+def test_wilsons_interval_is_as_published(
+    right: int, rows: int, lower: float, upper: float
+) -> None:
+    assert wilson(right, rows) == pytest.approx((lower, upper), abs=5e-5)
+
+
+def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(11)
+    held = 0
+    for trial in range(200):
+        lower, upper = bootstrap(lambda values: float(values.mean()), [rng.normal(3, 2, 60)], trial)
+        assert lower is not None
+        assert upper is not None
+        held += lower <= 3 <= upper
+    assert 178 <= held <= 198  # of 200 at 95 %
+
+
+def test_a_figure_that_is_not_defined_has_no_interval(client: Client) -> None:
+    name = predict(client, "houses", HOUSE)
+    assert client.post("/v1/feedback", json={"id": name, "truth": 300}).status_code == 200
+    whole = measure(Database(read_settings()), "houses")[0]
+    assert whole.figures["r2"] == (None, None, None, None)
+    assert whole.figures["mae"].lower is None
+
+
+# --- the page --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "inputs", "truth"),
+    [("regression.py", {}, 0.37), ("sentiment.py", {"review": "a quiet sea"}, "calm")],
+)
+def test_a_person_says_on_the_page_what_would_have_been_right(
+    fresh: Path, page: str, inputs: dict[str, str], truth: float | str
+) -> None:
+    name = "regression" if page == "regression.py" else "moods"
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page(f"pages/{page}").run()
+    if name == "moods":
+        app.selectbox(key="_model_text-classification").set_value("moods").run()
+    for key, value in inputs.items():
+        app.text_area(key=key).set_value(value)
+    app.button(key="predict").click().run()
+    assert not app.exception
+    [answer] = queries.latest(database(), name, 5)
+    key = f"_feedback_truth_{answer['id']}"
+    send = app.button(key=f"_feedback_send_{answer['id']}")
+    app = send.click().run()
+    assert [each.value for each in app.warning][-1] == "Please say what would have been right."
+    assert kept() == []
+    widget: Any = app.number_input if isinstance(truth, float) else app.selectbox
+    widget(key=key).set_value(truth)
+    app.text_input(key=f"_feedback_note_{answer['id']}").set_value("as measured")
+    app.button(key=f"_feedback_send_{answer['id']}").click().run()
+    assert [each.value for each in app.success] == ["Thank you: it is recorded."]
+    [row] = kept()
+    assert (row["id"], row["channel"], row["note"]) == (answer["id"], "page", "as measured")
+    assert truth == (row["number"] if row["label"] is None else row["label"])
+
+
+def test_the_page_asks_nothing_where_nothing_is_recorded(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page("pages/regression.py").run()
+    app.button(key="predict").click().run()
+    assert app.metric
+    assert not any("_feedback" in str(each.key) for each in app.button)
+
+
+def database() -> Database:
+    """The records as written so far."""
+    log = records.writer()
+    assert log is not None
+    assert log.flush()
+    return log.database

@@ -1,0 +1,543 @@
+"""Fitted estimators are published, from files and from Python, and served by every door."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from onnx import helper, load_model_from_string
+from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+import mlapp
+from mlapp import store
+from mlapp.cli import main
+from mlapp.errors import ArtifactError, InvalidData
+from mlapp.families.classification import ClassificationModel
+from mlapp.families.contract import replay
+from mlapp.families.regression import Interval, RegressionModel
+from mlapp.schema import Checked
+from mlapp.service import create_app
+from mlapp.store import artifacts
+from tests.conftest import client_of, make_houses
+from training.foreign import OnnxEstimator
+
+INPUTS = ["area", "rooms", "district"]
+
+
+@pytest.fixture(scope="module")
+def houses() -> pd.DataFrame:
+    table = make_houses(400)
+    table["cheap"] = np.where(table["price"] < 350, "cheap", "dear")
+    return table
+
+
+@pytest.fixture
+def houses_file(houses: pd.DataFrame, tmp_path: Path) -> Path:
+    path = tmp_path / "houses.csv"
+    houses.drop(columns="cheap").to_csv(path, index=False)
+    return path
+
+
+def prepared() -> ColumnTransformer:
+    return make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), ["area", "rooms"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["district"]),
+    )
+
+
+def regression(houses: pd.DataFrame, estimator: Any = None) -> Any:
+    return make_pipeline(prepared(), Ridge() if estimator is None else estimator).fit(
+        houses[INPUTS], houses["price"]
+    )
+
+
+def classifier(houses: pd.DataFrame) -> Any:
+    return make_pipeline(prepared(), LogisticRegression()).fit(houses[INPUTS], houses["cheap"])
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def test_a_pipeline_is_published_from_a_file(
+    houses: pd.DataFrame,
+    houses_file: Path,
+    empty_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fitted = regression(houses)
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    command = ["publish", str(tmp_path / "model.joblib"), "--data", str(houses_file)]
+    assert main([*command, "--target", "price", "--name", "houses"]) == 0
+    said = capsys.readouterr().out
+    assert "runs whatever code it holds" in said
+    assert "Served compiled (ONNX)" in said
+    assert "5-fold cross-validation of a clone" in said
+    model = store.open_model(empty_folder, "houses")
+    assert isinstance(model, RegressionModel)
+    predicted = model.predict(houses[INPUTS])
+    np.testing.assert_allclose(predicted["prediction"], fitted.predict(houses[INPUTS]), rtol=1e-9)
+    inside = predicted["lower"].le(houses["price"]) & houses["price"].le(predicted["upper"])
+    assert 0.85 < inside.mean() < 0.97
+    assert "joblib" not in str(list(model.manifest.files))
+    replay(model)
+
+
+def test_a_model_is_published_from_python_and_answers_over_http(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = classifier(houses)
+    mlapp.publish(fitted, houses[INPUTS], houses["cheap"], name="bargains", say=quiet)
+    row = {"area": 60.0, "rooms": None, "district": "west"}
+    client = client_of(create_app())
+    [answer] = client.post("/v1/models/bargains:predict", json={"instances": [row]}).json[
+        "predictions"
+    ]
+    [[cheap, dear]] = fitted.predict_proba(pd.DataFrame([row | {"rooms": np.nan}]))
+    assert answer["label"] == "cheap"
+    assert (answer["cheap"], answer["dear"]) == pytest.approx((cheap, dear))
+    [why] = client.post("/v1/models/bargains:explain", json={"instances": [row]}).json[
+        "explanations"
+    ]
+    assert why["logit"] == pytest.approx(np.log(dear / cheap))
+    assert why["logit"] == pytest.approx(sum(why[name] for name in ["baseline", *INPUTS]))
+
+
+def test_labels_of_any_type_are_texts(houses: pd.DataFrame, empty_folder: Path) -> None:
+    for name, target in {
+        "truths": houses["price"] > 400,
+        "numbers": pd.qcut(houses["price"], 4, labels=False),
+        "floats": (houses["price"] > 400).astype(float) + 1,
+    }.items():
+        fitted = make_pipeline(prepared(), LogisticRegression()).fit(houses[INPUTS], target)
+        mlapp.publish(fitted, houses[INPUTS], target, name=name, say=quiet)
+    labels = {
+        name: store.open_model(empty_folder, name).manifest.labels
+        for name in ("truths", "numbers", "floats")
+    }
+    assert labels == {
+        "truths": ("False", "True"),
+        "numbers": ("0", "1", "2", "3"),
+        "floats": ("1", "2"),
+    }
+
+
+def test_held_out_rows_are_measured_where_they_are_given(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    half = len(houses) // 2
+    forest = regression(houses[:half], RandomForestRegressor(30, random_state=0))
+    seen = houses[:half]
+    kept = (houses[INPUTS][half:], houses["price"][half:])
+    lines: list[str] = []
+    mlapp.publish(
+        forest, seen[INPUTS], seen["price"], name="forest", held_out=kept, say=lines.append
+    )
+    model = store.open_model(empty_folder, "forest")
+    assert f"Measured on {len(houses) - half} held-out rows" in lines
+    assert model.manifest.metrics["r2"] == pytest.approx(forest.score(*kept))
+    assert model.headline.name == "held-out R²"
+
+
+def test_a_model_that_cannot_be_measured_honestly_says_so_and_has_no_interval(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    few = houses[:15].fillna(3)
+    lines: list[str] = []
+    fitted = LinearRegression().fit(few[["area"]], few["price"])
+    mlapp.publish(fitted, few[["area"]], few["price"], name="few", say=lines.append)
+    model = store.open_model(empty_folder, "few")
+    assert isinstance(model, RegressionModel)
+    assert any("own training rows" in line for line in lines)
+    assert "No intervals" in " ".join(lines)
+    assert list(model.predict([{"area": 50}])) == ["prediction"]
+    assert model.headline.name == "R² on its own training rows"
+
+
+def test_what_is_not_compiled_is_served_by_scikit_learn_and_explained(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = regression(houses, KNeighborsRegressor())
+    lines: list[str] = []
+    mlapp.publish(fitted, houses[INPUTS], houses["price"], name="near", say=lines.append)
+    assert any("Served by scikit-learn itself" in line for line in lines)
+    model = store.open_model(empty_folder, "near")
+    assert isinstance(model, RegressionModel)
+    assert model.platform == "sklearn"
+    rows = houses[INPUTS][:3]
+    found = model.explain(rows)
+    np.testing.assert_allclose(found.sum(axis=1), model.predict(rows)["prediction"])
+
+
+def test_an_array_without_names_and_columns_of_every_type_are_served(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    numbers = houses[["area", "rooms"]].fillna(3).to_numpy()
+    plain = Ridge().fit(numbers, houses["price"])
+    mlapp.publish(plain, numbers, houses["price"].to_numpy(), name="plain", say=quiet)
+    model = store.open_model(empty_folder, "plain")
+    assert model.takes.names == ["x0", "x1"]
+    mixed = pd.DataFrame(
+        {
+            "garden": houses["area"] > 100,
+            "floor": np.arange(len(houses)) % 4,
+            "street": houses["district"].astype("category"),
+        }
+    )
+    encoder = make_column_transformer((OneHotEncoder(drop="first"), list(mixed)))
+    fitted = make_pipeline(encoder, Ridge()).fit(mixed, houses["price"])
+    mlapp.publish(fitted, mixed, houses["price"], name="mixed", say=quiet)
+    [answer] = (
+        client_of(create_app())
+        .post(
+            "/v1/models/mixed:predict",
+            json={"instances": [{"garden": True, "floor": 2, "street": "west"}]},
+        )
+        .json["predictions"]
+    )
+    row = pd.DataFrame({"garden": [True], "floor": [2], "street": ["west"]})
+    assert answer["prediction"] == pytest.approx(fitted.predict(row)[0])
+
+
+def linear_graph() -> bytes:
+    """Return y = 2 * a + 3 * b as another tool may write it, in single precision."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["rows", "weights"], ["out"]),
+        ],
+        "other",
+        [helper.make_tensor_value_info("rows", 1, [None, 2])],
+        [helper.make_tensor_value_info("out", 1, [None, 1])],
+        [helper.make_tensor("weights", 1, [2, 1], [2.0, 3.0])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_an_onnx_file_is_published_with_the_schema_of_its_data(
+    empty_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(linear_graph())
+    table = pd.DataFrame({"a": np.arange(50) % 7, "b": np.arange(50) % 11 / 2})
+    table["y"] = 2 * table["a"] + 3 * table["b"]
+    table.to_csv(tmp_path / "data.csv", index=False)
+    command = ["publish", str(tmp_path / "model.onnx"), "--data", str(tmp_path / "data.csv")]
+    assert main([*command, "--target", "y", "--name", "other"]) == 0
+    assert "own training rows" in capsys.readouterr().out
+    model = store.open_model(empty_folder, "other")
+    assert isinstance(model, RegressionModel)
+    assert model.predict([{"a": 3, "b": 2}])["prediction"].tolist() == [12.0]
+
+
+def test_an_onnx_file_with_foreign_operators_is_refused() -> None:
+    proto = load_model_from_string(linear_graph())
+    proto.graph.node[0].domain = "com.example"
+    with pytest.raises(InvalidData, match=r"com\.example"):
+        OnnxEstimator(proto.SerializeToString(), [1.0])
+
+
+def test_a_skops_file_is_published(
+    houses: pd.DataFrame, houses_file: Path, empty_folder: Path, tmp_path: Path
+) -> None:
+    skops.io.dump(regression(houses), tmp_path / "model.skops")
+    command = ["publish", str(tmp_path / "model.skops"), "--data", str(houses_file)]
+    assert main([*command, "--target", "price", "--name", "houses"]) == 0
+    assert artifacts.versions(empty_folder, "houses") == [1]
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Ridge(), "Ridge is not fitted"),
+        (Ridge, "is the class Ridge"),
+        (StandardScaler(), "StandardScaler is a transformer"),
+        ("a text", "expected a fitted estimator"),
+    ],
+    ids=str,
+)
+def test_what_is_no_fitted_estimator_is_refused(
+    model: Any, message: str, houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    with pytest.raises(InvalidData, match=message):
+        mlapp.publish(model, houses[["area"]], houses["price"], name="bad", say=quiet)
+    assert artifacts.names(empty_folder) == []
+
+
+def test_an_estimator_that_was_fitted_on_other_columns_is_refused(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = LinearRegression().fit(houses[["area"]], houses["price"])
+    other = houses[["area"]].rename(columns={"area": "size"})
+    with pytest.raises(InvalidData, match="'area'; it has 'size'"):
+        mlapp.publish(fitted, other, houses["price"], name="bad", say=quiet)
+    nameless = LinearRegression().fit(houses[["area"]].to_numpy(), houses["price"])
+    with pytest.raises(InvalidData, match="fitted on 1 columns, and the data has 3"):
+        mlapp.publish(nameless, houses[INPUTS], houses["price"], name="bad", say=quiet)
+
+
+def test_a_model_of_several_targets_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
+    targets = np.column_stack([houses["price"], houses["area"]])
+    fitted = LinearRegression().fit(houses[["area"]], targets)
+    with pytest.raises(InvalidData, match="2 columns, expected one"):
+        mlapp.publish(fitted, houses[["area"]], targets, name="bad", say=quiet)
+    with pytest.raises(InvalidData, match="gives 2 numbers for a row"):
+        mlapp.publish(fitted, houses[["area"]], houses["price"], name="bad", say=quiet)
+
+
+def test_targets_of_one_label_or_strange_ones_are_refused(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted, inputs = classifier(houses), houses[INPUTS]
+    with pytest.raises(InvalidData, match="Every row of the target is 'cheap'"):
+        mlapp.publish(fitted, inputs, ["cheap"] * len(inputs), name="bad", say=quiet)
+    with pytest.raises(InvalidData, match="The target holds 'free'"):
+        mlapp.publish(fitted, inputs, ["free"] * len(inputs), name="bad", say=quiet)
+
+
+def test_a_label_of_one_row_is_measured_on_its_own_rows_and_says_so(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    target = pd.Series(["dear", *["cheap"] * (len(houses) - 1)])
+    fitted = make_pipeline(prepared(), LogisticRegression()).fit(houses[INPUTS], target)
+    lines: list[str] = []
+    mlapp.publish(fitted, houses[INPUTS], target, name="rare", say=lines.append)
+    assert "Not cross-validated: the label 'dear' has 1 rows, at least 5 are needed" in lines
+
+
+def test_a_pipeline_with_a_lambda_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
+    step = FunctionTransformer(lambda rows: rows)
+    fitted = make_pipeline(prepared(), step, Ridge()).fit(houses[INPUTS], houses["price"])
+    with pytest.raises(InvalidData, match=r"cannot be served.*lambda"):
+        mlapp.publish(fitted, houses[INPUTS], houses["price"], name="bad", say=quiet)
+
+
+def test_a_pickle_of_a_class_that_is_not_installed_is_refused(
+    houses_file: Path, empty_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for content, message in {
+        b"cnowhere.to_be_found\nModel\n.": "needs the module 'nowhere'",
+        b"c__main__\nMyVeryOwnModel\n.": "needs a class or function that is not here",
+        b"not a pickle": "cannot be read as an estimator",
+    }.items():
+        (tmp_path / "model.joblib").write_bytes(content)
+        command = ["publish", str(tmp_path / "model.joblib"), "--data", str(houses_file)]
+        assert main([*command, "--target", "price", "--name", "bad"]) == 1
+        assert message in capsys.readouterr().err
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("file", ["model.joblib", "model.skops", "model.onnx"])
+def test_serving_runs_no_code_of_a_publisher(
+    file: str, houses: pd.DataFrame, empty_folder: Path, tmp_path: Path
+) -> None:
+    """Whoever can write the folder writes a pickle that runs code, under each name."""
+    mlapp.publish(regression(houses), houses[INPUTS], houses["price"], name="houses", say=quiet)
+    whole = artifacts.open(empty_folder, "houses")
+    left = {name: content for name, content in whole.files.items() if name != "model.onnx"}
+    bad = left | {file: pickle.dumps(Trap(tmp_path / "ran")), "frame.json": b"{}"}
+    bad["interval.npz"] = Interval(0.9, 1.0, 9, np.eye(2)).dump()
+    fields = whole.manifest.model_dump(exclude={"files", "libraries", "name", "version", "created"})
+    drafted = artifacts.draft("houses", bad, ("scikit-learn",), **fields)
+    artifacts.publish(empty_folder, drafted, lambda artifact: None)
+    with pytest.raises(ArtifactError):
+        store.open_model(empty_folder, "houses", 2)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_skops_file_that_names_foreign_code_is_not_opened(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    mlapp.publish(
+        regression(houses, KNeighborsRegressor()),
+        houses[INPUTS],
+        houses["price"],
+        name="near",
+        say=quiet,
+    )
+    whole = artifacts.open(empty_folder, "near")
+    content = skops.io.dumps({"prediction": FunctionTransformer(subprocess.run)})
+    fields = whole.manifest.model_dump(exclude={"files", "libraries", "name", "version", "created"})
+    files = dict(whole.files) | {"model.skops": content}
+    drafted = artifacts.draft("near", files, ("scikit-learn",), **fields)
+    artifacts.publish(empty_folder, drafted, lambda artifact: None)
+    with pytest.raises(ArtifactError, match=r"subprocess\.run"):
+        store.open_model(empty_folder, "near", 2)
+
+
+def test_serving_a_compiled_model_imports_neither_scikit_learn_nor_pandas(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    mlapp.publish(regression(houses), houses[INPUTS], houses["price"], name="houses", say=quiet)
+    script = (
+        "import sys; from pathlib import Path; from mlapp.store import open_model\n"
+        f"model = open_model(Path({str(empty_folder)!r}), 'houses')\n"
+        "model.answer(model.check([model.schema.typical]))\n"
+        "print([name for name in ('sklearn', 'pandas', 'skops', 'onnx', 'training')"
+        " if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+# --- reasons ---------------------------------------------------------------------------------
+
+
+def test_reasons_of_an_interacting_model_are_the_shapley_values(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    """Against the definition, for two inputs: half of either order."""
+    two = houses[["area", "rooms"]].fillna(3)
+    fitted = RandomForestRegressor(10, random_state=0).fit(two, houses["price"])
+    mlapp.publish(fitted, two, houses["price"], name="forest", say=quiet)
+    model = store.open_model(empty_folder, "forest")
+    assert isinstance(model, RegressionModel)
+    background = np.load(empty_folder / "forest" / "1" / "background.npy")
+
+    def mean(area: float | None, rooms: float | None) -> float:
+        rows = pd.DataFrame(background, columns=["area", "rooms"])
+        for name, value in (("area", area), ("rooms", rooms)):
+            if value is not None:
+                rows[name] = value
+        return float(fitted.predict(rows).mean())
+
+    [found] = model.explain([{"area": 120.0, "rooms": 5.0}]).to_dict("records")
+    none, area, rooms, both = (
+        mean(None, None),
+        mean(120.0, None),
+        mean(None, 5.0),
+        mean(120.0, 5.0),
+    )
+    assert found["baseline"] == pytest.approx(none)
+    assert found["area"] == pytest.approx(((area - none) + (both - rooms)) / 2)
+    assert found["rooms"] == pytest.approx(((rooms - none) + (both - area)) / 2)
+
+
+def test_reasons_of_more_than_ten_inputs_are_estimated_with_a_stated_error(
+    empty_folder: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame(random.normal(size=(300, 12)), columns=[f"v{at}" for at in range(12)])
+    target = rows["v0"] * rows["v1"] + rows["v2"]
+    fitted = RandomForestRegressor(10, random_state=0).fit(rows, target)
+    mlapp.publish(fitted, rows, target, name="wide", say=quiet)
+    model = store.open_model(empty_folder, "wide")
+    assert isinstance(model, RegressionModel)
+    found = model.explain(rows[:2])
+    total = found.drop(columns="error").sum(axis=1)
+    np.testing.assert_allclose(total, model.predict(rows[:2])["prediction"])
+    assert (found["error"] > 0).all()
+    assert (found["error"] < 0.3 * rows.shape[1]).all()
+    fields = [each.name for each in model.takes.reason_fields]
+    assert fields == list(model.reasons(model.check(rows[:2])).table())
+
+
+def test_a_linear_model_of_many_inputs_is_explained_exactly(empty_folder: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame(random.normal(size=(200, 30)), columns=[f"v{at}" for at in range(30)])
+    fitted = Ridge().fit(rows, rows.sum(axis=1))
+    mlapp.publish(fitted, rows, rows.sum(axis=1), name="line", say=quiet)
+    model = store.open_model(empty_folder, "line")
+    assert isinstance(model, RegressionModel)
+    background = np.load(empty_folder / "line" / "1" / "background.npy")
+    found = model.explain(rows[:1])
+    assert "error" not in found
+    expected = fitted.coef_ * (rows.to_numpy()[0] - background.mean(axis=0))
+    np.testing.assert_allclose(found.drop(columns="baseline").to_numpy()[0], expected, atol=1e-9)
+
+
+def test_a_classifier_of_three_labels_explains_the_one_it_gives(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    target = pd.cut(houses["price"], 3, labels=["low", "middle", "high"]).astype(str)
+    inputs = houses[["area", "rooms"]]
+    fitted = HistGradientBoostingClassifier(max_iter=10).fit(inputs, target)
+    mlapp.publish(fitted, inputs, target, name="bands", say=quiet)
+    model = store.open_model(empty_folder, "bands")
+    assert isinstance(model, ClassificationModel)
+    reasons = model.reasons(model.check(inputs[:20]))
+    assert reasons.labels == model.predict(inputs[:20])["label"].tolist()
+    logs = np.log(model.probabilities(model.check(inputs[:20])))
+    np.testing.assert_allclose(
+        reasons.totals, (logs - logs.mean(axis=1, keepdims=True)).max(axis=1)
+    )
+    moved = model.what_if({"area": 100, "rooms": 3}, "area", points=5)
+    assert len(moved) == 5
+
+
+# --- managing versions -----------------------------------------------------------------------
+
+
+def test_models_are_listed_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(each["name"], each["version"], each["state"]) for each in found] == [
+        ("houses", 1, "served"),
+        ("regression", 1, "served"),
+    ]
+    assert found[0]["gives"] == "number"
+    assert found[0]["metrics"]["r2"] > 0.9
+
+
+def test_a_removed_version_is_gone_and_its_number_is_not_given_again(
+    houses: pd.DataFrame, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted = regression(houses)
+    for _ in range(2):
+        mlapp.publish(fitted, houses[INPUTS], houses["price"], name="houses", say=quiet)
+    assert main(["pin", "houses", "2"]) == 0
+    assert main(["remove", "houses", "2"]) == 1
+    assert "mlapp unpin houses" in capsys.readouterr().err
+    assert main(["unpin", "houses"]) == 0
+    assert main(["remove", "houses", "2"]) == 0
+    assert "version 1 is served" in capsys.readouterr().out
+    assert main(["remove", "houses", "2"]) == 1
+    assert "published: 1" in capsys.readouterr().err
+    published = mlapp.publish(fitted, houses[INPUTS], houses["price"], name="houses", say=quiet)
+    assert published.manifest.version == 3
+
+
+def test_a_renamed_model_keeps_its_versions_and_answers(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rename", "houses", "regression"]) == 1
+    assert "'regression' is taken" in capsys.readouterr().err
+    assert main(["rename", "houses", "Not A Name"]) == 1
+    assert main(["pin", "houses", "1"]) == 0
+    assert main(["rename", "houses", "homes"]) == 0
+    assert artifacts.names(folder) == ["homes", "regression"]
+    assert artifacts.pinned(folder, "homes") == 1
+    replay(store.open_model(folder, "homes"))
+
+
+def test_checked_rows_pass_through(houses: pd.DataFrame, empty_folder: Path) -> None:
+    mlapp.publish(regression(houses), houses[INPUTS], houses["price"], name="houses", say=quiet)
+    model = store.open_model(empty_folder, "houses")
+    batch = model.check(houses[INPUTS])
+    assert isinstance(batch, Checked)
+    assert model.check(batch) is batch

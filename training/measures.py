@@ -1,0 +1,110 @@
+"""What is measured of a table model on rows that it has not seen: metrics, and data of pictures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics as scores
+
+from mlapp.schema import Floats
+
+BINS = 15  # of the reliability diagram
+SHOWN = 2000  # held-out rows that are kept for the pictures
+
+Places = npt.NDArray[np.int64]
+
+
+def of_numbers(actual: Floats, predicted: Floats) -> dict[str, float]:
+    """Return the metrics of n predictions, (n, 1), or with lower and upper, (n, 3)."""
+    found = {
+        "r2": float(scores.r2_score(actual, predicted[:, 0])),
+        "rmse": float(scores.root_mean_squared_error(actual, predicted[:, 0])),
+        "mae": float(scores.mean_absolute_error(actual, predicted[:, 0])),
+    }
+    if predicted.shape[1] == 3:
+        inside = (predicted[:, 1] <= actual) & (actual <= predicted[:, 2])
+        found["coverage"] = float(inside.mean())
+    return found
+
+
+def of_labels(actual: Places, probabilities: Floats) -> dict[str, float]:
+    """Return the metrics of n classified rows.
+
+    Args:
+        actual: the place of each row's label, (n,).
+        probabilities: of each label, (n, labels).
+    """
+    given, count = probabilities.argmax(axis=1), probabilities.shape[1]
+    own = np.clip(probabilities[np.arange(len(actual)), actual], 1e-15, None)
+    shares = [float((given[actual == place] == place).mean()) for place in np.unique(actual)]
+    frequencies = np.bincount(actual, minlength=count) / len(actual)
+    there = frequencies[frequencies > 0]
+    found = {
+        "accuracy": float((given == actual).mean()),
+        "balanced_accuracy": float(np.mean(shares)),
+        "log_loss": float(-np.log(own).mean()),
+        "baseline_accuracy": float(frequencies.max()),
+        "baseline_log_loss": float(-(there * np.log(there)).sum()),
+        "ece": reliability(actual, probabilities)[1],
+    }
+    if count == 2 and len(shares) == 2:
+        found["roc_auc"] = float(scores.roc_auc_score(actual, probabilities[:, 1]))
+    return found
+
+
+def reliability(actual: Places, probabilities: Floats) -> tuple[list[dict[str, float]], float]:
+    """Return the filled bins of the reliability diagram and the expected calibration error.
+
+    Both as in Guo et al., "On calibration of modern neural networks" (2017): bins of the
+    likeliest label's probability, and the mean distance of accuracy and confidence, weighted by how
+    many rows a bin holds.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == actual
+    lowest = 1 / probabilities.shape[1]
+    edges = np.linspace(lowest, 1, BINS + 1)
+    places = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
+    bins, error = [], 0.0
+    for place in np.unique(places).tolist():
+        inside = places == place
+        mean, share = float(confidence[inside].mean()), float(right[inside].mean())
+        error += abs(mean - share) * float(inside.mean())
+        bins.append(
+            {
+                "lower": float(edges[place]),
+                "upper": float(edges[place + 1]),
+                "confidence": mean,
+                "accuracy": share,
+                "texts": int(inside.sum()),
+            }
+        )
+    return bins, error
+
+
+def mistakes(labels: Sequence[str], actual: Places, probabilities: Floats) -> dict[str, Any]:
+    """Return the parts `confusion`, `per_class` and `reliability` of a report."""
+    count = len(labels)
+    confusion = np.bincount(
+        count * actual + probabilities.argmax(axis=1), minlength=count**2
+    ).reshape(count, count)
+    per_class = [
+        {
+            "label": label,
+            "precision": int(confusion[at, at]) / max(1, int(confusion[:, at].sum())),
+            "recall": int(confusion[at, at]) / max(1, int(confusion[at].sum())),
+            "texts": int(confusion[at].sum()),
+        }
+        for at, label in enumerate(labels)
+    ]
+    bins, _ = reliability(actual, probabilities)
+    return {"confusion": confusion.tolist(), "per_class": per_class, "reliability": bins}
+
+
+def held_out(actual: Floats, predicted: Floats) -> dict[str, Any]:
+    """Return the part `held_out` of a report: of many rows, a sample."""
+    shown = np.arange(len(actual))
+    if len(shown) > SHOWN:
+        shown = np.sort(np.random.default_rng(0).choice(shown, SHOWN, replace=False))
+    names = ("prediction", "lower", "upper")[: predicted.shape[1]]
+    columns = {name: predicted[shown, at].tolist() for at, name in enumerate(names)}
+    return {"held_out": {"actual": actual[shown].tolist()} | columns}

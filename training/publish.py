@@ -1,0 +1,387 @@
+"""Publish a fitted estimator: learn its inputs from data, measure it, and store what is served."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from mlapp import families
+from mlapp.errors import InvalidData, quote
+from mlapp.families.contract import replay
+from mlapp.families.regression import ANSWER, Answer
+from mlapp.families.shapley import BACKGROUND as BACKGROUND_ROWS
+from mlapp.families.table import BACKGROUND, REPORT, dump_background
+from mlapp.manifest import Artifact, Data
+from mlapp.schema import Checked, Floats
+from mlapp.settings import read_settings
+from mlapp.store import artifacts
+from training import measures
+from training.compile import Compiled, compile_estimator, random_rows
+from training.estimators import (
+    check_estimator,
+    label_texts,
+    names_of,
+    read_estimator,
+)
+from training.fitted_rows import Rows, lay_out, learn, match_rows
+from training.foreign import OnnxEstimator
+from training.tables import Say, read_table
+
+LEVEL = 0.9  # the share of new rows that an interval is meant to hold
+FOLDS = 5  # of the cross-validation
+SEED = 0
+FEWEST = 20  # rows that an estimator is measured and its interval calibrated on
+GOLDEN_ROWS = 5
+
+NOT_HONEST = "measured on the model's own training rows, which flatters it"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, and on what.
+
+    Attributes:
+        how: `held-out` or `cross-validated`; None where the rows are those of the training.
+        target: of the rows, (n,): numbers, or places of labels.
+        answers: predictions (n,), or probabilities (n, labels).
+    """
+
+    how: str | None
+    target: Any
+    answers: Floats
+
+
+def publish(
+    model: Any,
+    X: Any,  # noqa: N803
+    y: Any,
+    name: str,
+    *,
+    held_out: tuple[Any, Any] | None = None,
+    root: Path | None = None,
+    level: float = LEVEL,
+    source: Data | None = None,
+    target: str | None = None,
+    command: str = "",
+    candidate: bool = False,
+    say: Say = print,
+) -> Artifact:
+    """Publish a fitted estimator or pipeline as the next version of a model.
+
+    It is measured on `held_out`, or by cross-validating a clone on the data, and a regressor's
+    interval is calibrated on the same: on rows that the model has not seen. Where neither can be
+    done it is measured on its own rows, saying so, and has no interval.
+
+    Args:
+        model: a fitted regressor or classifier of scikit-learn, or with its interface.
+        X: the rows it was fitted on, or like them: a data frame, or an array (n, columns).
+        y: their targets, (n,).
+        name: the model's name.
+        held_out: rows and targets that the model was not fitted on.
+        root: the artifact folder; by default that of the settings.
+        level: the share of new rows that an interval is meant to hold, between 0 and 1.
+        source: what the data is; by default it is described from `X`.
+        target: what is predicted; by default the name of `y`, or `target`.
+        command: that publishes the model again, for the manifest.
+        candidate: whether the version waits for `mlapp promote`.
+        say: called with each line of the report.
+
+    Raises:
+        InvalidData: the model cannot be published, or the data does not fit it; the message says
+            why.
+        ArtifactError: the name cannot be used, or the folder cannot be published to.
+    """
+    if not 0 < level < 1:
+        raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
+    classifies = check_estimator(model)
+    data = match_rows(model, X, y, classifies)
+    seen = None if held_out is None else match_rows(model, *held_out, classifies)
+    target = target or str(getattr(y, "name", None) or "target")
+    labels = label_texts(model.classes_) if classifies else None
+    _try(model, data, classifies)
+    cleaned, layout = lay_out(model, data.inputs)
+    schema = learn(cleaned, data.target, target, classifies)
+    checked = schema.check(cleaned)
+    compiled = compile_estimator(
+        {"probabilities" if classifies else "prediction": model}, checked, layout
+    )
+    _say_form(compiled, say)
+    measured = _measure(model, data, seen, classifies, say)
+    files, metrics, report = _report(measured, labels, level, say)
+    files |= compiled.files
+    files[BACKGROUND] = dump_background(_background(checked))
+    files[REPORT] = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
+    fields: dict[str, Any] = {
+        "task": "classification" if classifies else "regression",
+        "data": source or _describe(data),
+        "training": {
+            "command": command,
+            "published": type(model).__name__,
+            "target": target,
+            "rows_used": len(data.inputs),
+            "served": str(compiled.report["form"]),
+            "measured": measured.how or "in-sample",
+            **({"folds": FOLDS, "seed": SEED} if measured.how == "cross-validated" else {}),
+        },
+        "input_schema": schema,
+        "labels": labels,
+        "metrics": metrics,
+    }
+    published = _store(name, files, compiled, fields, checked, root, candidate)
+    say(f"Published {published.path}")
+    return published
+
+
+def _store(
+    name: str,
+    files: Mapping[str, bytes],
+    compiled: Compiled,
+    fields: dict[str, Any],
+    checked: Checked,
+    root: Path | None,
+    candidate: bool,
+) -> Artifact:
+    libraries = ("mlapp", "numpy", *compiled.libraries)
+    first = families.from_artifact(artifacts.draft(name, files, libraries, golden=(), **fields))
+    random = random_rows(checked, {}, GOLDEN_ROWS)
+    rows = [checked.schema.typical, *map(random.row, range(len(random)))]
+    answers = first.answer(first.check(rows)).records()
+    golden = [{"input": row, "output": out} for row, out in zip(rows, answers, strict=True)]
+    drafted = artifacts.draft(name, files, libraries, golden=golden, **fields)
+    root = read_settings().artifacts if root is None else root
+    return artifacts.publish(
+        root,
+        drafted,
+        lambda artifact: replay(families.from_artifact(artifact)),
+        candidate=candidate,
+    )
+
+
+def _background(checked: Checked) -> Floats:
+    count = min(BACKGROUND_ROWS, len(checked))
+    places = np.random.default_rng(SEED).choice(len(checked), count, replace=False)
+    return checked.matrix[np.sort(places)]
+
+
+def _describe(data: Rows) -> Data:
+    hashes = pd.util.hash_pandas_object(data.inputs.astype(str), index=False).to_numpy()
+    digest = hashlib.sha256(hashes.tobytes() + np.asarray(data.target).tobytes()).hexdigest()
+    rows, columns = data.inputs.shape
+    return Data(source="a data frame", rows=rows, columns=columns + 1, sha256=digest)
+
+
+# --- measuring -------------------------------------------------------------------------------
+
+
+def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, say: Say) -> Measured:
+    """Answer rows that the model has not seen, if that can be done."""
+    if held_out is not None:
+        say(f"Measured on {len(held_out.target):,} held-out rows")
+        return Measured("held-out", held_out.target, _ask(model, held_out.inputs, classifies))
+    reason = "it is a graph that cannot be fitted again"
+    if not isinstance(model, OnnxEstimator):
+        try:
+            answers = _cross_validate(model, data, classifies)
+        except Exception as error:  # an estimator may raise anything
+            reason = str(error) if isinstance(error, InvalidData) else f"its fit fails: {error}"
+        else:
+            say(
+                f"Measured by {FOLDS}-fold cross-validation of a clone on {len(data.target):,} rows"
+            )
+            return Measured("cross-validated", data.target, answers)
+    say(f"Not cross-validated: {reason}")
+    say(f"The figures are {NOT_HONEST}; --held-out FILE measures on rows it has not seen")
+    return Measured(None, data.target, _ask(model, data.inputs, classifies))
+
+
+def _try(model: Any, data: Rows, classifies: bool) -> None:
+    """Ask a model about some rows of the data.
+
+    Raises:
+        InvalidData: it cannot answer them, or gives several numbers for a row.
+    """
+    try:
+        _ask(model, data.inputs[:100], classifies)
+    except InvalidData:
+        raise
+    except Exception as error:  # an estimator may raise anything
+        raise InvalidData(
+            f"{type(model).__name__} cannot answer the rows of the data: {error}"
+        ) from error
+
+
+def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
+    named = names_of(model) is not None or isinstance(model, OnnxEstimator)
+    given = inputs if named else inputs.to_numpy()
+    if classifies:
+        return np.asarray(model.predict_proba(given), dtype=np.float64)
+    found = np.asarray(model.predict(given), dtype=np.float64)
+    if found.ndim == 2 and found.shape[1] > 1:
+        raise InvalidData(
+            f"{type(model).__name__} gives {found.shape[1]} numbers for a row, expected one"
+        )
+    return found.reshape(len(inputs))
+
+
+def _cross_validate(model: Any, data: Rows, classifies: bool) -> Floats:
+    """Answer each row by a clone that was fitted on the others.
+
+    Raises:
+        InvalidData: there are too few rows, or too few of a label.
+    """
+    rows, labels = len(data.target), None
+    if rows < FEWEST:
+        raise InvalidData(f"{rows} rows are too few, at least {FEWEST} are needed")
+    if classifies:
+        labels = np.asarray(model.classes_)
+        counts = np.bincount(data.target, minlength=len(labels))
+        if counts.min() < FOLDS:
+            rare = label_texts(model.classes_)[int(counts.argmin())]
+            raise InvalidData(
+                f"the label {rare!r} has {counts.min()} rows, at least {FOLDS} are needed"
+            )
+    splitter = (StratifiedKFold if classifies else KFold)(FOLDS, shuffle=True, random_state=SEED)
+    target = data.target if labels is None else labels[data.target]
+    named = names_of(model) is not None
+    answers = np.empty((rows, len(labels)) if labels is not None else rows)
+    for train, test in splitter.split(data.inputs, data.target):
+        part = data.inputs.iloc[train]
+        fitted = clone(model).fit(part if named else part.to_numpy(), target[train])
+        answers[test] = _ask(fitted, data.inputs.iloc[test], classifies)
+    return answers
+
+
+def _report(
+    measured: Measured, labels: tuple[str, ...] | None, level: float, say: Say
+) -> tuple[dict[str, bytes], dict[str, float], dict[str, Any]]:
+    """Return the files of the interval, the metrics, and the report."""
+    if labels is not None:
+        metrics = measures.of_labels(measured.target, measured.answers)
+        report = measures.mistakes(labels, measured.target, measured.answers)
+        files = {}
+    else:
+        answer, predicted = _calibrate(measured, level, say)
+        metrics = measures.of_numbers(measured.target, predicted)
+        report = measures.held_out(measured.target, predicted)
+        files = {ANSWER: answer.dump()}
+    if measured.how is None:
+        metrics = {f"{key}_in_sample": value for key, value in metrics.items()}
+        report = {}
+    elif measured.how == "held-out":
+        metrics["held_out"] = len(measured.target)
+    for key, value in metrics.items():
+        say(f"  {key:<24} {value:.6g}")
+    return files, metrics, report
+
+
+def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floats]:
+    """Return how intervals are made, and the rows' predictions with theirs.
+
+    The margin is the conformal quantile of the absolute residuals (split conformal prediction, Lei
+    et al., "Distribution-free predictive inference for regression", 2018; of cross-validated rows
+    as in Barber et al., "Predictive inference with the jackknife+", 2021). Each row's own interval
+    in the report has the margin of the rows of the other half, so that its coverage is honest.
+    """
+    predicted = measured.answers[:, None]
+    if measured.how is None or len(predicted) < max(FEWEST, 2 / (1 - level)):
+        say("No intervals: there are no rows, or too few, that the model has not seen")
+        return Answer(), predicted
+    apart = np.abs(measured.target - measured.answers)
+    half = np.random.default_rng(SEED).permutation(len(apart)) % 2 == 0
+    margins = np.where(half, _quantile(apart[~half], level), _quantile(apart[half], level))
+    rows = np.column_stack(
+        [measured.answers, measured.answers - margins, measured.answers + margins]
+    )
+    return Answer(level, _quantile(apart, level)), rows
+
+
+def _quantile(scores: Floats, level: float) -> float:
+    """Return the smallest score that at least the level of n + 1 rows do not exceed."""
+    rank = min(len(scores), math.ceil((len(scores) + 1) * level))
+    return float(np.sort(scores)[rank - 1])
+
+
+def _say_form(compiled: Compiled, say: Say) -> None:
+    found = compiled.report
+    if found["form"] == "onnx":
+        say(
+            f"Served compiled (ONNX): {found['reason']} on {found['rows']:,} rows and"
+            f" {found['random_rows']:,} random ones (largest difference"
+            f" {found['largest_difference']:.1e})"
+        )
+    else:
+        say(f"Served by scikit-learn itself: {found['reason']}")
+
+
+# --- from files ------------------------------------------------------------------------------
+
+
+def publish_file(
+    model: Path,
+    data: Path,
+    target: str,
+    name: str,
+    *,
+    held_out: Path | None = None,
+    reading: Mapping[str, str | None] | None = None,
+    say: Say = print,
+    **options: Any,
+) -> Artifact:
+    """Publish the estimator in a file, with its data in another; see `publish`.
+
+    Args:
+        model: a file of `estimators.read_estimator`.
+        data: a table with the rows it was fitted on, or like them.
+        target: the column that it predicts.
+        name: the model's name.
+        held_out: a table with rows that it has not seen.
+        reading: how the tables are read; see `tables.read_table`.
+        say: called with each line of the report.
+        options: of `publish`.
+
+    Raises:
+        InvalidData: a file cannot be read, or `publish` refuses it.
+        ArtifactError: as `publish`.
+    """
+    reading = reading or {}
+    inputs, output, source = _read(data, target, reading)
+    seen = None if held_out is None else _read(held_out, target, reading)[:2]
+    estimator = read_estimator(model, output.tolist(), say)
+    return publish(
+        estimator,
+        inputs,
+        output,
+        name,
+        held_out=seen,
+        source=source,
+        target=target,
+        say=say,
+        **options,
+    )
+
+
+def _read(
+    path: Path, target: str, reading: Mapping[str, str | None]
+) -> tuple[pd.DataFrame, pd.Series, Data]:
+    """Return inputs and target of a table, and what it is, with truth values as pandas has them."""
+    table, about = read_table(path, **reading)
+    if target not in table:
+        raise InvalidData(
+            f"{path} has no column {target!r}; choose --target from {quote(map(str, table))}"
+        )
+    for name in [each for each in table if pd.api.types.is_object_dtype(table[each])]:
+        present = table[name].dropna()
+        if len(present) and present.isin(list(_TRUTHS)).all():
+            table[name] = table[name].map(_TRUTHS).astype(object if table[name].hasnans else bool)
+    return table.drop(columns=target), table[target], about
+
+
+_TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
