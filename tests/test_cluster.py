@@ -411,7 +411,7 @@ def replicas(every: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         ("post", "/v1/models/regression:predict", {"json": {"instances": [ROW]}}, 1),
         ("post", "/v1/models/sentiment:explain", {"json": {"instances": ["A fine film"]}}, 1),
         ("post", "/v1/models/regression:predict", {"json": {"instances": [{"var_1": "x"}]}}, 0),
-        ("post", "/predict", {"data": ROW}, 1),
+        ("post", "/predict", {"data": ROW}, 0),
         ("get", "/v2/models/regression", {}, 0),
         ("get", "/no/such/page", {}, 0),
     ],
