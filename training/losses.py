@@ -1,0 +1,65 @@
+"""What each held-out row cost a model, by a fingerprint of the row; `mlapp.store.gate` reads it."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlapp.schema import Floats
+
+SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
+
+
+def fingerprint(row: Mapping[str, Any] | str) -> str:
+    """Return what identifies a row or a text: 16 hexadecimal digits.
+
+    Args:
+        row: a text; or the values of the inputs, and of the target, by name: numbers, texts,
+            booleans, None. Numbers are compared as floats, so 1 and 1.0 are the same.
+    """
+    if not isinstance(row, str):
+        row = json.dumps({name: _plain(row[name]) for name in sorted(row)}, ensure_ascii=False)
+    return hashlib.sha256(row.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, np.bool_)):
+        return str(value)
+    number = float(value)
+    return None if np.isnan(number) else number
+
+
+def squared_errors(
+    fingerprints: Sequence[str], target: Floats, predicted: Floats
+) -> dict[str, Any]:
+    """Return the `losses` of a report, for numbers.
+
+    Args:
+        fingerprints: of n rows.
+        target: (n,), in its unit.
+        predicted: (n,), by fits that did not see the row.
+    """
+    return _report("squared error", fingerprints, (target - predicted) ** 2)
+
+
+def log_losses(fingerprints: Sequence[str], classes: Any, probabilities: Floats) -> dict[str, Any]:
+    """Return the `losses` of a report, for labels.
+
+    Args:
+        fingerprints: of n rows or texts.
+        classes: the place of each one's label, (n,).
+        probabilities: of fits that did not see the row, (n, labels).
+    """
+    own = probabilities[np.arange(len(classes)), classes]
+    return _report("log loss", fingerprints, -np.log(np.maximum(own, SMALLEST)))
+
+
+def _report(metric: str, fingerprints: Sequence[str], values: Floats) -> dict[str, Any]:
+    """Return the losses; rows that are equal share their mean."""
+    found = defaultdict[str, list[float]](list)
+    for key, value in zip(fingerprints, values.tolist(), strict=True):
+        found[key].append(value)
+    return {"metric": metric, "values": {key: float(np.mean(each)) for key, each in found.items()}}
