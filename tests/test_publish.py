@@ -148,9 +148,7 @@ def test_lightgbm_may_be_fitted_on_names_with_spaces(empty_folder: Path) -> None
     assert found == pytest.approx(estimator.predict(inputs[:5]))
 
 
-def test_a_boolean_column_is_compiled_as_a_number(
-    houses: pd.DataFrame, empty_folder: Path
-) -> None:
+def test_a_boolean_column_is_compiled_as_a_number(houses: pd.DataFrame, empty_folder: Path) -> None:
     inputs = houses[["area"]].fillna(50.0).assign(garden=houses["rooms"] > 3)
     lines: list[str] = []
     mlapp.publish(Ridge().fit(inputs, houses["price"]), inputs, houses["price"], "gardens",

@@ -13,7 +13,7 @@ import logging
 import posixpath
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -91,44 +91,39 @@ def score(
     """
     began = time.monotonic()
     if address and address.startswith("ray://"):
-        # Ray Data does not run through Ray's client: all of it runs on the cluster.
-        with connect(address), translate_errors():
-            import ray
-
-            remote: Any = ray.remote(num_cpus=0)(score)
-            named = {"workers": workers, "choose_format": choose_format, "strict": strict}
-            found: Summary[RefusedRowOfFile] = ray.get(
-                remote.remote(artifact, source, target, options, **named)
-            )
-            return found
-    model = families.from_artifact(artifact)
+        named = {"workers": workers, "choose_format": choose_format, "strict": strict}
+        return _score_through_client(address, [artifact, source, target, options], named)
     with _writing(target):
         where, folder = locate(target)
         existed = _refuse_full(where, folder, target)
     disk, sources = find_sources(source, choose_format)
     with connect(address, workers) as count:
         ready = time.monotonic()
-        _check(model, disk, sources, options)
+        _check(families.from_artifact(artifact), disk, sources, options)
         parts = _score_parts(artifact, disk, sources, where, folder, options, count)
-        try:
-            with _writing(target), translate_errors():
-                where.create_dir(posixpath.join(folder, UNFINISHED), recursive=True)
-                tally, names = _collect(parts, sources, strict, progress)
-                _refuse_scattered(where, folder, names, target)
-                done = Summary(
-                    tally.counts,
-                    tally.refused,
-                    seconds=time.monotonic() - ready,
-                    parts=len(names),
-                    starting=ready - began,
-                )
-                where.delete_dir(posixpath.join(folder, UNFINISHED))
-                _write_summary(where, folder, artifact, sources, done)
-        except BaseException:
-            with suppress(OSError):
-                (where.delete_dir_contents if existed else where.delete_dir)(folder)
-            raise
+        with _emptied_on_error(where, folder, existed), _writing(target), translate_errors():
+            where.create_dir(posixpath.join(folder, UNFINISHED), recursive=True)
+            tally, names = _collect(parts, sources, strict, progress)
+            _refuse_scattered(where, folder, names, target)
+            seconds, starting = time.monotonic() - ready, ready - began
+            done = Summary(
+                tally.counts, tally.refused, seconds, parts=len(names), starting=starting
+            )
+            where.delete_dir(posixpath.join(folder, UNFINISHED))
+            _write_summary(where, folder, artifact, sources, done)
     return done
+
+
+def _score_through_client(
+    address: str, arguments: list[Any], named: dict[str, Any]
+) -> Summary[RefusedRowOfFile]:
+    """Call `score` on the cluster itself: Ray Data does not run through Ray's client."""
+    with connect(address), translate_errors():
+        import ray
+
+        remote: Any = ray.remote(num_cpus=0)(score)
+        found: Summary[RefusedRowOfFile] = ray.get(remote.remote(*arguments, **named))
+        return found
 
 
 def _check(model: Model, disk: fs.FileSystem, sources: list[Source], options: Options) -> None:
@@ -262,6 +257,17 @@ def _refuse_full(where: fs.FileSystem, folder: str, target: str) -> bool:
     if kind == fs.FileType.Directory and where.get_file_info(fs.FileSelector(folder)):
         raise OutputError(f"{target} is not empty, expected a new or an empty folder")
     return bool(kind == fs.FileType.Directory)
+
+
+@contextmanager
+def _emptied_on_error(where: fs.FileSystem, folder: str, existed: bool) -> Iterator[None]:
+    """Leave a folder as it was when the work on it fails: empty, or absent."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            (where.delete_dir_contents if existed else where.delete_dir)(folder)
+        raise
 
 
 def _refuse_scattered(where: fs.FileSystem, folder: str, names: set[str], target: str) -> None:

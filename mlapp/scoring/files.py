@@ -65,14 +65,8 @@ def score(
     written = target_format or FileFormat("csv")
     with open_table(source, source_format) as table:
         plan = make_plan(model, table.schema, options)
-        if isinstance(target, Path) and not (target.exists() and not target.is_file()):
-            made_of = _identify(source, model, options, table.format, written)
-            output: FileOutput | StreamOutput = FileOutput(target, written, made_of, resume, report)
-        elif resume:
-            raise OutputError("a stream cannot be resumed, only a file")
-        else:
-            output = StreamOutput(target, written)
-        with output:
+        made_of = _identify(source, model, options, table.format, written)
+        with _open_output(target, written, made_of, resume, report) as output:
             earlier = output.done.tally.counts.rows
             parts = score_table(
                 model, table, plan, written, options.raw, workers, output.done.parts, origin
@@ -83,6 +77,20 @@ def score(
                 output.finish()
             tally = output.done.tally
     return Summary(tally.counts, tally.refused, time.monotonic() - began, earlier, complete)
+
+
+def _open_output(
+    target: Path | BinaryIO,
+    target_format: FileFormat,
+    made_of: dict[str, Any],
+    resume: bool,
+    report: Report,
+) -> FileOutput | StreamOutput:
+    if isinstance(target, Path) and (target.is_file() or not target.exists()):
+        return FileOutput(target, target_format, made_of, resume, report)
+    if resume:
+        raise OutputError("a stream cannot be resumed, only a file")
+    return StreamOutput(target, target_format)
 
 
 def _write(
