@@ -146,6 +146,17 @@ def kind(root: Path, name: str) -> Kind | None:
     return None
 
 
+def readable_manifests(root: Path, name: str) -> list[Manifest]:
+    """Return the manifests of a model's versions, oldest first, without those that are damaged."""
+    found = []
+    for number in versions(root, name):
+        try:
+            found.append(read_manifest(root / name / str(number)))
+        except ArtifactError:
+            continue
+    return found
+
+
 def train_command(path: Path) -> str | None:
     """Return the command that trained a version, as its manifest says.
 
