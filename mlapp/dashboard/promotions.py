@@ -1,14 +1,21 @@
 """The parts of the page Versions: metrics side by side, candidates, the history, the model card."""
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
+from mlapp.dashboard import monitor
 from mlapp.dashboard.markup import literal
-from mlapp.errors import ArtifactError, MlappError
+from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
 from mlapp.model_card import write_card
+from mlapp.records import queries
+from mlapp.records.database import Database
+from mlapp.scoring import candidates
 from mlapp.settings import read_settings
-from mlapp.store import artifacts, gate, promotion
+from mlapp.store import artifacts, promotion
+from mlapp.store.gate import Verdict
 
 
 def show_versions(name: str) -> None:
@@ -58,20 +65,39 @@ def show_versions(name: str) -> None:
         )
 
 
+def show_shadows(name: str) -> None:
+    """Show how often a candidate that answers along would have said something else, if one does."""
+    settings = read_settings()
+    try:
+        since = queries.now() - settings.log_days * queries.DAY
+        monitor.show_shadows(Database(settings), name, since)
+    except MlappError as error:
+        st.error(literal(str(error)), title="The records cannot be read")
+
+
+def show_verdicts(root: Path, name: str, version: int) -> None:
+    """Show how a candidate compares with the served version."""
+    try:
+        verdicts = _judge(root, name, version)
+    except MlappError as error:
+        st.error(literal(str(error)), title=f"Candidate {version} cannot be judged")
+        return
+    for verdict in verdicts:
+        show = st.error if verdict.worse else st.success if verdict.better else st.info
+        show(literal(str(verdict)), title=f"Candidate {version}")
+
+
+@st.cache_data(ttl=60, show_spinner="Comparing the candidate")
+def _judge(root: Path, name: str, version: int) -> list[Verdict]:
+    return candidates.judge(root, Database(read_settings()), name, version)
+
+
 def show_controls(name: str) -> None:
     """Offer to promote a candidate and to roll back, where `MLAPP_ADMIN` allows it."""
     settings = read_settings()
     waiting = artifacts.candidates(settings.artifacts, name)
     for version in reversed(waiting):
-        try:
-            current = artifacts.open(settings.artifacts, name)
-            candidate = artifacts.open(settings.artifacts, name, version)
-        except ArtifactError as error:
-            st.caption(literal(f"Version {version}: {error.message}"))
-            continue
-        verdict = gate.compare_held_out(current, candidate)
-        show = st.error if verdict.worse else st.success if verdict.better else st.info
-        show(literal(str(verdict)), title=f"Candidate {version}")
+        show_verdicts(settings.artifacts, name, version)
     if not settings.admin:
         st.caption(
             "`MLAPP_ADMIN=on` lets this page promote and roll back. `mlapp promote` and `mlapp"
@@ -100,16 +126,13 @@ def show_controls(name: str) -> None:
 
 
 def _promote(name: str, version: int, reason: str) -> None:
-    root = read_settings().artifacts
+    settings = read_settings()
     try:
-        verdict = gate.judge(root, name, version)
-        worse = verdict is not None and verdict.worse
-        if worse and not reason:
-            st.session_state["_promotion_error"] = (
-                f"{verdict}. Say why it is promoted all the same."
-            )
-            return
-        promotion.promote(root, name, version, reason or str(verdict), forced=worse, by="dashboard")
+        candidates.promote(
+            settings.artifacts, Database(settings), name, version, reason, by="dashboard"
+        )
+    except GateRefused as error:
+        st.session_state["_promotion_error"] = f"{error}. Say why it is promoted all the same."
     except MlappError as error:
         st.session_state["_promotion_error"] = str(error)
 

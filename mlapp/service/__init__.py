@@ -5,6 +5,7 @@ gateway   the service as an ASGI application: hosts, bodies, places, threads
 app       create_app(): the key, headers, errors, the access log, health checks
 state     what a process's requests share: settings, models, metrics
 metrics   counts for Prometheus, over all workers
+drift_metrics   how far inputs have moved, for Prometheus
 bodies    unpacking a request's body, and writing JSON
 v1        the short form: /v1/models/{name}:predict and :explain
 score     whole files: /v1/models/{name}:score

@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mlapp.disk import sync_folder
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
@@ -143,6 +144,17 @@ def kind(root: Path, name: str) -> Kind | None:
         except ArtifactError:
             continue
     return None
+
+
+def readable_manifests(root: Path, name: str) -> list[Manifest]:
+    """Return the manifests of a model's versions, oldest first, without those that are damaged."""
+    found = []
+    for number in versions(root, name):
+        try:
+            found.append(read_manifest(root / name / str(number)))
+        except ArtifactError:
+            continue
+    return found
 
 
 def train_command(path: Path) -> str | None:
@@ -312,13 +324,13 @@ def publish(
             manifest = drafted.manifest.model_copy(update={"version": number})
             write_manifest(temporary / MANIFEST, manifest.model_dump(mode="json"))
             check(_read(temporary, name, number))
-            _sync_folder(temporary)
+            sync_folder(temporary)
             if _take_number(temporary, number, candidate):
                 break
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(parent)
+    sync_folder(parent)
     return _read(parent / str(number), name, number)
 
 
@@ -418,17 +430,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring renames to disk; folders cannot be synced everywhere, and need not be there."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_stale(folder: Path) -> None:
