@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlapp.families.text import LONGEST, Ids
+from mlapp.families.text import LONGEST, Ids, is_readable
 from mlapp.families.units import Reader
 from training.texts import Reviews
 
@@ -62,7 +62,7 @@ def frequent_words(reviews: Reviews) -> str:
 def _count(reviews: Reviews, label: int) -> tuple[Counter[str], int]:
     """Return in how many of a label's first texts each word occurs, and how many texts these are.
 
-    In scripts without spaces, two neighbouring characters are a word.
+    In scripts without spaces, and of emoji, two neighbouring characters are a word.
     """
     rows: Ids = np.flatnonzero(reviews.classes == label)[:SEEN]
     found, reader = Counter[str](), Reader()
@@ -74,10 +74,17 @@ def _count(reviews: Reviews, label: int) -> tuple[Counter[str], int]:
 
 
 def _words(text: str, spans: Sequence[Sequence[int]]) -> list[str]:
+    """Return the words of a text by the spans of its units; a character alone is one, too."""
     found = []
     for place, (start, end) in enumerate(spans):
+        after = spans[place + 1] if place + 1 < len(spans) else (-1, -1)
+        before = spans[place - 1][1] if place else -1
+        if not is_readable(text[start:end]):
+            continue
         if end - start > 1:
             found.append(text[start:end])
-        elif place and spans[place - 1] == [start - 1, start] and text[start - 1 : end].isalpha():
-            found.append(text[start - 1 : end])
+        elif after == [end, end + 1] and is_readable(text[end]):
+            found.append(text[start : end + 1])
+        elif before != start:
+            found.append(text[start:end])
     return found

@@ -13,6 +13,8 @@ from training.text_linear import Counted
 from training.texts import Reviews, key
 
 FOLDS = 10  # of the cross-validation of few texts
+FEWER_FOLDS = 3  # of many labels, each of which takes a fit of its own
+MANY_LABELS = 50
 NETWORK_FROM = 10_000  # texts; of fewer, a network learns less than a linear model
 
 
@@ -45,6 +47,11 @@ def in_folds(reviews: Reviews, asked: Options) -> bool:
     return not (many or asked.model == "network" or asked.film_phrases)
 
 
+def count_folds(reviews: Reviews) -> int:
+    """Return the number of folds of a cross-validation."""
+    return FOLDS if len(reviews.labels) < MANY_LABELS else FEWER_FOLDS
+
+
 def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) -> Plan:
     """Split many texts once, and few into folds.
 
@@ -59,8 +66,9 @@ def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) ->
         say(f"{copies:,} texts are nearly equal to another: these stay on one side of the split")
     random, everything = np.random.default_rng(asked.seed), np.arange(len(classes))
     if in_folds(reviews, asked):
-        fold = folds(classes, FOLDS, random, groups)
-        say(f"Training on all; each is judged by a model that has not seen it ({FOLDS} folds)")
+        count = count_folds(reviews)
+        fold = folds(classes, count, random, groups)
+        say(f"Training on all; each is judged by a model that has not seen it ({count} folds)")
         plan = Plan(everything, everything, everything, fold)
     else:
         parts = split(classes, random, groups)

@@ -24,7 +24,7 @@ from typing import Any
 from mlapp.errors import InvalidData, MlappError
 from mlapp.families.contract import Labels, replay
 from mlapp.families.sentiment import REPORT, ReadTexts, SentimentModel
-from mlapp.families.text import check_texts
+from mlapp.families.text import check_texts, is_readable
 from mlapp.manifest import Artifact
 from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import quote
@@ -35,7 +35,7 @@ from training import text_linear
 from training.candidates import Chosen, choose_best, fit_candidates
 from training.examples import FILM, frequent_words, make_examples
 from training.phrases import LABELS
-from training.plan import FOLDS, NETWORK_FROM, Plan, in_folds, split_texts
+from training.plan import MANY_LABELS, NETWORK_FROM, Plan, count_folds, in_folds, split_texts
 from training.progress import MANY, describe_seconds
 from training.recipes import RECIPES, SEED, Options
 from training.splits import CALIBRATION, HELD_OUT
@@ -150,8 +150,9 @@ def _count(reviews: Reviews, asked: Options, say: Say) -> Counted:
         f"Read {reviews.own:,} texts labelled {shown} and"
         f" {len(reviews.unlabelled):,} without a label"
     )
-    if len(texts) >= MANY and asked.model != "network":
-        fits = FOLDS + 1 if in_folds(reviews, asked) else 1
+    many = len(texts) >= MANY or len(reviews.labels) >= MANY_LABELS
+    if many and asked.model != "network":
+        fits = count_folds(reviews) + 1 if in_folds(reviews, asked) else 1
         seconds = text_linear.estimate(reviews, fits)
         say(f"Training the linear model takes about {describe_seconds(seconds)}")
     return text_linear.count(texts)
@@ -184,7 +185,7 @@ def _draft(
     held_out = ReadTexts(reviews.pick(plan.held_out), ())
     answers = Labels(model.gives, chosen.judged.probabilities, chosen.judged.extras)
     files[REFERENCE] = learn(model, held_out, answers)
-    texts = list(dict.fromkeys([*examples, frequent_words(reviews)]))
+    texts = [each for each in [*examples, frequent_words(reviews)] if is_readable(each)]
     predicted = model.predict(texts).to_dict("records")
     golden = [
         {"input": {"text": text}, "output": out} for text, out in zip(texts, predicted, strict=True)
@@ -204,7 +205,7 @@ def _describe(chosen: Chosen, plan: Plan, asked: Options) -> dict[str, Any]:
     if plan.fold is None:
         found |= {"held_out": HELD_OUT, "calibration": CALIBRATION}
     else:
-        found |= {"folds": FOLDS}
+        found |= {"folds": int(plan.fold.max()) + 1}
     if chosen.candidate.name == "linear":
         return found | {"strength": text_linear.STRENGTH, "minimum": text_linear.MINIMUM}
     recipe = asdict(asked.recipe) | {"rounds": list(asked.recipe.rounds)}

@@ -97,7 +97,7 @@ def fit(counted: Counted, rows: Ids, classes: Ids, labels: int) -> LinearText:
 
     def regress(label: int) -> tuple[Floats, float]:
         there = int(np.count_nonzero(own == label))
-        if there in (0, len(own)):
+        if there in (0, len(own)) or not len(terms.hashes):
             return np.zeros(len(terms.hashes)), float(np.log((there + 1) / (len(own) - there + 1)))
         regression = LogisticRegression(
             C=STRENGTH, solver="liblinear", dual=True, tol=0.01, random_state=0, max_iter=200

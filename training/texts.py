@@ -41,6 +41,8 @@ BLOCK = 1 << 18  # bytes read at a time
 
 _FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]00:00:00", re.ASCII)
+_LONG_ENDING = re.compile(r"(\.0+|[T ]00:00:00)$")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def read_reviews(
     if unlabelled is not None:
         more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
         unsup = more + unsup
-    texts, values = _usable(all_texts, all_values, say)
+    texts, values = _usable(all_texts, _plain_labels(all_values), say)
     found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
@@ -143,6 +145,7 @@ def _read_extra(
     """
     texts, values, _, _ = _read(path, text_column, label_column, {})
     texts, given = _usable(texts, values, say, "extra texts")
+    given = [each if each in name_of else _LONG_ENDING.sub("", each) for each in given]
     known = {**name_of, **{name: name for name in name_of.values()}}
     kept = [row for row, label in enumerate(given) if label in known]
     if len(kept) < len(given):
@@ -321,6 +324,14 @@ def _require_labels(
             f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}, at least {LEAST} are"
             f" needed{more}"
         )
+
+
+def _plain_labels(values: Sequence[str | None]) -> Sequence[str | None]:
+    """Write all numbers as whole ones, or all times as days, where they are: formats differ."""
+    given = {value for value in values if value is not None}
+    if not any(all(map(kind.fullmatch, given)) for kind in (_NUMBER, _MIDNIGHT)):
+        return values
+    return [None if value is None else _LONG_ENDING.sub("", value) for value in values]
 
 
 def _order_labels(values: Iterable[str]) -> list[str]:
