@@ -1,9 +1,7 @@
 """Fits linear text models: TF-IDF of n-grams, then a logistic regression per label."""
 
-import os
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -105,8 +103,8 @@ def fit(counted: Counted, rows: Ids, classes: Ids, labels: int) -> LinearText:
         regression.fit(vectors, own == label)
         return regression.coef_[0], float(regression.intercept_[0])
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = list(pool.map(regress, [1] if labels == 2 else range(labels)))
+    # One after the other: liblinear draws from one generator for all threads.
+    found = [regress(label) for label in ([1] if labels == 2 else range(labels))]
     weights = np.array([each for each, _ in found], dtype=np.float32).T
     bias = np.array([each for _, each in found])
     return LinearText(terms, np.ascontiguousarray(weights), bias)
