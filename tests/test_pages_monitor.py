@@ -84,8 +84,9 @@ def test_a_shift_of_half_a_standard_deviation_is_flagged(
 ) -> None:
     ask(shift=15.0)
     app = choose(page("monitor"), "_monitor_model")
-    assert "area" in app.warning[0].value
-    assert "rooms" not in app.warning[0].value
+    [told] = [each.value for each in (*app.warning, *app.error)]
+    assert "area" in told
+    assert "rooms" not in told
     capsys.readouterr()
     assert main(["drift", NAME, "--json"]) == 3
     told = json.loads(capsys.readouterr().out)
@@ -182,7 +183,8 @@ def test_the_model_card_is_complete_and_escapes_names() -> None:
 
     manifest = loaders.load_model(NAME).manifest
     odd = manifest.model_copy(update={"labels": ("<b>", "calm")})
-    card = write_card(odd)
+    card = write_card(odd, {"area (input)": "watch <i>"})
     assert "<b>" not in card
+    assert "watch &lt;i&gt;" in card
     for part in ("Intended use", "SHA-256", "training.regression", "district", "r2"):
         assert part in card

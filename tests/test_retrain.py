@@ -19,6 +19,7 @@ from mlapp.scoring.retraining import find_option, set_data
 from mlapp.store import artifacts, promotion
 from tests import stand_in_training
 from tests.conftest import use_artifacts
+from tests.test_pages_monitor import page
 
 NAME = "plots"
 
@@ -80,6 +81,10 @@ def test_a_candidate_learns_from_judged_answers_and_is_promoted_when_it_is_bette
     assert "Of the last 150 rows that were asked, 150 are answered differently" in told
     assert "instead of" in told
     assert loaders.load_model(NAME).manifest.version == 1
+    app = page("versions")
+    assert any(each.value.startswith("Better; mean squared error") for each in app.success)
+    [table] = [each.value for each in app.dataframe if "candidate_difference" in each.value]
+    assert len(table) == 100
     assert main(["promote", NAME]) == 0
     assert loaders.load_model(NAME).manifest.version == 2
     [change] = promotion.history(plots, NAME)

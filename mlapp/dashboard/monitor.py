@@ -101,6 +101,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     st.subheader("Has the world moved?")
     known = reference.read(root, model.manifest.name, model.manifest.version)
     found = drift.measure(model, known, database, since)
+    found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
     if known is None:
         st.info(
             "This version was published without a reference. Train it again to compare what comes"
@@ -111,7 +112,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     worst = [each for each in found if each.state in ("act", "watch")]
     if worst:
         names = ", ".join(each.series.name for each in worst)
-        st.warning(literal(f"Moved beyond chance: {names}."), title="The data has moved")
+        show = st.error if worst[0].state == "act" else st.warning
+        show(literal(f"Moved beyond chance: {names}."), title="The data has moved")
     elif all(each.state == "unknown" for each in found):
         st.caption(f"At least {drift.FEWEST} values are needed before anything can be said.")
     else:
@@ -120,6 +122,11 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
         pd.DataFrame([_line(each) for each in found]),
         hide_index=True,
         column_config={
+            "state": st.column_config.MultiselectColumn(
+                options=[title for title, _ in BADGES.values()],
+                color=[color for _, color in BADGES.values()],
+                width="small",
+            ),
             "PSI": st.column_config.NumberColumn(
                 format="%.3f", help="Population stability index: 0 is no change, 0.25 a large one."
             ),
@@ -146,7 +153,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
 
 def _line(each: Drift) -> dict[str, Any]:
     return {
-        "state": BADGES[each.state][0],
+        "state": [BADGES[each.state][0]],
         "what": each.series.name,
         "kind": each.series.kind,
         "PSI": each.psi,
@@ -279,4 +286,20 @@ def show_latest(database: Database, name: str) -> None:
     st.subheader("Latest answers")
     table = pd.DataFrame(rows)
     table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
-    st.dataframe(table.drop(columns=["model"]), hide_index=True, alt="The latest answers")
+    table["channel"] = table["channel"].map(CHANNELS)
+    table["ms"] = table.pop("seconds") * 1000
+    first = ["time", "channel", "version"]
+    last = [name for name in ("ms", "key", "id", "place") if name in table]
+    said = [name for name in table if name not in [*first, *last, "model", "rows"]]
+    st.dataframe(
+        table[[*first, *said, *last]],
+        hide_index=True,
+        column_config={
+            "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),
+            "ms": st.column_config.NumberColumn(
+                format="%.2f", help="Milliseconds that the model took for the request."
+            ),
+            "place": st.column_config.NumberColumn(help="Of the row in its request, from 0."),
+        },
+        alt="The latest answers",
+    )

@@ -5,12 +5,13 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from mlapp import loaders
 from mlapp.dashboard import monitor
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
 from mlapp.model_card import write_card
-from mlapp.records import queries
+from mlapp.records import drift, queries, reference
 from mlapp.records.database import Database
 from mlapp.scoring import candidates
 from mlapp.settings import read_settings
@@ -56,13 +57,30 @@ def show_versions(name: str) -> None:
     if shown:
         st.download_button(
             f"Model card of version {shown.version}",
-            lambda: write_card(shown),
+            lambda: write_card(shown, _describe_drift(shown)),
             file_name=f"{name}-{shown.version}.html",
             mime="text/html",
             key="_model_card",
             icon=":material/description:",
             on_click="ignore",
         )
+
+
+def _describe_drift(manifest: Manifest) -> dict[str, str]:
+    """Return how far each series has moved over the last week, in words; nothing if unknown."""
+    settings = read_settings()
+    try:
+        model = loaders.load_model(manifest.name, manifest.version)
+        known = reference.read(settings.artifacts, manifest.name, manifest.version)
+        found = drift.measure(model, known, Database(settings))
+    except MlappError:
+        return {}
+    return {
+        f"{each.series.name} ({each.series.kind})": f"{each.state}, population stability index"
+        f" {each.psi:.3f} on {each.rows:,} values"
+        for each in found
+        if each.psi is not None
+    }
 
 
 def show_shadows(name: str) -> None:
@@ -75,21 +93,40 @@ def show_shadows(name: str) -> None:
         st.error(literal(str(error)), title="The records cannot be read")
 
 
-def show_verdicts(root: Path, name: str, version: int) -> None:
+def show_candidate(name: str, version: int) -> None:
     """Show how a candidate compares with the served version."""
+    st.subheader(f"Candidate {version}")
+    root = read_settings().artifacts
     try:
-        verdicts = _judge(root, name, version)
+        served = artifacts.served_version(root, name)
+        verdicts, differing = _compare(root, name, served, version)
     except MlappError as error:
-        st.error(literal(str(error)), title=f"Candidate {version} cannot be judged")
+        st.error(literal(str(error)), title="It cannot be compared")
         return
     for verdict in verdicts:
         show = st.error if verdict.worse else st.success if verdict.better else st.info
-        show(literal(str(verdict)), title=f"Candidate {version}")
+        outcome = verdict.outcome[0].upper() + verdict.outcome[1:]
+        show(literal(outcome), title=verdict.source.capitalize())
+    if differing is not None:
+        with st.expander("What it answers differently", icon=":material/difference:"):
+            st.caption(
+                f"Of the last {candidates.REPLAYED:,} rows that were asked, the farthest first."
+            )
+            st.dataframe(
+                differing, hide_index=True, alt="The rows that are answered most differently"
+            )
 
 
-@st.cache_data(ttl=60, show_spinner="Comparing the candidate")
-def _judge(root: Path, name: str, version: int) -> list[Verdict]:
-    return candidates.judge(root, Database(read_settings()), name, version)
+@st.cache_data(ttl=60, max_entries=20, show_spinner="Comparing the candidate")
+def _compare(
+    root: Path, name: str, served: int, version: int
+) -> tuple[list[Verdict], pd.DataFrame | None]:
+    """Return the verdicts on a candidate, and the rows that it answers most differently, if any."""
+    database = Database(read_settings())
+    verdicts = candidates.judge(root, database, name, version)
+    models = [loaders.load_model(name, each) for each in (served, version)]
+    found = candidates.replay(database, *models)
+    return verdicts, found.table() if found and found.largest else None
 
 
 def show_controls(name: str) -> None:
@@ -97,7 +134,7 @@ def show_controls(name: str) -> None:
     settings = read_settings()
     waiting = artifacts.candidates(settings.artifacts, name)
     for version in reversed(waiting):
-        show_verdicts(settings.artifacts, name, version)
+        show_candidate(name, version)
     if not settings.admin:
         st.caption(
             "`MLAPP_ADMIN=on` lets this page promote and roll back. `mlapp promote` and `mlapp"

@@ -50,15 +50,20 @@ class Verdict:
         """Whether the candidate is better beyond chance."""
         return self.upper < 0
 
-    def __str__(self) -> str:
+    @property
+    def outcome(self) -> str:
+        """What came of it, in words."""
         if self.rows < FEWEST:
-            return f"{self.source}: {self.rows} rows in common, too few to compare"
+            return f"{self.rows} rows in common, too few to compare"
         outcome = "worse" if self.worse else "better" if self.better else "no different"
         return (
-            f"{self.source}: {outcome}; mean {self.metric} {self.candidate:.6g} against"
+            f"{outcome}; mean {self.metric} {self.candidate:.6g} against"
             f" {self.current:.6g} on {self.rows:,} rows, difference {self.lower:+.3g} to"
             f" {self.upper:+.3g} ({LEVEL:.0%} interval)"
         )
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.outcome}"
 
 
 def compare_held_out(current: Artifact, candidate: Artifact) -> Verdict:
