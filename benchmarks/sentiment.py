@@ -26,12 +26,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from mlapp.families.contract import replay
@@ -45,6 +46,8 @@ from training.network import Shape, build, pad, score
 ROOT = Path(__file__).resolve().parents[1]
 MEDIAN = 200  # words
 BATCH = 64  # texts per Keras batch
+
+Ids: TypeAlias = npt.NDArray[np.int64]
 
 RESIDENT = "int(open('/proc/self/status').read().split('VmRSS:')[1].split()[0]) / 1000"
 FIRST = {
@@ -117,6 +120,74 @@ def answer_texts(model: SentimentModel, texts: list[str]) -> list[dict[str, Any]
     return model.answer(model.check(texts)).records()
 
 
+def draw(words: list[str], count: int) -> list[Ids]:
+    """Return so many texts as the numbers of their words, after a first one of `MEDIAN` words."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, count)), 10, 2000).astype(int)
+    known = [place for place, word in enumerate(words) if place > 1 and word.isalpha()]
+    return [random.choice(known, length).astype(np.int64) for length in (MEDIAN, *lengths)]
+
+
+def ways_of(model: SentimentModel, texts: list[str]) -> dict[str, Callable[[], Any]]:
+    """Return what is timed of a published model on texts."""
+    return {
+        "network": partial(model.scorer.scores, model.check(texts).read),
+        "text to answer": partial(answer_texts, model, texts),
+    }
+
+
+def time_one(
+    network: keras.Model, ours: dict[int, SentimentModel], drawn: list[Ids], text: str,
+    runs: int,
+) -> None:  # fmt: skip
+    """Print how long one text takes."""
+    one = pad(drawn[:1])
+    compiled = tf.function(network, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    predict = median_time(lambda: network.predict(one, verbose=0), runs)
+    function = median_time(lambda: compiled(one), runs)
+    title = f"one review of {MEDIAN} words"
+    print(f"\n{title:37}ms   model.predict takes   tf.function takes")
+    print(f"{'Keras model.predict':30}{predict * 1000:9.2f}")
+    print(f"{'one tf.function':30}{function * 1000:9.2f}")
+    for bits, model in ours.items():
+        for way, work in ways_of(model, [text]).items():
+            took = median_time(work, runs)
+            line = f"{f'{way}, {bits}-bit weights':30}{took * 1000:9.2f}"
+            print(f"{line}{predict / took:16.0f} times{function / took:14.1f} times")
+
+
+def time_many(
+    network: keras.Model, ours: dict[int, SentimentModel], drawn: list[Ids], texts: list[str]
+) -> None:
+    """Print how many texts are classified per second."""
+    batches = median_time(lambda: score(network, drawn, BATCH), 5)
+    print(f"\n{len(texts)} reviews              reviews per second    Keras")
+    print(f"{'bucketed Keras batches':30}{len(texts) / batches:9.0f}")
+    for bits, model in ours.items():
+        for way, work in ways_of(model, texts).items():
+            took = median_time(work, 5)
+            line = f"{f'{way}, {bits}-bit weights':30}{len(texts) / took:9.0f}"
+            print(f"{line}{batches / took:16.1f} times as many")
+
+
+def time_first(network: keras.Model, root: Path, drawn: list[Ids], text: str, starts: int) -> None:
+    """Print how long a fresh process takes until its first answer, and its memory then."""
+    with tempfile.TemporaryDirectory() as folder:
+        texts, ids, saved = (Path(folder) / name for name in ("text", "ids.npy", "network.keras"))
+        texts.write_text(text, encoding="utf-8")
+        np.save(ids, pad(drawn[:1]))
+        network.save(saved)
+        arguments = [str(path) for path in (root, texts, ids, saved)]
+        print("\nfirst prediction           s     MB   share of Keras")
+        found = {}
+        for way in FIRST:
+            measured = [first_prediction(way, arguments) for _ in range(starts)]
+            found[way] = [statistics.median(values) for values in zip(*measured, strict=True)]
+        for way, (seconds, resident) in found.items():
+            shares = (seconds / found["Keras"][0], resident / found["Keras"][1])
+            print(f"{way:20}{seconds:8.2f}{resident:7.0f}{shares[0]:9.2f}{shares[1]:9.2f}")
+
+
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description="Time a text classifier beside Keras.")
@@ -130,16 +201,9 @@ def main() -> None:
     recipe: dict[str, Any] = json.loads(json.dumps(shipped.manifest.training["recipe"]))
     words = served.vocabulary.words
     keras.utils.set_random_seed(0)
-    shape = Shape(len(words), recipe["dimensions"], recipe["units"], len(served.head.bias))
-    network = build(shape)
-    random = np.random.default_rng(0)
-    lengths = np.clip(MEDIAN * np.exp(random.normal(0, 0.6, options.texts)), 10, 2000).astype(int)
-    known = [place for place, word in enumerate(words) if place > 1 and word.isalpha()]
-    drawn = [random.choice(known, length) for length in (MEDIAN, *lengths)]
+    network = build(Shape(len(words), recipe["dimensions"], recipe["units"], len(served.head.bias)))
+    drawn = draw(words, options.texts)
     texts = [" ".join(words[place] for place in ids) for ids in drawn]
-    one, many = pad(drawn[:1]), drawn[1:]
-    compiled = tf.function(network, input_signature=[tf.TensorSpec([None, None], tf.int32)])
-
     with tempfile.TemporaryDirectory() as folder:
         roots = {bits: Path(folder) / str(bits) for bits in (8, 32)}
         for bits, root in roots.items():
@@ -147,60 +211,12 @@ def main() -> None:
         ours = {
             bits: SentimentModel(artifacts.open(root, "sentiment")) for bits, root in roots.items()
         }
-        gap = np.abs(
-            score(network, drawn) - ours[32].scorer.scores(ours[32].check(texts).read)
-        ).max()
-        print(
-            f"{os.cpu_count()} cores; the scores of Keras and of ours differ by {gap:.1e} at most"
-        )
-
-        predict = median_time(lambda: network.predict(one, verbose=0), options.runs)
-        function = median_time(lambda: compiled(one), options.runs)
-        title = f"one review of {MEDIAN} words"
-        print(f"\n{title:37}ms   model.predict takes   tf.function takes")
-        print(f"{'Keras model.predict':30}{predict * 1000:9.2f}")
-        print(f"{'one tf.function':30}{function * 1000:9.2f}")
-        for bits, model in ours.items():
-            ways: dict[str, Callable[[], Any]] = {
-                "network": partial(model.scorer.scores, model.check(texts[:1]).read),
-                "text to answer": partial(answer_texts, model, texts[:1]),
-            }
-            for way, work in ways.items():
-                took = median_time(work, options.runs)
-                line = f"{f'{way}, {bits}-bit weights':30}{took * 1000:9.2f}"
-                print(f"{line}{predict / took:16.0f} times{function / took:14.1f} times")
-
-        batches = median_time(lambda: score(network, many, BATCH), 5)
-        print(f"\n{options.texts} reviews              reviews per second    Keras")
-        print(f"{'bucketed Keras batches':30}{options.texts / batches:9.0f}")
-        for bits, model in ours.items():
-            ways = {
-                "network": partial(model.scorer.scores, model.check(texts[1:]).read),
-                "text to answer": partial(answer_texts, model, texts[1:]),
-            }
-            for way, work in ways.items():
-                took = median_time(work, 5)
-                line = f"{f'{way}, {bits}-bit weights':30}{options.texts / took:9.0f}"
-                print(f"{line}{batches / took:16.1f} times as many")
-
-        text, ids, saved = (Path(folder) / name for name in ("text", "ids.npy", "network.keras"))
-        text.write_text(texts[0], encoding="utf-8")
-        np.save(ids, one)
-        network.save(saved)
-        arguments = [str(path) for path in (roots[8], text, ids, saved)]
-        print("\nfirst prediction           s     MB   share of Keras")
-        found = {
-            way: [
-                statistics.median(values)
-                for values in zip(
-                    *(first_prediction(way, arguments) for _ in range(options.starts)), strict=True
-                )
-            ]
-            for way in FIRST
-        }
-        for way, (seconds, resident) in found.items():
-            shares = (seconds / found["Keras"][0], resident / found["Keras"][1])
-            print(f"{way:20}{seconds:8.2f}{resident:7.0f}{shares[0]:9.2f}{shares[1]:9.2f}")
+        scores = ours[32].scorer.scores(ours[32].check(texts).read)
+        gap = np.abs(score(network, drawn) - scores).max()
+        print(f"{os.cpu_count()} cores; our scores differ from those of Keras by at most {gap:.1e}")
+        time_one(network, ours, drawn, texts[0], options.runs)
+        time_many(network, ours, drawn[1:], texts[1:])
+        time_first(network, roots[8], drawn, texts[0], options.starts)
 
 
 if __name__ == "__main__":

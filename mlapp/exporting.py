@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from mlapp.disk import writing
 from mlapp.errors import OutputError
 from mlapp.families.contract import Model
 from mlapp.families.engines import SKLEARN
@@ -20,7 +21,15 @@ Form: TypeAlias = Literal["mlflow", "mlserver", "folder"]
 
 FORMS = ("mlflow", "mlserver", "folder")
 _CODE = ("families", "store", "tables")
-_FILES = ("__init__.py", "errors.py", "exported.py", "manifest.py", "schema.py", "settings.py")
+_FILES = (
+    "__init__.py",
+    "disk.py",
+    "errors.py",
+    "exported.py",
+    "manifest.py",
+    "schema.py",
+    "settings.py",
+)
 # With what the code needs; MLflow asks for some at older versions than mlapp does.
 _LIBRARIES = ("joblib", "numpy>=2.0", "onnxruntime>=1.20", "pandas", "pyarrow", "pydantic>=2.10")
 _TYPES = {"FP64": "double", "INT64": "long", "BOOL": "boolean", "BYTES": "string"}
@@ -50,7 +59,7 @@ def export(
     model = open_model(root, name, version)
     if to.exists():
         raise OutputError(f"{to} is there already")
-    try:
+    with writing(str(to)):
         if form == "folder":
             _copy_version(root, name, version, to)
         elif form == "mlflow":
@@ -63,8 +72,6 @@ def export(
                 "parameters": {"uri": "./model", "version": f"v{version}"},
             }
             _write_json(to / "model-settings.json", settings)
-    except OSError as error:
-        raise OutputError(f"{to} cannot be written: {error.strerror}") from error
     return to
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from mlapp.errors import InvalidInput, InvalidTable, OutputError
 from mlapp.families.regression import RegressionModel
-from mlapp.scoring import files
+from mlapp.scoring import files, outputs
 from mlapp.scoring.batch import Counts, Options
-from mlapp.scoring.files import is_unfinished
+from mlapp.scoring.outputs import is_unfinished
+from mlapp.scoring.summary import RefusedRow, Summary
 from mlapp.store import artifacts, open_model
 from mlapp.tables.formats import FileFormat
 from tests.conftest import ROOT
@@ -35,7 +36,7 @@ def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut the shipped table into some forty chunks, and note each in the journal."""
     monkeypatch.setattr("mlapp.tables.delimited.BLOCK", 1000)
     monkeypatch.setattr("mlapp.tables.parquet.ROWS", 30)
-    monkeypatch.setattr(files, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(outputs, "SAVE_EVERY", 0.0)
 
 
 def read_back(path: Path) -> pd.DataFrame:
@@ -124,7 +125,7 @@ def bad_rows(path: Path, rows: int = 1232, bad: tuple[int, ...] = (5, 40, 1000))
 def test_refused_rows_are_counted_and_listed_by_number(
     model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "SHOWN", 2)
+    monkeypatch.setattr("mlapp.scoring.summary.SHOWN", 2)
     source = bad_rows(tmp_path / "in.csv")
     summary = files.score(model, source, tmp_path / "out.csv")
     assert summary.counts == Counts(1232, 1229, 0, 3)
@@ -191,7 +192,7 @@ def test_streams_go_in_and_out(model: RegressionModel) -> None:
 # --- stop and go on ---------------------------------------------------------------------------
 
 
-def run(model: RegressionModel, source: Path, target: Path, **options: Any) -> files.Summary:
+def run(model: RegressionModel, source: Path, target: Path, **options: Any) -> Summary[RefusedRow]:
     return files.score(model, source, target, Options(explain=True), workers=2, **options)
 
 
@@ -249,7 +250,7 @@ def test_another_run_is_not_gone_on_with(
         options = Options(explain=False)
     else:
         formats = FileFormat("tsv")
-    with pytest.raises(OutputError, match=f"the {what} was .* start anew without --resume"):
+    with pytest.raises(OutputError, match=f"the {what} was .* start again without --resume"):
         files.score(model, source, target, options, target_format=formats, resume=True)
     assert target.with_name(".out.csv.part").read_bytes() == kept
 
@@ -266,7 +267,7 @@ def test_a_part_that_is_shorter_than_its_journal_says_is_not_gone_on_with(
     target = tmp_path / "out.csv"
     run(model, DATA, target, stop=lambda: True)
     os.truncate(target.with_name(".out.csv.part"), 1)
-    with pytest.raises(OutputError, match="is damaged; start anew"):
+    with pytest.raises(OutputError, match="is damaged; start again"):
         run(model, DATA, target, resume=True)
 
 
@@ -290,7 +291,7 @@ def test_an_interrupted_run_keeps_what_is_done(model: RegressionModel, tmp_path:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\x00", b"[]", b"{}", b'{"origin": {}, "done": {"parts": -1}}']
 )
-def test_a_run_with_an_empty_or_damaged_journal_begins_anew_and_says_so(
+def test_a_run_with_an_empty_or_damaged_journal_starts_again_and_says_so(
     content: bytes, model: RegressionModel, tmp_path: Path
 ) -> None:
     target = tmp_path / "out.csv"
@@ -298,10 +299,10 @@ def test_a_run_with_an_empty_or_damaged_journal_begins_anew_and_says_so(
     assert not run(model, DATA, target, stop=lambda: next(steps)).complete
     target.with_name(".out.csv.journal").write_bytes(content)
     said: list[str] = []
-    summary = run(model, DATA, target, resume=True, say=said.append)
+    summary = run(model, DATA, target, resume=True, report=said.append)
     assert summary.earlier == 0
     assert summary.complete
-    assert "journal is empty or damaged: the run begins anew" in said[0]
+    assert "journal is empty or damaged: the run starts again" in said[0]
     run(model, DATA, tmp_path / "whole.csv")
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
@@ -410,7 +411,7 @@ def test_a_disk_that_is_full_on_the_way_keeps_what_is_done(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", fill)
-        with pytest.raises(OutputError, match=r"No space left.*make room.*--resume"):
+        with pytest.raises(OutputError, match=r"No space left.*free some space.*--resume"):
             run(model, DATA, target)
     assert run(model, DATA, target, resume=True).earlier > 0
     run(model, DATA, tmp_path / f"whole.{suffix}")
@@ -427,7 +428,7 @@ def test_a_disk_that_is_full_at_the_end_of_parquet_leaves_what_can_be_resumed(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "finish_parquet", fill)
+        patch.setattr(outputs, "finish_parquet", fill)
         with pytest.raises(OutputError, match="No space left"):
             run(model, DATA, target)
     assert left(tmp_path) == [".out.parquet.journal", ".out.parquet.part"]

@@ -229,7 +229,8 @@ def test_a_prediction_puts_its_values_into_the_address() -> None:
 def test_a_link_reproduces_the_prediction() -> None:
     app = page(ADDRESS)
     assert app.metric[0].value == "0.401"
-    assert {widget.key: widget.value for widget in app.number_input} == ROW
+    inputs = {each.key: each.value for each in app.number_input if str(each.key)[0] != "_"}
+    assert inputs == ROW
     assert len(history(app)) == 1
 
 

@@ -17,10 +17,10 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp.dashboard import whole_files
 from mlapp.families.regression import RegressionModel
-from mlapp.scoring import background, files, tallies
+from mlapp.scoring import background, distributions, files
 from mlapp.scoring.background import Desk, Job, Upload
 from mlapp.scoring.batch import Options
-from mlapp.scoring.tallies import Histogram, Shares
+from mlapp.scoring.distributions import Histogram, Shares
 from mlapp.store import open_model
 from tests.conftest import wait_until
 from tests.test_pages import home, run
@@ -387,7 +387,7 @@ def test_a_histogram_of_parts_counts_every_number_once(
     bars, outside = histogram.bars()
     assert bars["rows"].sum() + outside == len(values)
     assert outside <= len(values) // 10
-    assert len(bars) <= tallies.SHOWN
+    assert len(bars) <= distributions.SHOWN
     for _, start, end, rows in bars.itertuples():
         assert abs(((values >= start) & (values < end)).sum() - rows) <= len(values) // 1000
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
@@ -134,6 +135,25 @@ def test_labels_of_any_type_are_texts(houses: pd.DataFrame, empty_folder: Path) 
         "numbers": ("0", "1", "2", "3"),
         "floats": ("1", "2"),
     }
+
+
+def test_lightgbm_may_be_fitted_on_names_with_spaces(empty_folder: Path) -> None:
+    random = np.random.default_rng(0)
+    inputs = pd.DataFrame(random.random((200, 2)), columns=["living area", "rooms"])
+    estimator = LGBMRegressor(n_estimators=5, verbose=-1).fit(inputs, inputs["living area"])
+    mlapp.publish(estimator, inputs, inputs["living area"], name="spaced", say=print)
+    model = store.open_model(empty_folder, "spaced", 1)
+    assert [spec.name for spec in model.takes.inputs] == ["living area", "rooms"]
+    found = model.answer(model.check(inputs[:5].to_dict("records"))).table()["prediction"]
+    assert found == pytest.approx(estimator.predict(inputs[:5]))
+
+
+def test_a_boolean_column_is_compiled_as_a_number(houses: pd.DataFrame, empty_folder: Path) -> None:
+    inputs = houses[["area"]].fillna(50.0).assign(garden=houses["rooms"] > 3)
+    lines: list[str] = []
+    mlapp.publish(Ridge().fit(inputs, houses["price"]), inputs, houses["price"], "gardens",
+                  say=lines.append)  # fmt: skip
+    assert any("Served compiled" in line for line in lines), lines
 
 
 def test_held_out_rows_are_measured_where_they_are_given(

@@ -260,7 +260,7 @@ def test_a_full_disk_is_told_and_what_is_done_can_be_resumed(suffix: str, place:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 1
     assert "cannot be written: File too large; what is done is kept" in ran.stderr
-    assert "go on with --resume" in ran.stderr
+    assert "then use --resume" in ran.stderr
     assert not target.exists()
     assert score(*arguments, "--resume").returncode == 0
     found = pd.read_csv(target) if suffix == "csv" else pd.read_parquet(target)

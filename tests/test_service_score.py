@@ -301,7 +301,7 @@ def test_an_answer_that_the_disk_has_no_room_for_is_refused(client: Client, tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert answer.status_code == 507
-    full = "the output cannot be written: File too large; make room on the disk"
+    full = "the output cannot be written: File too large; free some space"
     assert answer.json["detail"] == full
 
 

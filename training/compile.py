@@ -165,6 +165,9 @@ def _first_block(schema: Schema, given: str, takes: Takes) -> Block:
     for spec in schema.inputs:
         as_text = isinstance(takes, Layout) and isinstance(spec, Category)
         names = spec.categories if isinstance(spec, Category) else ()
+        # Their places are what they count for in arithmetic.
+        truths = isinstance(takes, Layout) and takes.kinds[spec.name] == "bool"
+        as_text = as_text and not (truths and tuple(names) == ("False", "True"))
         codes.append({each: float(at) for at, each in enumerate(names)} if as_text else None)
     return Block(given, codes, [Origin(place) for place in range(len(codes))])
 

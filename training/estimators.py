@@ -140,6 +140,11 @@ def choose_columns(estimator: Any, inputs: pd.DataFrame) -> pd.DataFrame:
                 f" beside the target: {quote(map(str, inputs))}"
             )
         return inputs
+    if any(name not in inputs for name in names):
+        # LightGBM keeps names with underscores for spaces, and takes the data's own.
+        own = {str(name).replace(" ", "_"): name for name in inputs}
+        if len(own) == inputs.shape[1] and all(name in own for name in names):
+            return inputs[[own[name] for name in names]]
     if absent := [name for name in names if name not in inputs]:
         raise InvalidData(
             f"The model was fitted on columns that the data does not have: {quote(absent)}; it has"

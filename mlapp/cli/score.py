@@ -18,8 +18,9 @@ from mlapp.errors import InvalidSettings
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.scoring import files
-from mlapp.scoring.batch import Counts, Options, Origin, parse_columns
-from mlapp.scoring.files import Summary
+from mlapp.scoring.batch import Options, Origin, parse_columns
+from mlapp.scoring.outputs import is_unfinished
+from mlapp.scoring.summary import RefusedRow, RefusedRowOfFile, Summary, describe_refused
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.tables.formats import (
@@ -118,17 +119,17 @@ def score_file(options: argparse.Namespace) -> int:
             resume=options.resume,
             progress=meter.show,
             origin=Origin(answering.new_id(), "command"),
-            say=lambda line: print(line, file=sys.stderr),
+            report=lambda line: print(line, file=sys.stderr),
         )
     except KeyboardInterrupt:
         meter.clear()
-        kept = isinstance(target, Path) and files.is_unfinished(target)
+        kept = isinstance(target, Path) and is_unfinished(target)
         hint = "the same command with --resume goes on" if kept else "nothing is written"
         print(f"interrupted after {meter.rows:,} rows; {hint}", file=sys.stderr)
         return INTERRUPTED
     finally:
         meter.clear()
-    tell(summary, options.output)
+    print_summary(summary, options.output)
     return REFUSED if summary.counts.refused else 0
 
 
@@ -136,7 +137,7 @@ def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
     from mlapp.scoring import cluster
 
     if options.resume or options.target_format not in (None, "parquet"):
-        raise InvalidSettings("--engine ray writes a folder of Parquet, and starts anew each time")
+        raise InvalidSettings("--engine ray writes a folder of Parquet, and starts again each time")
     meter = Meter()
     try:
         summary = cluster.score(
@@ -159,8 +160,7 @@ def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:
     seconds = summary.starting + summary.seconds
     name = answering.new_id()
     answering.note_run(name, artifact.manifest, "command", seconds, summary.counts, True)
-    refused = [f"{file}: row {row:,}, {error}" for file, row, error in summary.refused]
-    _tell(options.output, summary.counts, summary.counts.rows, summary.seconds, refused)
+    print_summary(summary, options.output)
     return REFUSED if summary.counts.refused else 0
 
 
@@ -204,21 +204,17 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def tell(summary: Summary, output: str) -> None:
-    """Say on standard error what became of the rows."""
-    refused = [f"row {row:,}, {error}" for row, error in summary.refused]
-    rows = summary.counts.rows - summary.earlier
-    _tell(output, summary.counts, rows, summary.seconds, refused)
-
-
-def _tell(output: str, counts: Counts, rows: int, seconds: float, refused: list[str]) -> None:
+def print_summary(summary: Summary[RefusedRow] | Summary[RefusedRowOfFile], output: str) -> None:
+    """Print on standard error what became of the rows."""
+    counts, rows = summary.counts, summary.counts.rows - summary.earlier
     print(
         f"{output}: {counts.rows:,} rows, {counts.scored:,} scored ({counts.noticed:,} of them with"
-        f" a notice), {counts.refused:,} refused; {seconds:.1f} s,"
-        f" {rows / max(seconds, 1e-9):,.0f} rows/s",
+        f" a notice), {counts.refused:,} refused; {summary.seconds:.1f} s,"
+        f" {rows / max(summary.seconds, 1e-9):,.0f} rows/s",
         file=sys.stderr,
     )
-    print(*refused[:LISTED], sep="\n", end="\n" if refused else "", file=sys.stderr)
+    for row in summary.refused[:LISTED]:
+        print(describe_refused(row), file=sys.stderr)
     if counts.refused > LISTED:
         print(f"... and {counts.refused - LISTED:,} more", file=sys.stderr)
 

@@ -293,7 +293,7 @@ def histogram(name: str, bars: pd.DataFrame) -> Drawn:
 
     Args:
         name: the output's.
-        bars: what `tallies.Histogram.bars` returned: columns start, end, rows.
+        bars: what `distributions.Histogram.bars` returned: columns start, end, rows.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)
@@ -317,7 +317,7 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
     """Draw the share of each label, with the unsure ones apart.
 
     Args:
-        bars: what `tallies.Shares.bars` returned: columns label, answer, rows, share.
+        bars: what `distributions.Shares.bars` returned: columns label, answer, rows, share.
     """
     drawn: alt.Chart = (
         alt.Chart(bars)

@@ -1,8 +1,10 @@
 """Whole tables through a model.
 
-batch       a table's plan, and its rows through a model; every engine calls `score_batch`
-files       a file scored into a file: whole or not there, and resumable
-background  the dashboard's files, scored by a thread
-tallies     running counts of predictions, for charts
-cluster     folders of tables on Ray
+batch           a table's plan, and its rows through a model; every engine calls `score_batch`
+comparison      the same table through two versions
+summary         what became of the rows, for every engine
+distributions   running counts of predictions, for charts
+files, outputs  a file scored into a file that is whole or absent, and resumable
+background      the dashboard's files, scored by a thread
+cluster         folders of tables on Ray, found and read by `sources` over `ray_connection`
 """

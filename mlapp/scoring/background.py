@@ -12,15 +12,15 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from tempfile import TemporaryFile
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
 
 import pandas as pd
 import pyarrow as pa
 
 from mlapp import answering
+from mlapp.disk import TEMPORARY, temporary_file, writing
 from mlapp.errors import MlappError
 from mlapp.families.contract import Model
 from mlapp.scoring.batch import (
@@ -34,8 +34,8 @@ from mlapp.scoring.batch import (
     score_table,
 )
 from mlapp.scoring.comparison import plan_comparison
-from mlapp.scoring.files import SHOWN, write_error
-from mlapp.scoring.tallies import Differences, Histogram, Shares
+from mlapp.scoring.distributions import Differences, Histogram, Shares
+from mlapp.scoring.summary import RefusedRow, Tally, add_batch
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK
 from mlapp.tables.formats import FileFormat, format_of
@@ -71,7 +71,7 @@ class Upload:
             OutputError: the disk does not take it.
         """
         self.name = name
-        with _writing():
+        with writing(TEMPORARY):
             self.file = _scratch(self, name)
             shutil.copyfileobj(source, self.file, BLOCK)
             self.file.flush()
@@ -115,8 +115,6 @@ class Result:
     Attributes:
         name, size: the upload's.
         state: waiting, scoring, finishing (Parquet is written), done, stopped or failed.
-        counts: its rows so far: all, scored, scored with a notice, refused.
-        refused: the first refused rows, each with its number, from 1, and what is wrong.
         seconds: how long it took.
         share: of the file that is read.
         error: why it failed.
@@ -127,7 +125,7 @@ class Result:
     def __init__(self, model: Model, upload: Upload) -> None:
         self.name, self.size = upload.name, upload.size
         self.state: State = "waiting"
-        self.counts, self.refused = Counts(), list[tuple[int, str]]()
+        self._tally = Tally[RefusedRow]()
         self.seconds = self.share = 0.0
         self.error = ""
         gives = model.gives
@@ -135,6 +133,16 @@ class Result:
         self.shares = Shares(gives.labels) if gives.kind == "labels" else None
         self.differences: Differences | None = None
         self._files: dict[str, BinaryIO] = {}
+
+    @property
+    def counts(self) -> Counts:
+        """How many rows there are so far: all, scored, scored with a notice, refused."""
+        return self._tally.counts
+
+    @property
+    def refused(self) -> tuple[RefusedRow, ...]:
+        """The first refused rows, each with its number, from 1, and what is wrong."""
+        return self._tally.refused
 
     def name_as(self, form: str) -> str:
         """Return what the result is called: `a.csv.gz` becomes `a-scored.csv`."""
@@ -176,13 +184,12 @@ class Result:
             MlappError: it cannot be read, or not be scored.
         """
         self.state, began = "scoring", time.monotonic()
-        with _writing():
-            csv, parquet = _scratch(self), _scratch(self)
+        csv, parquet = _scratch(self), _scratch(self)
         try:
             with (
-                _writing(),
+                writing(TEMPORARY),
                 open_table(upload.file, file_format) as table,
-                TemporaryFile() as spool,
+                temporary_file(TEMPORARY) as spool,
             ):
                 plan, score = self._plan(model, against, table.schema, options)
                 origin = Origin(answering.new_id(), "page")
@@ -204,7 +211,7 @@ class Result:
                 self.state = "finishing"
                 csv.flush()
                 spool.seek(0)
-                finish_parquet(cast(BinaryIO, spool), parquet)
+                finish_parquet(spool, parquet)
                 parquet.flush()
             self._files = {"csv": csv, "parquet": parquet}
             self.seconds = time.monotonic() - began
@@ -225,9 +232,6 @@ class Result:
         return comparison.plan, comparison.score
 
     def _count(self, part: Part, batch: pa.RecordBatch, prefix: str) -> None:
-        room = SHOWN - len(self.refused)
-        errors = sorted(part.errors.items())[:room] if room else []
-        self.refused += [(self.counts.rows + place + 1, error) for place, error in errors]
         if self.histogram:
             predictions = batch.column(f"{prefix}prediction").drop_null()
             self.histogram.add(predictions.to_numpy(zero_copy_only=False))
@@ -236,7 +240,7 @@ class Result:
             self.shares.add(labels.drop_null().to_pylist(), unsure.drop_null().to_pylist())
         if self.differences:
             self.differences.add(batch, self.counts.rows)
-        self.counts += part.counts
+        self._tally = add_batch(self._tally, part.counts, part.errors)
         self.share = part.share or 0.0
 
 
@@ -455,24 +459,21 @@ def _watch(
         seen.take([])
 
 
-def _scratch(owner: object, name: str = "") -> BinaryIO:
-    """Return a temporary file that is closed, and so deleted, when its owner is no more."""
-    file = TemporaryFile()  # noqa: SIM115  # the finalizer closes it
-    if name:
-        cast(Any, file).raw.name = name  # what messages call it
+def _scratch(owner: object, name: str = TEMPORARY) -> BinaryIO:
+    """Return a temporary file that is closed, and so deleted, together with its owner.
+
+    Args:
+        owner: any object.
+        name: what messages call the file.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    file = temporary_file(name)
     weakref.finalize(owner, _close, file)
-    return cast(BinaryIO, file)
+    return file
 
 
 def _close(file: BinaryIO) -> None:
     with suppress(OSError):  # a full disk, at the last flush
         file.close()
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Raise OutputError, with the reason, for what a full disk raises."""
-    try:
-        yield
-    except OSError as error:
-        raise write_error("the temporary folder", error) from error

@@ -28,7 +28,7 @@ from mlapp.records.database import Database
 from mlapp.schema import Floats
 from mlapp.scoring.batch import Options
 from mlapp.scoring.comparison import Comparison, plan_comparison
-from mlapp.scoring.tallies import Differences
+from mlapp.scoring.distributions import Differences
 from mlapp.store import artifacts, gate, promotion
 from mlapp.store.gate import Verdict
 from mlapp.store.promotion import Change

@@ -21,7 +21,7 @@ from mlapp.records import confirmed
 from mlapp.records.confirmed import Confirmed, Feedback
 from mlapp.records.database import Database
 from mlapp.scoring import candidates
-from mlapp.scoring.tallies import Differences
+from mlapp.scoring.distributions import Differences
 from mlapp.settings import Settings
 from mlapp.store import artifacts
 

@@ -3,10 +3,10 @@
 import functools
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 from flask import request
@@ -16,8 +16,6 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
-
-from mlapp.scoring.files import write_error
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -61,7 +59,7 @@ def read_body(limit: int) -> bytes:
     Raises:
         RequestEntityTooLarge: it is, or becomes, larger.
         UnsupportedMediaType: its encoding is neither gzip nor deflate.
-        BadRequest: it breaks off, or cannot be unpacked.
+        BadRequest: it is cut off, or cannot be unpacked.
     """
     environ = request.environ
     raw = _read_raw(environ, limit)
@@ -91,16 +89,23 @@ def _read_raw(environ: "WSGIEnvironment", limit: int) -> bytes:
     if wanted - left > limit:
         raise RequestEntityTooLarge(f"The body is larger than {limit:,} bytes")
     if length is not None and left:
-        raise BadRequest(f"The body breaks off: got {length - left:,} bytes, expected {length:,}")
+        raise BadRequest(f"The body is cut off: got {length - left:,} bytes, expected {length:,}")
     return b"".join(parts)
 
 
 def _read_some(environ: "WSGIEnvironment", size: int) -> bytes:
-    try:
+    with _receiving():
         data: bytes = environ["wsgi.input"].read(size)
-    except OSError as error:  # so servers report a connection, or a chunk, that breaks off
-        raise BadRequest("The body breaks off") from error
     return data
+
+
+@contextmanager
+def _receiving() -> Iterator[None]:
+    """Turn what servers raise for a connection, or a chunk, that is cut off into a BadRequest."""
+    try:
+        yield
+    except OSError as error:
+        raise BadRequest("The body is cut off") from error
 
 
 def _unpack_gzip(raw: bytes, limit: int) -> bytes:
@@ -143,24 +148,6 @@ def _unpack_stream(
         if unpack.eof:
             return b"".join(parts), place + len(piece) - len(unpack.unused_data)
     raise BadRequest(f"The body's {encoding} data is cut off")
-
-
-def make_spool(name: str, buffering: int = -1) -> BinaryIO:
-    """Return a file without a place of its own, that goes when it is closed, or the process ends.
-
-    Args:
-        name: what it is called in messages.
-        buffering: as for `open`.
-
-    Raises:
-        OutputError: the disk does not take it; `DiskFull` where there is no room.
-    """
-    try:
-        spool = cast(Any, TemporaryFile(buffering=buffering))  # noqa: SIM115  # the caller closes it
-    except OSError as error:
-        raise write_error(name, error) from error
-    getattr(spool, "raw", spool).name = name
-    return cast(BinaryIO, spool)
 
 
 class Body(io.BytesIO):
@@ -229,12 +216,10 @@ def read_form() -> MultiDict[str, str]:
 
     Raises:
         RequestEntityTooLarge: it is larger than allowed.
-        BadRequest: it breaks off.
+        BadRequest: it is cut off.
     """
-    try:
+    with _receiving():
         return request.form
-    except OSError as error:
-        raise BadRequest("The body breaks off") from error
 
 
 def check_rows(rows: int, limit: int) -> None:

@@ -29,10 +29,10 @@ from werkzeug.exceptions import (
     TooManyRequests,
 )
 
+from mlapp.disk import temporary_file, writing
 from mlapp.errors import MlappError
-from mlapp.scoring.files import write_error
 from mlapp.service.app import HEADERS, Service
-from mlapp.service.bodies import Body, make_spool
+from mlapp.service.bodies import Body
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -292,7 +292,7 @@ def _move_to_disk(body: io.BytesIO) -> BinaryIO:
     Raises:
         DiskFull: there is no room.
     """
-    file = make_spool(Body.name, buffering=0)  # what a full disk refuses is known at once
+    file = temporary_file(Body.name, buffering=0)  # what a full disk refuses is known at once
     _write(file, body.getvalue())
     return file
 
@@ -303,16 +303,15 @@ def _write(body: BinaryIO, data: bytes) -> None:
     Raises:
         DiskFull: there is no room.
     """
-    if not isinstance(body, io.BytesIO):
+    if isinstance(body, io.BytesIO):
+        body.write(data)
+        return
+    with writing(Body.name):
         disk = shutil.disk_usage(tempfile.gettempdir())
         if disk.free < len(data) + min(SPARE_BYTES, SPARE_SHARE * disk.total):
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise write_error(Body.name, full)
-    try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         while data:
             data = data[body.write(data) :]
-    except OSError as error:
-        raise write_error(Body.name, error) from error
 
 
 def _make_too_large(limit: int) -> HTTPException:

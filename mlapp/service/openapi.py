@@ -20,6 +20,36 @@ from mlapp.service.state import state
 
 blueprint = Blueprint("openapi", __name__)
 
+SCHEMAS: dict[str, Any] = {
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457 problem details; `faults` lists every fault of a row.",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string"},
+            "faults": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
+        },
+    },
+    "Fault": {
+        "type": "object",
+        "required": ["row", "input", "got", "expected"],
+        "properties": {
+            "row": {"type": ["integer", "null"]},
+            "input": {"type": "string"},
+            "got": {"type": "string"},
+            "expected": {"type": "string"},
+        },
+    },
+    "Error": {
+        "type": "object",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    },
+}
+
 
 @blueprint.get("/openapi.json")
 def document() -> JsonResponse:
@@ -52,37 +82,7 @@ def make_document() -> dict[str, Any]:
         except ArtifactError:
             continue
         paths |= _model_paths(name, model)
-    components: dict[str, Any] = {
-        "schemas": {
-            "Problem": {
-                "type": "object",
-                "description": "RFC 9457 problem details; `faults` lists every fault of a row.",
-                "required": ["type", "title", "status", "detail"],
-                "properties": {
-                    "type": {"type": "string"},
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "faults": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
-                },
-            },
-            "Fault": {
-                "type": "object",
-                "required": ["row", "input", "got", "expected"],
-                "properties": {
-                    "row": {"type": ["integer", "null"]},
-                    "input": {"type": "string"},
-                    "got": {"type": "string"},
-                    "expected": {"type": "string"},
-                },
-            },
-            "Error": {
-                "type": "object",
-                "required": ["error"],
-                "properties": {"error": {"type": "string"}},
-            },
-        }
-    }
+    components: dict[str, Any] = {"schemas": SCHEMAS}
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from mlapp.errors import ClusterError
-from mlapp.scoring.cluster import connect, last_line
+from mlapp.scoring.ray_connection import connect, last_line
 from mlapp.service import create_app, run
 from mlapp.service.gateway import Gateway
 from mlapp.service.server import GRACE_SECONDS

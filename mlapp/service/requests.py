@@ -1,7 +1,7 @@
 """Requests as JSON Schema, for the OpenAPI document.
 
 A schema here describes requests that are certainly well formed. It cannot say all that is taken:
-JSON Schema has no word for as many values as a shape says, nor for a text with a known word.
+JSON Schema has no word for as many values as a shape says.
 """
 
 import csv
@@ -21,7 +21,8 @@ from mlapp.tables.formats import MEDIA_TYPES, TEXT_FORMATS
 TEXT_SCHEMA = {
     "type": "string",
     "minLength": 1,
-    "description": "A text with at least one word that the model knows; others get status 422",
+    "pattern": r"[\p{L}\p{N}\p{S}]",
+    "description": "A text with at least one letter, digit or symbol; others get status 422",
 }
 
 # Numbers that are written as text, as far as they are certainly not too large.

@@ -26,12 +26,13 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
 
 from mlapp import answering
+from mlapp.disk import temporary_file
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.contract import Model
 from mlapp.schema import describe
 from mlapp.scoring import files
 from mlapp.scoring.batch import Counts, Options, Origin, make_plan, parse_columns, score_table
-from mlapp.service.bodies import file_body, make_spool
+from mlapp.service.bodies import file_body
 from mlapp.service.state import state
 from mlapp.tables.decoding import BLOCK, ENCODINGS, find_encoding
 from mlapp.tables.formats import DECIMALS, MEDIA_TYPES, TEXT_FORMATS, WRITABLE, FileFormat
@@ -73,7 +74,7 @@ def score(name: str, version: int | None = None) -> Response:
     environ["mlapp.id"] = origin.id
     with ExitStack() as stack:
         if target.format == "parquet" or strict or environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-            answer = stack.enter_context(make_spool("the answer"))
+            answer = stack.enter_context(temporary_file("the answer"))
             summary = files.score(
                 model,
                 body,

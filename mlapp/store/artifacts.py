@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mlapp.disk import sync_folder
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
@@ -254,6 +255,19 @@ def _read(path: Path, name: str, version: int) -> Artifact:
 # --- publishing ------------------------------------------------------------------------------
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no model can have.
+
+    Raises:
+        ArtifactError: it cannot be used.
+    """
+    if not NAME.fullmatch(name):
+        raise ArtifactError(
+            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
+            " digits, '-', '_' and '.', beginning with a letter or digit"
+        )
+
+
 def draft(
     name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
 ) -> Artifact:
@@ -268,11 +282,7 @@ def draft(
     Raises:
         ArtifactError: the name cannot be used.
     """
-    if not NAME.fullmatch(name):
-        raise ArtifactError(
-            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
-            " digits, '-', '_' and '.', beginning with a letter or digit"
-        )
+    require_name(name)
     manifest = Manifest(
         name=name,
         version=1,
@@ -314,13 +324,13 @@ def publish(
             manifest = drafted.manifest.model_copy(update={"version": number})
             write_manifest(temporary / MANIFEST, manifest.model_dump(mode="json"))
             check(_read(temporary, name, number))
-            _sync_folder(temporary)
+            sync_folder(temporary)
             if _take_number(temporary, number, candidate):
                 break
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(parent)
+    sync_folder(parent)
     return _read(parent / str(number), name, number)
 
 
@@ -420,17 +430,6 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring renames to disk; folders cannot be synced everywhere, and need not be there."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from mlapp.disk import reason
 from mlapp.errors import InvalidTable
 
 BLOCK = 1 << 18  # bytes that are read and parsed at once
@@ -227,7 +228,7 @@ def _member(name: str, stream: BinaryIO) -> Any:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Raise InvalidTable, with the reason, for what a damaged file raises."""
+    """Turn what a damaged file raises into an InvalidTable that names the file."""
     try:
         yield
     except (
@@ -238,5 +239,4 @@ def readable(name: str) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InvalidTable(f"{name} cannot be read, or is damaged: {why}") from error
+        raise InvalidTable(f"{name} cannot be read, or is damaged: {reason(error)}") from error
