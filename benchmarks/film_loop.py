@@ -4,9 +4,9 @@
 
 Method: a linear model is trained on a table of film reviews (columns review and sentiment) and
 served by two workers. The first half of the requests are reviews that were taken out of that table
-before; the second half are notes about restaurants, of our own writing, whose labels are known. Every command's output is
-printed as it is. Drift is printed after each half, the second time for that half alone, as if a
-week lay between them.
+before; the second half are notes about restaurants, of our own writing, whose labels are known.
+Every command's output is printed as it is. Drift is printed after each half, the second time for
+that half alone, as if days lay between them.
 """
 
 import argparse
