@@ -120,7 +120,8 @@ def load(
     """Return requests per second, and what a request takes.
 
     That is the median and the 99th percentile of the time to an answer, in milliseconds, and the
-    workers' processor time, in microseconds. Both workers are busy. It fails if any answer was not the expected.
+    workers' processor time, in microseconds. Both workers are busy. It fails if any answer was not
+    the expected.
     """
     (folder / "body").write_text(json.dumps(body))
     (folder / "expected").write_bytes(ask(address, body))
