@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InvalidData
-from training.texts import Reviews, download, key, read_reviews
+from training.download import download
+from training.texts import Reviews, key, read_reviews
 
 CONTENT = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
