@@ -1,4 +1,4 @@
-"""A model card: what a version is, its data, quality and limits, and how to reproduce it.
+"""Model cards: what a version is, its data, quality and limits, and how to reproduce it.
 
 After Mitchell et al., "Model cards for model reporting" (2019).
 """
@@ -24,8 +24,8 @@ def write_card(manifest: Manifest) -> str:
         f"<p>Takes a {kind.takes}, gives {what[kind.gives]}. Published"
         f" {manifest.created:%d %B %Y, %H:%M} UTC.</p>",
         "<h2>Intended use</h2>",
-        f"<p>Predictions for {kind.takes}s like those that it was trained on. Values outside of"
-        " what training saw get a notice; it was not tested on them.</p>",
+        f"<p>Predictions for {kind.takes}s like those that it was trained on. Values outside the"
+        " training range get a notice; the model was not tested on them.</p>",
         "<h2>Data</h2>",
         _table(
             {
