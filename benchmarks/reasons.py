@@ -25,7 +25,7 @@ from mlapp.families.sentiment import SentimentModel
 from mlapp.families.text import Tokens
 from mlapp.schema import Floats
 from mlapp.store import artifacts
-from training.sentiment import split
+from training.splits import split
 from training.texts import read_reviews
 
 ROOT = Path(__file__).resolve().parents[1]

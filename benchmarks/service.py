@@ -70,9 +70,7 @@ end
 
 def start(kind: str, litserve: str) -> tuple[subprocess.Popen[bytes], str, float]:
     """Start a server; return it with its address and the seconds until it answered."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = {
         "ours": [sys.executable, "-m", "mlapp.cli", "serve", "--api-only", "--workers", "2"],
         "bare": [sys.executable, "benchmarks/bare_service.py"],
@@ -97,6 +95,13 @@ def start(kind: str, litserve: str) -> tuple[subprocess.Popen[bytes], str, float
         else:
             return server, address, time.perf_counter() - began
     raise TimeoutError(kind)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def ask(address: str, body: object) -> bytes:

@@ -92,8 +92,12 @@ class ModelNotFound(ArtifactError):
     status = 404
 
 
+class TrainingError(MlappError):
+    """A training that cannot be run again, or that failed."""
+
+
 class GateRefused(MlappError):
-    """A candidate that is worse than the version that is served."""
+    """A candidate that is worse than the version that is served, or cannot be judged."""
 
     status = 409
 

@@ -73,7 +73,7 @@ def load_sentiment(name: str = SENTIMENT, version: int | None = None) -> "Sentim
     Raises:
         ArtifactError: it cannot be opened, or is of another kind.
     """
-    command = "sentiment --data imdb --film-phrases"
+    command = "sentiment --data imdb --model network --film-phrases"
     model = _load(name, Kind("text", "labels"), SENTIMENT, command, version)
     return cast("SentimentModel", model)
 

@@ -15,17 +15,25 @@ STYLE = (
 )
 
 
-def write_card(manifest: Manifest) -> str:
-    """Return the model card of a version as an HTML page."""
+def write_card(manifest: Manifest, drift: Mapping[str, str] | None = None) -> str:
+    """Return the model card of a version as an HTML page.
+
+    Args:
+        manifest: of the version.
+        drift: how far what comes in has moved, in words, by input or output; None where nothing
+            is known.
+    """
     kind = manifest.kind
     what = {"number": "a number", "labels": f"one of {len(manifest.labels or ())} labels"}
     parts = [
         f"<h1>{_text(manifest.name)}, version {manifest.version}</h1>",
         f"<p>Takes a {kind.takes}, gives {what[kind.gives]}. Published"
         f" {manifest.created:%d %B %Y, %H:%M} UTC.</p>",
-        "<h2>Intended use</h2>",
+        "<h2>Intended use and limits</h2>",
         f"<p>Predictions for {kind.takes}s like those that it was trained on. Values outside the"
-        " training range get a notice; the model was not tested on them.</p>",
+        " training range get a notice; the model was not tested on them. It knows no causes: it"
+        " says what usually goes with its input, not what would happen if the input were changed."
+        "</p>",
         "<h2>Data</h2>",
         _table(
             {
@@ -41,6 +49,10 @@ def write_card(manifest: Manifest) -> str:
         _table(
             {key: value for key, value in manifest.metrics.items() if not isinstance(value, dict)}
         ),
+        "<h2>Drift</h2>",
+        "<p>What came in over the last week, against the training data.</p>" + _table(drift)
+        if drift
+        else "<p>Nothing is known of what came in lately.</p>",
         "<h2>How to reproduce it</h2>",
         f"<pre>{_text(command_of(manifest) or 'unknown')}</pre>",
         _table(dict(manifest.libraries)),

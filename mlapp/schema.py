@@ -178,7 +178,7 @@ class Text(_Frozen):
     @property
     def allowed(self) -> str:
         """What the check accepts, in words."""
-        return "a text with at least one word"
+        return "a text with at least one letter, digit or symbol"
 
 
 Input: TypeAlias = Annotated[Number | Category, Field(discriminator="kind")]

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlapp.errors import InvalidSettings
@@ -38,6 +38,8 @@ class Settings:
         log_inputs: whether a record holds the values of the inputs (`MLAPP_LOG_INPUTS`, `values`
             or `none`).
         log_days: days for which records and feedback are kept (`MLAPP_LOG_DAYS`).
+        shadows: versions that answer along without being served, by model name (`MLAPP_SHADOW`, as
+            in `sentiment=4`).
         admin: whether the dashboard may promote and roll back (`MLAPP_ADMIN`, `on` or `off`).
     """
 
@@ -56,6 +58,7 @@ class Settings:
     log_answers: bool = True
     log_inputs: bool = False
     log_days: int = 90
+    shadows: Mapping[str, int] = field(default_factory=dict)
     admin: bool = False
 
 
@@ -82,7 +85,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     folder = environ.get("MLAPP_ARTIFACTS") or (_checkout() or Path()) / "artifacts"
     return Settings(
         artifacts=Path(folder),
-        pins=_read_pins(environ.get("MLAPP_PINS", "")),
+        pins=_read_versions(environ, "MLAPP_PINS"),
         api_key=environ.get("MLAPP_API_KEY") or None,
         hosts=_read_names(environ.get("MLAPP_HOSTS", "")) or None,
         max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
@@ -96,6 +99,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         log_answers=_read_choice(environ, "MLAPP_LOG_ANSWERS", ("on", "off")) == "on",
         log_inputs=_read_choice(environ, "MLAPP_LOG_INPUTS", ("none", "values")) == "values",
         log_days=_read_count(environ, "MLAPP_LOG_DAYS", Settings.log_days),
+        shadows=_read_versions(environ, "MLAPP_SHADOW"),
         admin=_read_choice(environ, "MLAPP_ADMIN", ("off", "on")) == "on",
     )
 
@@ -119,11 +123,12 @@ def _read_names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, map(str.strip, text.split(","))))
 
 
-def _read_pins(text: str) -> dict[str, int]:
-    pins = {}
-    for part in _read_names(text):
+def _read_versions(environ: Mapping[str, str], name: str) -> dict[str, int]:
+    """Return versions by model name."""
+    found = {}
+    for part in _read_names(environ.get(name, "")):
         match = re.fullmatch(r"([^=\s]+)\s*=\s*([1-9][0-9]*)", part, re.ASCII)
         if not match:
-            raise InvalidSettings(f"MLAPP_PINS: got {part!r}, expected NAME=VERSION")
-        pins[match[1]] = int(match[2])
-    return pins
+            raise InvalidSettings(f"{name}: got {part!r}, expected NAME=VERSION")
+        found[match[1]] = int(match[2])
+    return found

@@ -12,7 +12,7 @@ from mlapp.settings import read_settings
 
 shared.begin(__file__)
 
-WINDOWS = {"Last day": 1, "Last 7 days": 7, "Last 30 days": 30}
+WINDOWS = {"Last day": 1, "Last 7 days": 7, "Last 30 days": 30, "Last 90 days": 90}
 
 st.title("Monitor", icon=":material/monitor_heart:")
 settings, names = read_settings(), loaders.model_names()
@@ -32,13 +32,15 @@ except ArtifactError as error:
     st.stop()
 version, since = model.manifest.version, queries.now() - WINDOWS[window] * queries.DAY
 st.caption(
-    f"Version {version}, which is served. `mlapp drift` prints the same figures, and `/metrics` has"
-    " them for Prometheus. Answers appear within a second."
+    f"Version {version}, which is served. `mlapp drift` and `mlapp quality` print the same figures,"
+    " and `/metrics` has those of drift for Prometheus. Answers appear within a second."
 )
 database = Database(settings)
 try:
     monitor.show_traffic(queries.totals(database, name, since, version))
     monitor.show_drift(settings.artifacts, model, database, since)
+    monitor.show_quality(settings.artifacts, database, name, since)
+    monitor.show_shadows(database, name, since)
     monitor.show_latest(database, name)
 except RecordsUnavailable as error:
     st.error(literal(str(error)), title="The records cannot be read")

@@ -1,24 +1,23 @@
-"""Sentiment page: a review in; its label, how sure that is, and the words that decided out."""
+"""Page of text classifiers: a text in; its label, how sure that is, and the words that decided.
+
+What texts and labels are called, the title and the examples are the model's own.
+"""
 
 import streamlit as st
 
 from mlapp import answering, loaders
 from mlapp.answering import Answered
-from mlapp.dashboard import answers, charts, feedback, quality, shared
+from mlapp.dashboard import answers, charts, feedback, label_charts, quality, shared
 from mlapp.dashboard.markup import literal
+from mlapp.dashboard.wording import as_title, read_wording
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Labels
 from mlapp.families.sentiment import FEW_KNOWN
 from mlapp.manifest import Kind
 
-EXAMPLES = (
-    "A quiet, generous film. I did not want it to end.",
-    "Two hours of noise, and not one idea.",
-    "Not bad at all: better than its poster, anyway.",
-    "Movie was pathetic",
-)
+EXAMPLES = 4  # that are offered
 LINKED = 500  # characters; the address holds no longer text
-LONG = 1000  # tokens; nearly all reviews are shorter
+LONG = 1000  # tokens; nearly all texts are shorter
 
 shared.begin(__file__)
 state = st.session_state
@@ -29,7 +28,8 @@ def take_example(text: str) -> None:
     state["review"], state["_example"] = text, text
 
 
-st.title("Sentiment", icon=":material/reviews:")
+heading = st.empty()
+heading.title("Sentiment", icon=":material/reviews:")
 link = shared.read_link()
 model = shared.choose(
     Kind("text", "labels"),
@@ -39,6 +39,9 @@ model = shared.choose(
     loaders.load_sentiment,
 )
 manifest, labels, name = model.manifest, model.labels, model.manifest.name
+report = shared.read_report(model)
+wording, examples = read_wording(report), model.examples[:EXAMPLES]
+heading.title(literal(as_title(name)), icon=":material/reviews:")
 
 # Each model has an answer of its own; the entry is the same for all.
 texts: dict[str, str | None] = state.setdefault("_texts", {})
@@ -58,19 +61,25 @@ with predict_tab:
     with entry:
         with st.form("_form"):
             st.text_area(
-                "Review",
+                literal(wording.text.capitalize()),
                 key="review",
                 height=180,
-                placeholder="What did you think of the film?",
+                placeholder=f"Enter {wording.a_text}",
                 persist_state="session",
             )
-            if st.form_submit_button("Predict sentiment", key="predict", type="primary"):
+            button = f"Predict {wording.label}"
+            if st.form_submit_button(literal(button), key="predict", type="primary"):
                 text, fresh = state["review"], True
-        st.caption("Or try one of these:")
+        if examples:
+            st.caption("Or try one of these:")
         with st.container(gap="xsmall"):
-            for place, each in enumerate(EXAMPLES):
+            for place, each in enumerate(examples):
                 st.button(
-                    each, key=f"_example_{place}", on_click=take_example, args=[each], wrap=True
+                    literal(each),
+                    key=f"_example_{place}",
+                    on_click=take_example,
+                    args=[each],
+                    wrap=True,
                 )
 
     # The answer is kept: another tab or a download does not run the network again.
@@ -83,7 +92,7 @@ with predict_tab:
             state.pop(f"_explained_{name}", None)
         except InvalidInput as error:
             with entry:
-                shared.show_invalid(error, "Please enter a review")
+                shared.show_invalid(error, f"Please enter {wording.a_text}")
             text = None
     texts[name] = text
 
@@ -99,7 +108,7 @@ with predict_tab:
         with reasons:
             with st.container(border=True):
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    st.metric("Sentiment", literal(answer))
+                    st.metric(literal(wording.label.capitalize()), literal(answer))
                     st.metric(
                         "Probability",
                         answers.as_percent(max(own)),
@@ -112,14 +121,22 @@ with predict_tab:
                     st.progress(
                         own[1], text=literal(f"From {labels[0]}, left, to {labels[1]}, right")
                     )
+                else:
+                    st.altair_chart(
+                        label_charts.probabilities(labels, given.probabilities[0]),
+                        alt="The probability of each label",
+                    )
             if known < 1 - FEW_KNOWN:
                 st.warning(
-                    f"The model knows only {known:.0%} of the words. Is it in another language?",
+                    f"The model knows only {known:.0%} of the words. Is it in another language?"
+                    if known
+                    else "The model knows none of the words, so the answer says little. Is it in"
+                    " another language?",
                     title="Hardly any known words",
                 )
             if tokens > LONG:
                 st.info(
-                    f"All {tokens:,} words and punctuation marks were read. Reviews are rarely so"
+                    f"All {tokens:,} words and punctuation marks were read. Texts are rarely so"
                     " long, and the answer rests on a few of them.",
                     title="A very long text",
                 )
@@ -132,7 +149,9 @@ with predict_tab:
             st.caption(f"The model knows {known:.0%} of the words.")
     else:
         with reasons:
-            st.caption("Enter a review and press Predict sentiment: the answer appears here.")
+            st.caption(
+                literal(f"Enter {wording.a_text} and press {button}: the answer appears here.")
+            )
 
     percent = st.column_config.NumberColumn(format="percent")
     shown = dict.fromkeys(("probability", "unknown", *model.gives.columns.values()), percent)
@@ -152,7 +171,6 @@ if compare_tab.open:
 
 if about_tab.open:
     with about_tab:
-        report = shared.read_report(model)
         quality.show_metrics(model, quality.of_labels(), size=True)
         quality.show_compared(report)
         quality.show_mistakes(labels, report, "texts")

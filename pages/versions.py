@@ -14,5 +14,6 @@ if not names:
     st.stop()
 name = str(st.selectbox("Model", names, key="_versions_model", width=320))
 promotions.show_versions(name)
+promotions.show_shadows(name)
 promotions.show_controls(name)
 promotions.show_history(name)

@@ -109,10 +109,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, houses_csv: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artifact folder with text classifiers `sentiment`, `chapter` and `moods`, to be read.
+    """An artifact folder with text classifiers, to be read.
 
-    The first two are trained on the shipped sample, by either recipe; the third tells three
-    labels apart.
+    Networks are `sentiment` and `chapter`, trained on the shipped sample by either recipe, and
+    `moods`, of three labels. `topics` is a linear model of three labels.
     """
     return make_once("trained-texts", train_every_classifier, tmp_path_factory)
 
@@ -121,21 +121,34 @@ def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
     # Imported here, since it takes seconds, and only one process trains.
     from tests.recipes import TINY
-    from training import sentiment
+    from training import sentiment, text_network
+    from training.recipes import RECIPES
 
     sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(sentiment.RECIPES["chapter"], pad_to=80, rate=1e-2)
-    moods = replace(TINY, rounds=())
+    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(sentiment, "LEAST_STEPS", 50)
-        table = Path(folder) / "moods.csv"
-        make_moods().to_csv(table, index=False)
+        patch.setattr(text_network, "LEAST_STEPS", 50)
+        moods, topics = Path(folder) / "moods.csv", Path(folder) / "topics.csv"
+        make_moods().to_csv(moods, index=False)
+        make_topics().to_csv(topics, index=False)
         for name, data, recipe in (
             ("sentiment", sample, TINY),
             ("chapter", sample, chapter),
-            ("moods", table, moods),
+            ("moods", moods, replace(TINY, rounds=())),
         ):
-            sentiment.train(data, name=name, root=root, recipe=recipe, say=lambda line: None)
+            sentiment.train(data, name=name, root=root, model="network", recipe=recipe, say=quiet)
+        sentiment.train(
+            topics,
+            name="topics",
+            root=root,
+            text_column="message",
+            label_column="topic",
+            say=quiet,
+        )
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
 
 
 def make_once(
@@ -174,6 +187,23 @@ def make_moods(rows: int = 180) -> pd.DataFrame:
         mood = moods[place % 3]
         text = [*rng.choice(fillers, 5), rng.choice(words[mood]), f"n{place}"]
         made.append({"sentiment": mood, "review": " ".join(rng.permutation(text))})
+    return pd.DataFrame(made)
+
+
+def make_topics(rows: int = 120) -> pd.DataFrame:
+    """Return messages about three topics, each told by several words."""
+    rng = np.random.default_rng(5)
+    words = {
+        "food": ["bread", "soup", "cheese", "apple", "butter"],
+        "music": ["violin", "song", "drum", "concert", "melody"],
+        "travel": ["train", "ship", "ticket", "luggage", "harbour"],
+    }
+    fillers = ["a", "the", "we", "bought", "heard", "new", "old", "fast", "today", "not", "and"]
+    made = []
+    for place in range(rows):
+        topic = sorted(words)[place % 3]
+        parts = [*rng.choice(words[topic], 2), *rng.choice(fillers, 4)]
+        made.append({"topic": topic, "message": " ".join([*rng.permutation(parts), f"n{place}"])})
     return pd.DataFrame(made)
 
 

@@ -1,6 +1,6 @@
 """A recipe for text classifiers that trains in seconds."""
 
-from training.sentiment import Recipe
+from training.recipes import Recipe
 
 # As the best recipe, but small.
 TINY = Recipe(

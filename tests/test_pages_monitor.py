@@ -11,10 +11,12 @@ from mlapp import answering, loaders
 from mlapp.cli import main
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
-from mlapp.records import reference
+from mlapp.records import feedback, reference
 from mlapp.records import writer as records
+from mlapp.records.feedback import Given
+from mlapp.service import create_app, drift_metrics
 from mlapp.store import artifacts
-from tests.conftest import ROOT
+from tests.conftest import ROOT, client_of
 from tests.test_promotion import publish
 
 NAME = "houses"
@@ -82,14 +84,72 @@ def test_a_shift_of_half_a_standard_deviation_is_flagged(
 ) -> None:
     ask(shift=15.0)
     app = choose(page("monitor"), "_monitor_model")
-    assert "area" in app.warning[0].value
-    assert "rooms" not in app.warning[0].value
+    [told] = [each.value for each in (*app.warning, *app.error)]
+    assert "area" in told
+    assert "rooms" not in told
     capsys.readouterr()
     assert main(["drift", NAME, "--json"]) == 3
     reported = json.loads(capsys.readouterr().out)
     states = {each["series"]["name"]: each["state"] for each in reported["series"]}
     assert states["area"] in ("watch", "act")
     assert states["rooms"] == "green"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_judged_answers_stand_beside_the_held_out_figures(
+    recorded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = choose(page("monitor"), "_monitor_model")
+    assert any("No answer of this time was judged" in each.value for each in app.caption)
+    assert main(["quality", NAME]) == 0
+    assert "was judged yet" in capsys.readouterr().out
+    model = loaders.load_regression(NAME)
+    answered = answering.answer(model, model.check(make_rows(np.random.default_rng(1), 40)), "v1")
+    log = records.writer()
+    assert log is not None
+    assert log.flush()
+    predicted = answered.answers.tensors()["prediction"].tolist()
+    given = [Given(f"{answered.id}-{place}", value + 10) for place, value in enumerate(predicted)]
+    feedback.give(log.database, recorded, given, "v1")
+    app.run()
+    table = next(each.value for each in app.dataframe if "judged" in each.value)
+    assert list(table["judged"]) == [40, 40]
+    assert table["week of"][0] == "all"
+    assert table["MAE"][0] == "10 (10 to 10)"
+    assert table["MAE, held out"][0] == f"{model.manifest.metrics['mae']:.4g}"
+    capsys.readouterr()
+    assert main(["quality", NAME, "--json"]) == 0
+    whole, week = json.loads(capsys.readouterr().out)["quality"]
+    assert whole["figures"]["mae"]["value"] == pytest.approx(10)
+    assert (whole["week"], week["rows"]) == (None, 40)
+    assert main(["quality", NAME]) == 0
+    assert "version 2, all weeks, 40 judged: r2" in capsys.readouterr().out
+    assert main(["quality", "nobody"]) == 1
+
+
+@pytest.mark.usefixtures("recorded")
+def test_drift_is_a_metric_that_a_scrape_reads_and_does_not_measure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = client_of(create_app())
+    assert 'mlapp_drift_values{kind="input",model="houses",name="area",version="2"} 0.0' in (
+        client.get("/metrics").text
+    )
+    ask(shift=15.0)
+    assert 'name="area",version="2"} 0.0' in client.get("/metrics").text  # as a minute ago
+    monkeypatch.setattr(drift_metrics, "EVERY", 0.0)
+    client = client_of(create_app())
+    lines = client.get("/metrics").text.splitlines()
+    found = dict(line.rsplit(" ", 1) for line in lines if line.startswith("mlapp_drift"))
+    area, rooms = (
+        f'{{kind="input",model="houses",name="{name}",version="2"}}' for name in ("area", "rooms")
+    )
+    assert float(found[f"mlapp_drift_psi{area}"]) > 0.1
+    assert float(found[f"mlapp_drift_flagged{area}"]) >= 1
+    assert float(found[f"mlapp_drift_flagged{rooms}"]) == 0
+    assert float(found[f"mlapp_drift_values{area}"]) == 500
+    ask(count=10)
+    assert f"mlapp_drift_values{area} 510.0" in client.get("/metrics").text
 
 
 @pytest.mark.usefixtures("folder")
@@ -123,7 +183,8 @@ def test_the_model_card_is_complete_and_escapes_names() -> None:
 
     manifest = loaders.load_model(NAME).manifest
     odd = manifest.model_copy(update={"labels": ("<b>", "calm")})
-    card = write_card(odd)
+    card = write_card(odd, {"area (input)": "watch <i>"})
     assert "<b>" not in card
+    assert "watch &lt;i&gt;" in card
     for part in ("Intended use", "SHA-256", "training.regression", "district", "r2"):
         assert part in card

@@ -45,9 +45,9 @@ def publish_again(folder: Path) -> None:
 
 
 def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> None:
-    accuracy = open_model(folder, "sentiment").manifest.metrics["accuracy"]
+    accuracy = open_model(folder, "topics").manifest.metrics["accuracy"]
     app = home()
-    assert [card.value for card in app.subheader][-1] == "sentiment"
+    assert [card.value for card in app.subheader][-2:] == ["sentiment", "topics"]
     assert (app.metric[-1].label, app.metric[-1].value) == ("Held-out accuracy", f"{accuracy:.1%}")
     assert "texts" in texts(app)
 
@@ -69,17 +69,20 @@ def test_good_and_bad_get_different_labels() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("review", ["", "  \n ", "?!", "xyzzy plugh"])
-def test_a_text_without_a_known_word_is_refused_and_nothing_is_predicted(review: str) -> None:
+@pytest.mark.parametrize("review", ["", "  \n ", "?!"])
+def test_a_text_without_a_letter_is_refused_and_nothing_is_predicted(review: str) -> None:
     app = predict(page(), review)
     assert app.error[0].proto.title == "Please enter a review"
-    assert "expected a text with at least one word" in app.error[0].value
+    assert "expected a text with at least one letter, digit or symbol" in app.error[0].value
     assert not app.metric
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_text_with_hardly_any_known_word_is_answered_with_a_notice() -> None:
-    app = predict(page(), "wonderful Handlung großartig gespielt ganz prima")
+@pytest.mark.parametrize(
+    "review", ["wonderful Handlung großartig gespielt ganz prima", "xyzzy plugh", "电影"]
+)
+def test_a_text_with_hardly_any_known_word_is_answered_with_a_notice(review: str) -> None:
+    app = predict(page(), review)
     assert app.metric
     assert "another language" in app.warning[0].value
 
@@ -112,10 +115,36 @@ def test_any_text_is_shown_safely(review: str) -> None:
 @pytest.mark.usefixtures("folder")
 def test_an_example_is_answered_at_one_click() -> None:
     app = page()
-    app.button(key="_example_3").click()
+    [first, *_] = load_sentiment().examples
+    app.button(key="_example_0").click()
     run(app)
-    assert app.text_area(key="review").value == "Movie was pathetic"
-    assert app.metric or app.error
+    assert app.text_area(key="review").value == first
+    assert app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_page_speaks_of_the_models_own_texts_labels_and_examples(folder: Path) -> None:
+    app = page({"_model": "topics"})
+    assert app.title[0].value == "Topics"
+    assert app.text_area(key="review").label == "Message"
+    assert app.button(key="predict").label == "Predict topic"
+    offered = [app.button(key=f"_example_{place}").label for place in range(3)]
+    assert offered == open_sentiment(folder, "topics").examples
+    app = predict(app, "a fast train")
+    assert (app.metric[0].label, app.metric[0].value) == ("Topic", "travel")
+    shown = texts(app) + app.title[0].value + "".join(offered)
+    assert not any(word in shown.lower() for word in ("film", "review", "sentiment"))
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_shipped_model_is_asked_for_the_sentiment_of_reviews() -> None:
+    app = page()
+    assert app.title[0].value == "Sentiment"
+    assert app.text_area(key="review").label == "Review"
+    assert app.button(key="predict").label == "Predict sentiment"
+    app.button(key="_example_1").click()
+    run(app)
+    assert (app.metric[0].label, app.metric[0].value) == ("Sentiment", "Negative")
 
 
 def test_an_answer_within_the_margin_is_shown_as_unsure(
@@ -141,7 +170,9 @@ def test_a_link_reproduces_the_answer() -> None:
 def test_three_labels_are_distinguished_and_explained() -> None:
     app = predict(page({"_model": "moods"}), "we said it was furious rage again")
     assert app.metric[0].value == "angry"
-    spec = json.loads(app.get("vega_lite_chart")[0].proto.spec)
+    bars, words = app.get("vega_lite_chart")
+    assert '"probability"' in bars.proto.spec
+    spec = json.loads(words.proto.spec)
     assert spec["encoding"]["color"]["scale"]["domain"] == ["angry", "another label"]
 
 
@@ -167,7 +198,8 @@ def test_about_shows_what_was_measured_on_held_out_texts() -> None:
     labels = [metric.label for metric in app.metric]
     assert labels == ["Accuracy", "Calibration error", "Log loss", "Size"]
     assert len(app.get("vega_lite_chart")) == 3
-    assert list(app.dataframe[0].value["label"]) == ["Negative", "Positive"]
+    assert list(app.dataframe[0].value["model"]) == ["majority baseline", "network"]
+    assert list(app.dataframe[1].value["label"]) == ["Negative", "Positive"]
 
 
 def test_a_newer_version_answers_again(folder: Path, trained_texts: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_text_is_answered_the_same_to_the_bit_whatever_texts_come_with_it(
 def test_texts_without_words_are_refused_in_the_words_of_the_check(
     sentiment: SentimentModel,
 ) -> None:
-    given = ["a good film", "", None, "!!!", "qqqq zzzz", " \t "]
+    given = ["a good film", "", None, "!!!", " \t "]
     found = score(sentiment, {"text": pa.array(given)})
     for place, text in enumerate(given[1:], 1):
         with pytest.raises(InvalidInput) as caught:
@@ -287,7 +287,7 @@ def test_texts_without_words_are_refused_in_the_words_of_the_check(
         assert found.batch.column("error")[place].as_py() == caught.value.faults[0].message
         assert found.batch.column("label")[place].as_py() is None
         assert found.batch.column("unsure")[place].as_py() is None
-    assert found.counts == Counts(6, 1, 0, 5)
+    assert found.counts == Counts(5, 1, 0, 4)
 
 
 def test_a_column_that_holds_no_texts_is_refused_row_by_row(sentiment: SentimentModel) -> None:

@@ -79,8 +79,8 @@ def test_the_service_keeps_its_openapi_document_under_schemathesis(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     server: Server = request.getfixturevalue(kind)
-    command = [sys.executable, "-m", "schemathesis.cli", "--no-color"]
-    command += ["--config-file", "tests/schemathesis.toml", "run", f"{server.address}/openapi.json"]
+    command = [sys.executable, "-m", "schemathesis.cli", "--no-color", "run"]
+    command += [f"{server.address}/openapi.json"]
     command += ["--checks", "all", "--mode", "all", "--max-examples", "8", "--seed", "1"]
     command += ["--exclude-path-regex", "chapter|moods", "--generation-database", "none"]
     command += ["--no-shrink", "--continue-on-failure", "--report-dir", str(tmp_path)]

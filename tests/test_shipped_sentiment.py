@@ -136,7 +136,7 @@ def test_a_sentence_among_neutral_ones_is_credited_with_its_label(model: Sentime
 def test_it_is_as_accurate_on_the_real_held_out_reviews_as_it_says(
     model: SentimentModel, real_data: Path
 ) -> None:
-    from training.sentiment import split
+    from training.splits import split
     from training.texts import read_reviews
 
     reviews = read_reviews(

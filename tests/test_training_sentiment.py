@@ -18,27 +18,20 @@ from mlapp.families.text import Vocabulary, train_vocabulary
 from mlapp.store import artifacts, open_model
 from tests.conftest import network_of, open_sentiment
 from tests.recipes import TINY
-from training import phrases, sentiment
+from training import phrases, text_network
 from training.linear import fit_linear
 from training.network import Shape, batches, build, pad, score
-from training.sentiment import (
-    RECIPES,
-    Shortener,
-    compare,
-    fit_temperature,
-    golden_texts,
-    main,
-    measure,
-    reliability,
-    split,
-    train,
-)
+from training.quality import fit_temperature, measure, reliability
+from training.recipes import RECIPES
+from training.sentiment import main, train
+from training.splits import split
+from training.text_network import Shortener, compare
 from training.vectors import train_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
-QUICK = replace(TINY, epochs=2, rounds=(1,), phrases=30)
-PLAIN = replace(QUICK, rounds=())
+QUICK = replace(TINY, epochs=2, rounds=(1,))
+PHRASED = replace(QUICK, rounds=(), phrases=30)
 
 
 def quiet(line: str) -> None:
@@ -47,7 +40,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentiment, "LEAST_STEPS", 10)
+    monkeypatch.setattr(text_network, "LEAST_STEPS", 10)
 
 
 # --- the whole path ---------------------------------------------------------------------------
@@ -72,10 +65,12 @@ def test_what_was_measured_is_published(trained_texts: Path) -> None:
     metrics, report = model.manifest.metrics, model.report
     assert {"accuracy", "log_loss", "ece", "temperature", "keras_difference"} <= set(metrics)
     confusion = np.array(report["confusion"])
-    assert confusion.sum() == metrics["held_out"] == 120
+    assert confusion.sum() == metrics["held_out"]
+    # A quarter of the 480, less those that have a near copy among the texts trained on.
+    assert 110 < float(str(metrics["held_out"])) <= 120
     assert np.trace(confusion) / confusion.sum() == pytest.approx(metrics["accuracy"])
     assert [row["label"] for row in report["per_class"]] == ["Negative", "Positive"]
-    assert sum(row["texts"] for row in report["reliability"]) == 120
+    assert sum(row["texts"] for row in report["reliability"]) == metrics["held_out"]
     assert {"loss", "accuracy", "accuracy_calibration"} == set(report["learning_curve"][0])
     assert float(str(metrics["keras_difference"])) <= 1e-4
 
@@ -101,6 +96,7 @@ def test_the_command_line_trains_and_says_what_it_did(
     pd.DataFrame({"review": ["A dull film.", "The cast is a joy."]}).to_csv(unlabelled, index=False)
     options = ["--data", str(SAMPLE), "--unlabelled", str(unlabelled), "--labels", "Bad,Good"]
     options += ["--name", "my-sentiment", "--seed", "3", "--artifacts", str(tmp_path)]
+    options += ["--model", "network"]
     assert main(options) == 0
     out = capsys.readouterr().out
     assert "480 texts labelled Bad, Good and 2 without a label" in out
@@ -110,7 +106,7 @@ def test_the_command_line_trains_and_says_what_it_did(
     assert manifest.labels == ("Bad", "Good")
     assert manifest.training["command"] == (
         f"python -m training.sentiment --data {SAMPLE} --unlabelled {unlabelled}"
-        " --labels Bad,Good --name my-sentiment --seed 3"
+        " --labels Bad,Good --model network --name my-sentiment --seed 3"
     )
 
 
@@ -134,7 +130,7 @@ def test_what_cannot_be_trained_on_is_told_in_one_line(
 @pytest.mark.slow
 def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, few_steps: None) -> None:
     with pytest.raises(ArtifactError, match="name"):
-        train(SAMPLE, name="No Name", root=tmp_path, recipe=PLAIN, say=quiet)
+        train(SAMPLE, name="No Name", root=tmp_path, say=quiet)
 
 
 @pytest.mark.slow
@@ -142,7 +138,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     tmp_path: Path, few_steps: None
 ) -> None:
     made = [
-        train(SAMPLE, root=tmp_path, recipe=QUICK, seed=seed, say=quiet).manifest
+        train(SAMPLE, root=tmp_path, model="network", recipe=QUICK, seed=seed, say=quiet).manifest
         for seed in (1, 1, 2)
     ]
     first, same, other = ({**each.metrics} for each in made)
@@ -157,14 +153,15 @@ def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) 
     unlabelled = tmp_path / "more.csv"
     texts = [f"a zebra number {place}" for place in range(30)]
     pd.DataFrame({"review": texts}).to_csv(unlabelled, index=False)
-    published = train(SAMPLE, unlabelled, root=tmp_path, recipe=QUICK, say=quiet)
+    published = train(SAMPLE, unlabelled, root=tmp_path, model="network", recipe=QUICK, say=quiet)
     assert "zebra" in network_of(SentimentModel(published)).vocabulary.words
-    assert published.manifest.training["texts_unlabelled"] == 30
+    assert published.manifest.metrics["texts_unlabelled"] == 30
 
 
 @pytest.mark.slow
 def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training.sentiment", "--data", str(SAMPLE)]
+    command += ["--model", "network"]
     process = subprocess.Popen(
         [*command, "--artifacts", str(tmp_path)],
         cwd=ROOT,
@@ -189,7 +186,7 @@ def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path
     model = open_sentiment(trained_texts)
     other = build(Shape(len(network_of(model).vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
-        compare(other, model, network_of(model).read(["The film is wonderful."]))
+        compare(other, network_of(model), network_of(model).read(["The film is wonderful."]))
 
 
 # --- the parts --------------------------------------------------------------------------------
@@ -270,11 +267,6 @@ def test_the_linear_teacher_knows_word_pairs(count: int) -> None:
     assert np.mean(chances.argmax(axis=1) == labels[200:]) > 0.95
 
 
-def test_golden_texts_are_found_in_any_vocabulary() -> None:
-    vocabulary = Vocabulary(train_vocabulary(["это кино хорошее"], 10, 1))
-    assert golden_texts(vocabulary) == ["кино хорошее это"]
-
-
 # --- measuring --------------------------------------------------------------------------------
 
 
@@ -326,12 +318,17 @@ def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     asked: list[int] = []
     make = phrases.make_phrases
     monkeypatch.setattr(
-        sentiment, "make_phrases", lambda count, seed: asked.append(count) or make(count, seed)
+        text_network, "make_phrases", lambda count, seed: asked.append(count) or make(count, seed)
     )
-    monkeypatch.setattr(sentiment, "PHRASES", 50)
+    monkeypatch.setattr(text_network, "PHRASES", 50)
     for film_phrases in (False, True):
         made = train(
-            SAMPLE, root=tmp_path, recipe=PLAIN, film_phrases=film_phrases, say=quiet
+            SAMPLE,
+            root=tmp_path,
+            model="network",
+            recipe=PHRASED,
+            film_phrases=film_phrases,
+            say=quiet,
         ).manifest
         assert made.training["film_phrases"] is film_phrases
     assert asked == [0, 50]
@@ -353,7 +350,7 @@ def test_the_held_out_part_chooses_nothing(
         "scores",
         lambda network, read: scored.append(len(read)) or scores(network, read),
     )
-    metrics = train(SAMPLE, root=tmp_path, recipe=QUICK, say=quiet).manifest.metrics
+    made = train(SAMPLE, root=tmp_path, model="network", recipe=QUICK, say=quiet)
+    metrics = made.manifest.metrics
     held_out = int(float(str(metrics["held_out"])))
-    assert held_out == 120
     assert scored.count(held_out) == 1

@@ -171,7 +171,10 @@ def test_texts_without_words_or_label_are_left_out_and_told(tmp_path: Path) -> N
     frame.to_csv(path, index=False)
     said: list[str] = []
     assert len(read_reviews(path, say=said.append).texts) == 57
-    assert said == ["Left out 1 texts without a word", "Left out 2 texts without a label"]
+    assert said == [
+        "Left out 1 texts without a letter, digit or symbol",
+        "Left out 2 texts without a label",
+    ]
 
 
 def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
@@ -191,8 +194,12 @@ def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
     [
         ({"sentiment": 1}, "one label only, '1'"),
         ({"sentiment": ""}, "no text with a label"),
-        ({"sentiment": [str(place) for place in range(60)]}, "60 labels .*, at most 50"),
-        ({"sentiment": [int(place < 5) for place in range(60)]}, "5 usable texts labelled '1'"),
+        ({"sentiment": [int(place < 1) for place in range(60)]}, "1 usable texts labelled '1'"),
+        (
+            {"sentiment": [str(place) for place in range(60)]},
+            "1 usable texts labelled '0', at least 5 are needed; 59 more labels have too few",
+        ),
+        ({"review": "the same"}, "0 usable texts labelled '0'"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused(

@@ -5,6 +5,7 @@ import time
 from typing import TextIO
 
 WIDTH = 24  # characters of the bar
+MANY = 5_000  # texts from which on training takes so long that it says how long
 PAUSE = 0.2  # seconds between two drawings on a terminal
 
 
@@ -37,6 +38,13 @@ class Progress:
             self._tenth = tenth
             self._stream.write(f"{text}\n")
         self._stream.flush()
+
+
+def describe_seconds(seconds: float) -> str:
+    """Return a duration in the unit that suits it."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _duration(seconds: float) -> str:

@@ -9,10 +9,11 @@ import hashlib
 import re
 import sys
 import tarfile
+import unicodedata
 import urllib.error
 import urllib.request
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mlapp.errors import InvalidData
-from mlapp.families.text import LONGEST, Ids
+from mlapp.families.text import LONGEST, Ids, is_readable
 from mlapp.manifest import Data
 from mlapp.schema import parse_text
 from training.progress import Progress
@@ -33,13 +34,15 @@ UNLABELLED = "unsup"  # the folder of texts without a label
 NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("neg", "pos"): ("Negative", "Positive")  # the folders of aclImdb
 }
-MOST_LABELS = 50
-LEAST = 20  # texts per label
+MOST_LABELS = 1_000
+LEAST = 5  # texts per label
 TIMEOUT = 60  # seconds that a download may stand still
 BLOCK = 1 << 18  # bytes read at a time
 
 _FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
-_GAPS = re.compile(r"[\W_]+")
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]00:00:00", re.ASCII)
+_LONG_ENDING = re.compile(r"(\.0+|[T ]00:00:00)$")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Reviews:
         labels: the labels' names, 2 or more.
         unlabelled: texts without a label, none of them among `texts`.
         about: where the labelled texts are from.
+        extra: how many of the texts, the last, may only ever be learned from.
     """
 
     texts: list[str]
@@ -59,6 +63,16 @@ class Reviews:
     labels: tuple[str, ...]
     unlabelled: list[str]
     about: Data
+    extra: int = 0
+
+    @property
+    def own(self) -> int:
+        """How many of the texts, the first, are of the data itself."""
+        return len(self.texts) - self.extra
+
+    def pick(self, rows: Ids) -> list[str]:
+        """Return the texts of some rows."""
+        return [self.texts[row] for row in rows.tolist()]
 
 
 def read_reviews(
@@ -68,6 +82,7 @@ def read_reviews(
     text_column: str = "review",
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
+    extra: Path | None = None,
     say: Say = print,
     encoding: str | None = None,
     decimal: str | None = None,
@@ -82,7 +97,9 @@ def read_reviews(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
-            themselves, or Negative and Positive for neg and pos.
+            themselves, or Negative and Positive for the folders neg and pos.
+        extra: more labelled texts, which may only be learned from; their labels are names, or
+            else values, and texts with a label that the data does not have are left out.
         say: called with a line for each thing left out.
         encoding: of a text file; see `FileFormat`.
         decimal: the decimal mark of CSV and TSV; see `FileFormat`.
@@ -92,25 +109,69 @@ def read_reviews(
         InvalidData: nothing can be trained on; the message says why.
     """
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
-    all_texts, all_values, extra, about = _read(path, text_column, label_column, reading)
+    all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading)
     if unlabelled is not None:
         more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
-        extra = more + unsup
-    texts, values = _usable(all_texts, all_values, say)
-    found = sorted(set(values))
+        unsup = more + unsup
+    texts, values = _usable(all_texts, _plain_labels(all_values), say)
+    found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
     _require_labels(path, found, values, labels)
-    alone, _ = _usable(extra, [""] * len(extra), say, "unlabelled texts")
+    alone, _ = _usable(unsup, [""] * len(unsup), say, "unlabelled texts")
     alone = _apart(alone, keys, say)
-    names = tuple(labels) or NAMED.get(tuple(found), tuple(found))
-    classes = np.array([found.index(value) for value in values], dtype=np.int64)
-    return Reviews(texts, classes, names, alone, about)
+    names = tuple(labels) or (NAMED.get(tuple(found)) if _holds_files(path) else None)
+    name_of = dict(zip(found, names or found, strict=True))
+    named = [name_of[value] for value in values]
+    more_texts, more_named = list[str](), list[str]()
+    if extra is not None:
+        more_texts, more_named = _read_extra(extra, text_column, label_column, name_of, say)
+    places = {name: place for place, name in enumerate(name_of.values())}
+    classes = np.array([places[name] for name in named + more_named], dtype=np.int64)
+    return Reviews(texts + more_texts, classes, tuple(places), alone, about, len(more_texts))
+
+
+def _read_extra(
+    path: Path, text_column: str, label_column: str, name_of: Mapping[str, str], say: Say
+) -> tuple[list[str], list[str]]:
+    """Return more texts with the names of their labels.
+
+    Args:
+        path: the texts, in any encoding that can be recognised.
+        text_column: the table's column of texts.
+        label_column: the table's column of names or values of labels.
+        name_of: the name of each value.
+        say: called with a line for each thing left out.
+    """
+    texts, values, _, _ = _read(path, text_column, label_column, {})
+    texts, given = _usable(texts, values, say, "extra texts")
+    given = [each if each in name_of else _LONG_ENDING.sub("", each) for each in given]
+    known = {**name_of, **{name: name for name in name_of.values()}}
+    kept = [row for row, label in enumerate(given) if label in known]
+    if len(kept) < len(given):
+        say(f"Left out {len(given) - len(kept):,} extra texts with a label that the data lacks")
+    named = [known[given[row]] for row in kept]
+    texts, named, _ = _without_twins([texts[row] for row in kept], named, say, "extra texts")
+    return texts, named
 
 
 def key(text: str) -> str:
     """Return what two texts have in common that differ in case, punctuation and spaces alone."""
-    return _GAPS.sub(" ", text.lower()).strip()
+    return " ".join(text.lower().translate(_GAPS).split())
+
+
+class _Gaps(dict[int, str]):
+    """What each character becomes in a key: itself, or a space."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        # Emoji and vowel signs tell texts apart; the symbols of ASCII are mostly markup.
+        symbol = code > 127 and unicodedata.category(character)[0] in "MS"
+        self[code] = character if character.isalnum() or symbol else " "
+        return self[code]
+
+
+_GAPS = _Gaps()
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -120,7 +181,7 @@ def _read(
     path: Path, text_column: str, label_column: str | None, reading: Mapping[str, str | None]
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
-    if path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar")):
+    if _holds_files(path):
         return _read_files(path, labelled=label_column is not None)
     table, about = read_rows(path, **reading)
     if not len(table):
@@ -138,6 +199,11 @@ def _read(
     if label_column is not None:
         values = [parse_text(value) for value in table[label_column].to_pylist()]
     return texts, values, [], about
+
+
+def _holds_files(path: Path) -> bool:
+    """Return whether a path is a folder or an archive of texts, and no table."""
+    return path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def _read_files(
@@ -188,8 +254,8 @@ def _usable(
     """Leave out texts without words, too long, or without a label."""
     kept_texts, kept_values, reasons = [], [], defaultdict[str, int](int)
     for text, value in zip(texts, values, strict=True):
-        if not key(text):
-            reasons["without a word"] += 1
+        if not is_readable(text):
+            reasons["without a letter, digit or symbol"] += 1
         elif len(text) > LONGEST:
             reasons[f"longer than {LONGEST:,} characters"] += 1
         elif value is None:
@@ -203,7 +269,7 @@ def _usable(
 
 
 def _without_twins(
-    texts: Sequence[str], values: Sequence[str], say: Say
+    texts: Sequence[str], values: Sequence[str], say: Say, what: str = "texts"
 ) -> tuple[list[str], list[str], set[str]]:
     """Keep the first of equal texts, and none where their labels differ; return all keys too."""
     keys = [key(text) for text in texts]
@@ -217,9 +283,9 @@ def _without_twins(
             kept.append(row)
     disputed = sum(len(labels[each]) > 1 for each in keys)
     if disputed:
-        say(f"Left out {disputed:,} texts that occur with different labels")
+        say(f"Left out {disputed:,} {what} that occur with different labels")
     if twins := len(keys) - len(kept) - disputed:
-        say(f"Left out {twins:,} texts that repeat another")
+        say(f"Left out {twins:,} {what} that repeat another")
     return [texts[row] for row in kept], [values[row] for row in kept], set(labels)
 
 
@@ -251,11 +317,29 @@ def _require_labels(
         raise InvalidData(
             f"--labels names {', '.join(map(repr, names))}; {path} has {len(found)} labels: {shown}"
         )
-    for label in found:
-        if (count := sum(value == label for value in values)) < LEAST:
-            raise InvalidData(
-                f"{path} has {count} usable texts labelled {label!r}, at least {LEAST} are needed"
-            )
+    counts = Counter(values)
+    if rare := [label for label in found if counts[label] < LEAST]:
+        more = f"; {len(rare) - 1} more labels have too few" if len(rare) > 1 else ""
+        raise InvalidData(
+            f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}, at least {LEAST} are"
+            f" needed{more}"
+        )
+
+
+def _plain_labels(values: Sequence[str | None]) -> Sequence[str | None]:
+    """Write all numbers as whole ones, or all times as days, where they are: formats differ."""
+    given = {value for value in values if value is not None}
+    if not any(all(map(kind.fullmatch, given)) for kind in (_NUMBER, _MIDNIGHT)):
+        return values
+    return [None if value is None else _LONG_ENDING.sub("", value) for value in values]
+
+
+def _order_labels(values: Iterable[str]) -> list[str]:
+    """Return labels in order; where all are numbers, 2 comes before 10."""
+    ordered = sorted(values)
+    if all(map(_NUMBER.fullmatch, ordered)):
+        return sorted(ordered, key=float)
+    return ordered
 
 
 # --- downloading -----------------------------------------------------------------------------

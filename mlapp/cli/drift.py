@@ -6,8 +6,6 @@ from dataclasses import asdict
 from typing import Any
 
 from mlapp import store
-from mlapp.records import drift, queries, reference
-from mlapp.records.database import Database
 from mlapp.settings import read_settings
 
 
@@ -28,6 +26,9 @@ def show_drift(name: str, days: float, as_json: bool) -> int:
         ModelNotFound: there is no such model.
         RecordsUnavailable: the records cannot be read.
     """
+    from mlapp.records import drift, queries, reference  # take longer to import than others run
+    from mlapp.records.database import Database
+
     settings = read_settings()
     model = store.open_model(settings.artifacts, name)
     since = queries.now() - int(days * queries.DAY)

@@ -18,6 +18,8 @@ from mlapp.cli import (
     predict,
     promote,
     publish,
+    quality,
+    retrain,
     score,
     serve,
 )
@@ -86,6 +88,8 @@ def make_parser() -> Parser:
     publish.add_parser(commands)
     export.add_parser(commands)
     drift.add_parser(commands)
+    quality.add_parser(commands)
+    retrain.add_parser(commands)
     return parser
 
 
@@ -126,6 +130,10 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
             return promote.show_history(options.name)
         case "drift":
             return drift.show_drift(options.name, options.days, options.json)
+        case "quality":
+            return quality.show_quality(options.name, options.json)
+        case "retrain":
+            return retrain.retrain_model(options)
         case "log":
             return log.run_log(options)
         case "feedback":

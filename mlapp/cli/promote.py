@@ -5,7 +5,7 @@ from typing import Any
 
 from mlapp.errors import GateRefused, ModelNotFound
 from mlapp.settings import read_settings
-from mlapp.store import artifacts, gate, promotion
+from mlapp.store import artifacts, promotion
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -24,25 +24,25 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def promote_version(name: str, version: int | None, force: str | None) -> int:
-    """Compare a candidate with the served version, and serve it.
+    """Compare a candidate with the served version, on held-out rows and judged answers; serve it.
 
     Raises:
-        GateRefused: it is worse beyond chance, and not forced.
+        GateRefused: it is worse beyond chance or cannot be judged, and is not forced.
         ModelNotFound: there is no such candidate.
     """
-    root = read_settings().artifacts
+    from mlapp.records.database import Database  # take longer to import than other commands run
+    from mlapp.scoring import candidates
+
+    settings = read_settings()
+    root = settings.artifacts
     waiting = artifacts.candidates(root, name)
     if version is None and not waiting:
         raise ModelNotFound(f"{name!r} has no candidate in {root}")
     version = waiting[-1] if version is None else version
-    verdict = gate.judge(root, name, version)
-    if verdict is not None:
-        print(verdict)
-    if verdict is not None and verdict.worse and not force:
-        raise GateRefused(f"{name} {version} is not promoted: {verdict}; --force WHY overrides")
-    reason = force or str(verdict or "nothing was served before")
-    forced = bool(force) and verdict is not None and verdict.worse
-    change = promotion.promote(root, name, version, reason, forced=forced)
+    try:
+        change = candidates.promote(root, Database(settings), name, version, force or "", say=print)
+    except GateRefused as error:
+        raise GateRefused(f"{error}; --force WHY overrides") from error
     print(f"{name}: version {change.version} is served")
     return 0
 

@@ -10,10 +10,12 @@ import streamlit as st
 
 from mlapp.dashboard.markup import literal
 from mlapp.families.contract import Model
-from mlapp.records import bins, drift, queries, reference
+from mlapp.records import bins, drift, quality, queries, reference
 from mlapp.records.bins import Series
 from mlapp.records.database import Database
 from mlapp.records.drift import Drift
+from mlapp.records.quality import Figure
+from mlapp.store import artifacts
 
 BADGES: Mapping[str, tuple[str, str]] = {
     "green": ("Green", "green"),
@@ -99,6 +101,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     st.subheader("Has the world moved?")
     known = reference.read(root, model.manifest.name, model.manifest.version)
     found = drift.measure(model, known, database, since)
+    found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
     if known is None:
         st.info(
             "This version was published without a reference. Train it again to compare what comes"
@@ -109,7 +112,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     worst = [each for each in found if each.state in ("act", "watch")]
     if worst:
         names = ", ".join(each.series.name for each in worst)
-        st.warning(literal(f"Moved beyond chance: {names}."), title="The data has moved")
+        show = st.error if worst[0].state == "act" else st.warning
+        show(literal(f"Moved beyond chance: {names}."), title="The data has moved")
     elif all(each.state == "unknown" for each in found):
         st.caption(f"At least {drift.FEWEST} values are needed before anything can be said.")
     else:
@@ -118,6 +122,11 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
         pd.DataFrame([_line(each) for each in found]),
         hide_index=True,
         column_config={
+            "state": st.column_config.MultiselectColumn(
+                options=[title for title, _ in BADGES.values()],
+                color=[color for _, color in BADGES.values()],
+                width="small",
+            ),
             "PSI": st.column_config.NumberColumn(
                 format="%.3f",
                 help="Population stability index: 0 means no change, 0.25 a large one.",
@@ -145,7 +154,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
 
 def _line(each: Drift) -> dict[str, Any]:
     return {
-        "state": BADGES[each.state][0],
+        "state": [BADGES[each.state][0]],
         "what": each.series.name,
         "kind": each.series.kind,
         "PSI": each.psi,
@@ -179,6 +188,90 @@ def distribution(each: Drift) -> alt.Chart:
     return drawn
 
 
+def show_shadows(database: Database, name: str, since: int) -> None:
+    """Show how often a candidate that answers along would have said something else, if one does.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    found = queries.shadowed(database, name, since)
+    if not found:
+        return
+    st.subheader("What a candidate would have said")
+    percent = st.column_config.NumberColumn(format="percent")
+    rows = [
+        {
+            "candidate": each.candidate,
+            "beside version": each.version,
+            "answers": each.rows,
+            "differing": each.differing / each.rows,
+            "outside the interval": None if each.mean is None else each.outside / each.rows,
+            "mean difference": each.mean,
+        }
+        for each in found
+    ]
+    st.dataframe(
+        pd.DataFrame(rows).dropna(axis="columns", how="all"),
+        hide_index=True,
+        column_config=dict.fromkeys(("differing", "outside the interval"), percent),
+        alt="How often candidates that answer along differ from what was served",
+    )
+
+
+QUALITIES = {
+    "accuracy": ("accuracy", "{:.1%}"),
+    "ece": ("calibration error", "{:.1%}"),
+    "r2": ("R²", "{:.3f}"),
+    "mae": ("MAE", "{:.4g}"),
+    "coverage": ("interval coverage", "{:.1%}"),
+}
+
+
+def show_quality(root: Path, database: Database, name: str, since: int) -> None:
+    """Show how good the judged answers were, by version and week, beside the held-out figures.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    st.subheader("Was it right?")
+    manifests = artifacts.readable_manifests(root, name)
+    found = quality.measure(database, name, manifests, since)
+    if not found:
+        st.caption(
+            'No answer of this time was judged. "Was this right?" below an answer, `POST'
+            " /v1/feedback` and `mlapp feedback` take what turned out to be true."
+        )
+        return
+    rows = []
+    for each in found:
+        row: dict[str, Any] = {"version": each.version, "judged": each.rows}
+        row["week of"] = "all" if each.week is None else each.week.isoformat()
+        for key, figure in each.figures.items():
+            title, form = QUALITIES[key]
+            row[title] = _interval(figure, form)
+            held_out = figure.held_out
+            row[f"{title}, held out"] = "" if held_out is None else form.format(held_out)
+        rows.append(row)
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        alt="Quality of the judged answers by version and week",
+    )
+    st.caption(
+        f"In brackets {quality.LEVEL:.0%} intervals. They hold for chance alone: judged answers are"
+        " seldom a random sample of all."
+    )
+
+
+def _interval(figure: Figure, form: str) -> str:
+    if figure.value is None:
+        return "unknown"
+    shown = form.format(figure.value)
+    if figure.lower is None or figure.upper is None:
+        return shown
+    return f"{shown} ({form.format(figure.lower)} to {form.format(figure.upper)})"
+
+
 def show_latest(database: Database, name: str) -> None:
     """List the latest answers of a model.
 
@@ -194,4 +287,20 @@ def show_latest(database: Database, name: str) -> None:
     st.subheader("Latest answers")
     table = pd.DataFrame(rows)
     table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
-    st.dataframe(table.drop(columns=["model"]), hide_index=True, alt="The latest answers")
+    table["channel"] = table["channel"].map(CHANNELS)
+    table["ms"] = table.pop("seconds") * 1000
+    first = ["time", "channel", "version"]
+    last = [name for name in ("ms", "key", "id", "place") if name in table]
+    said = [name for name in table if name not in [*first, *last, "model", "rows"]]
+    st.dataframe(
+        table[[*first, *said, *last]],
+        hide_index=True,
+        column_config={
+            "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),
+            "ms": st.column_config.NumberColumn(
+                format="%.2f", help="Milliseconds that the model took for the request."
+            ),
+            "place": st.column_config.NumberColumn(help="Of the row in its request, from 0."),
+        },
+        alt="The latest answers",
+    )

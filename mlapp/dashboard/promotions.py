@@ -1,14 +1,22 @@
 """The parts of the page Versions: metrics side by side, candidates, the history, the model card."""
 
+from pathlib import Path
+
 import pandas as pd
 import streamlit as st
 
+from mlapp import loaders
+from mlapp.dashboard import monitor
 from mlapp.dashboard.markup import literal
-from mlapp.errors import ArtifactError, MlappError
+from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
 from mlapp.model_card import write_card
+from mlapp.records import drift, queries, reference
+from mlapp.records.database import Database
+from mlapp.scoring import candidates
 from mlapp.settings import read_settings
-from mlapp.store import artifacts, gate, promotion
+from mlapp.store import artifacts, promotion
+from mlapp.store.gate import Verdict
 
 
 def show_versions(name: str) -> None:
@@ -49,7 +57,7 @@ def show_versions(name: str) -> None:
     if shown:
         st.download_button(
             f"Model card of version {shown.version}",
-            lambda: write_card(shown),
+            lambda: write_card(shown, _describe_drift(shown)),
             file_name=f"{name}-{shown.version}.html",
             mime="text/html",
             key="_model_card",
@@ -58,20 +66,75 @@ def show_versions(name: str) -> None:
         )
 
 
+def _describe_drift(manifest: Manifest) -> dict[str, str]:
+    """Return how far each series has moved over the last week, in words; nothing if unknown."""
+    settings = read_settings()
+    try:
+        model = loaders.load_model(manifest.name, manifest.version)
+        known = reference.read(settings.artifacts, manifest.name, manifest.version)
+        found = drift.measure(model, known, Database(settings))
+    except MlappError:
+        return {}
+    return {
+        f"{each.series.name} ({each.series.kind})": f"{each.state}, population stability index"
+        f" {each.psi:.3f} on {each.rows:,} values"
+        for each in found
+        if each.psi is not None
+    }
+
+
+def show_shadows(name: str) -> None:
+    """Show how often a candidate that answers along would have said something else, if one does."""
+    settings = read_settings()
+    try:
+        since = queries.now() - settings.log_days * queries.DAY
+        monitor.show_shadows(Database(settings), name, since)
+    except MlappError as error:
+        st.error(literal(str(error)), title="The records cannot be read")
+
+
+def show_candidate(name: str, version: int) -> None:
+    """Show how a candidate compares with the served version."""
+    st.subheader(f"Candidate {version}")
+    root = read_settings().artifacts
+    try:
+        served = artifacts.served_version(root, name)
+        verdicts, differing = _compare(root, name, served, version)
+    except MlappError as error:
+        st.error(literal(str(error)), title="It cannot be compared")
+        return
+    for verdict in verdicts:
+        show = st.error if verdict.worse else st.success if verdict.better else st.info
+        outcome = verdict.outcome[0].upper() + verdict.outcome[1:]
+        show(literal(outcome), title=verdict.source.capitalize())
+    if differing is not None:
+        with st.expander("What it answers differently", icon=":material/difference:"):
+            st.caption(
+                f"Of the last {candidates.REPLAYED:,} rows that were asked, the farthest first."
+            )
+            st.dataframe(
+                differing, hide_index=True, alt="The rows that are answered most differently"
+            )
+
+
+@st.cache_data(ttl=60, max_entries=20, show_spinner="Comparing the candidate")
+def _compare(
+    root: Path, name: str, served: int, version: int
+) -> tuple[list[Verdict], pd.DataFrame | None]:
+    """Return the verdicts on a candidate, and the rows that it answers most differently, if any."""
+    database = Database(read_settings())
+    verdicts = candidates.judge(root, database, name, version)
+    models = [loaders.load_model(name, each) for each in (served, version)]
+    found = candidates.replay(database, *models)
+    return verdicts, found.table() if found and found.largest else None
+
+
 def show_controls(name: str) -> None:
     """Offer to promote a candidate and to roll back, where `MLAPP_ADMIN` allows it."""
     settings = read_settings()
     waiting = artifacts.candidates(settings.artifacts, name)
     for version in reversed(waiting):
-        try:
-            current = artifacts.open(settings.artifacts, name)
-            candidate = artifacts.open(settings.artifacts, name, version)
-        except ArtifactError as error:
-            st.caption(literal(f"Version {version}: {error.message}"))
-            continue
-        verdict = gate.compare_held_out(current, candidate)
-        show = st.error if verdict.worse else st.success if verdict.better else st.info
-        show(literal(str(verdict)), title=f"Candidate {version}")
+        show_candidate(name, version)
     if not settings.admin:
         st.caption(
             "`MLAPP_ADMIN=on` lets this page promote and roll back. `mlapp promote` and `mlapp"
@@ -100,16 +163,13 @@ def show_controls(name: str) -> None:
 
 
 def _promote(name: str, version: int, reason: str) -> None:
-    root = read_settings().artifacts
+    settings = read_settings()
     try:
-        verdict = gate.judge(root, name, version)
-        worse = verdict is not None and verdict.worse
-        if worse and not reason:
-            st.session_state["_promotion_error"] = (
-                f"{verdict}. Say why it is promoted all the same."
-            )
-            return
-        promotion.promote(root, name, version, reason or str(verdict), forced=worse, by="dashboard")
+        candidates.promote(
+            settings.artifacts, Database(settings), name, version, reason, by="dashboard"
+        )
+    except GateRefused as error:
+        st.session_state["_promotion_error"] = f"{error}. Say why it is promoted all the same."
     except MlappError as error:
         st.session_state["_promotion_error"] = str(error)
 

@@ -134,7 +134,7 @@ def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:
 
 
 def show_compared(report: Mapping[str, Any]) -> None:
-    """Show the models that were compared on the same folds, with their errors."""
+    """Show the models that were compared on the same data, with their errors."""
     if not (compared := report.get("compared")):
         return
     st.subheader("What it was chosen from")
@@ -142,8 +142,9 @@ def show_compared(report: Mapping[str, Any]) -> None:
         pd.DataFrame(compared), hide_index=True, alt="The models that were compared, with errors"
     )
     st.caption(
-        "All were measured on the same folds. The simplest within one standard error of the best"
-        " is published; a model that is no better than the baseline has learned nothing."
+        "All were measured on the same data, which they were not trained on. The simplest and"
+        " fastest within one standard error of the best is published; a model that is no better"
+        " than the baseline has learned nothing."
     )
 
 

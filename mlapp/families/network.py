@@ -44,6 +44,9 @@ RIVALS = 12  # words of which each is chosen
 EFFORT = 60_000  # tokens that are read at most to explain a text; about 0.1 s on two cores
 FEWEST_RUNS = 20  # with fewer, the credit of `_credit` must do
 
+# What is read of a text without a word.
+NO_WORD = Tokens(np.array([1]), np.zeros(1, dtype=np.bool_), 1, 1)
+
 Pooling: TypeAlias = Literal["max", "last"]
 Weights: TypeAlias = npt.NDArray[np.float32]
 T = TypeVar("T")
@@ -116,8 +119,9 @@ class Network:
         )
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the tokens of each text."""
-        return _spread(self.vocabulary.read, texts)
+        """Return the tokens of each text; one without a word is read as one unknown word."""
+        found = _spread(self.vocabulary.read, texts)
+        return [tokens if tokens.words else NO_WORD for tokens in found]
 
     def scores(self, readings: Sequence[Tokens]) -> Floats:
         """Return the calibrated scores (n, labels) of n texts.
@@ -127,16 +131,17 @@ class Network:
         scores = _spread(lambda tokens: self.head.scores(self._pool(tokens.ids)), readings)
         return np.array(scores).reshape(len(readings), len(self.head.bias))
 
-    def contributions(self, text: str, reading: Tokens, contrast: Floats) -> Contributions:  # noqa: ARG002
+    def contributions(self, text: str, reading: Tokens, contrast: Floats) -> Contributions:
         """Return what each token adds to `scores @ contrast`; contrast is (labels,)."""
         ids = reading.ids
+        spans = _span_all(text) if reading is NO_WORD else self.vocabulary.find_spans(text)
         weights = self.head.kernel @ contrast / self.head.temperature
         bias = float(self.head.bias @ contrast) / self.head.temperature
         words = np.flatnonzero(~reading.marks)
         credit = _on_words(words, self._credit(ids, weights))
         runs = EFFORT // max(1, len(ids))
         if runs < FEWEST_RUNS:
-            return Contributions(reading.spans, credit, bias)
+            return Contributions(spans, credit, bias)
 
         def ask(removed: Sequence[Sequence[int]]) -> Floats:
             """Return the logit without the tokens at some places, for each list of places."""
@@ -144,7 +149,7 @@ class Network:
             return bias + np.array(_spread(lambda each: self._sum(each, weights), left))
 
         found = self._remove(words, credit, ask, runs, bias)
-        return Contributions(reading.spans, found, bias)
+        return Contributions(spans, found, bias)
 
     def _remove(
         self,
@@ -223,6 +228,12 @@ class Network:
             best = np.maximum(best, largest)
         np.add.at(credit, winner, weights * best)
         return credit
+
+
+def _span_all(text: str) -> Ids:
+    """Return where a text starts and ends, without the spaces around it, (1, 2)."""
+    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
+    return np.array([[start, max(start, end)]])
 
 
 def _on_words(words: Ids, credit: Floats) -> Floats:

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import (
@@ -28,8 +29,9 @@ from mlapp.families.contract import (
     TextInput,
     TextReasons,
 )
+from mlapp.families.linear_text import LINEAR, LinearText
 from mlapp.families.network import Network
-from mlapp.families.text import ALLOWED_KNOWN, Reading, Scorer, Texts, check_texts
+from mlapp.families.text import Reading, Scorer, Texts, check_texts
 from mlapp.manifest import Artifact, command_of
 from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:  # takes longer to import than a text takes to classify
 REPORT = "report.json"
 
 EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
-EXAMPLE = "I did not want it to end: a wonderful, funny film."
+EXAMPLE = "Any text"  # of a version without golden texts
 FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
 
 
@@ -65,10 +67,11 @@ class ReadTexts:
         """The texts of which hardly a word is known."""
         found = []
         for place, reading in enumerate(self.read):
-            known = 1 - reading.unknown / reading.words
+            known = 1 - share_unknown(reading)
             if known < 1 - FEW_KNOWN:
                 label = place if self.row_labels is None else self.row_labels[place]
-                detail = f"the model knows only {known:.0%} of the words"
+                share = f"only {known:.0%}" if known else "none"
+                detail = f"the model knows {share} of the words"
                 found.append(Notice(TEXT, detail, label))
         return found
 
@@ -102,11 +105,18 @@ class SentimentModel:
         self.gives = LabelOutput(self.labels, "the label", EXTRAS)
         self._report = artifact.files[REPORT]
         try:
-            self.scorer: Scorer = Network(artifact.files)
+            self.scorer = _load_scorer(artifact.files)
         except Exception as error:  # the libraries' exceptions share no base
             raise ArtifactError(
                 f"{artifact.path} cannot be loaded: {error}", command_of(manifest)
             ) from error
+
+    @cached_property
+    def examples(self) -> list[str]:
+        """Texts that show what the model is for: published with it, or else its golden ones."""
+        golden = [str(each.input[TEXT]) for each in self.manifest.golden]
+        found: list[str] = self.report.get("examples", golden)
+        return found
 
     @property
     def platform(self) -> str:
@@ -121,24 +131,14 @@ class SentimentModel:
         return Headline("held-out accuracy", f"{accuracy:.1%}", meaning)
 
     def check(self, texts: Texts) -> ReadTexts:
-        """Read texts, each with a word that the model knows.
+        """Read texts; one without a known word gets a notice.
 
         Raises:
-            InvalidInput: with a fault for each text that `check_texts` refuses, or that holds no
-                word of the vocabulary.
+            InvalidInput: with a fault for each text that `check_texts` refuses.
         """
         index = texts.index if is_series(texts) else None
         checked = check_texts(texts)
-        read = self.scorer.read(checked)
-        rows = range(len(read)) if index is None else index
-        faults = []
-        for row, text, reading in zip(rows, checked, read, strict=True):
-            if reading.unknown == reading.words:
-                what = "no known word" if reading.words else "no word"
-                faults.append(Fault(TEXT, f"{what}: {describe(text)}", ALLOWED_KNOWN, row))
-        if faults:
-            raise InvalidInput(faults)
-        return ReadTexts(checked, read, index)
+        return ReadTexts(checked, self.scorer.read(checked), index)
 
     def check_columns(self, columns: Mapping[str, Column]) -> ReadTexts:
         """Read the texts of a column.
@@ -150,11 +150,8 @@ class SentimentModel:
 
     def answer(self, batch: ReadTexts) -> Labels:
         """Classify texts that were read."""
-        extras = {
-            "tokens": np.array([len(each) for each in batch.read], dtype=np.int64),
-            "unknown": np.array([each.unknown / each.words for each in batch.read], dtype=float),
-        }
-        return Labels(self.gives, softmax(self.scorer.scores(batch.read)), extras, batch.notices)
+        probabilities = softmax(self.scorer.scores(batch.read))
+        return Labels(self.gives, probabilities, describe_readings(batch.read), batch.notices)
 
     def reasons(self, batch: ReadTexts) -> TextReasons:
         """Say which words decide; of more than two labels, for the one given."""
@@ -223,6 +220,24 @@ class SentimentModel:
         """What training measured on the held-out part, for pictures; see `training.sentiment`."""
         report: dict[str, Any] = json.loads(self._report)
         return report
+
+
+def _load_scorer(files: Mapping[str, bytes]) -> Scorer:
+    """Return what computes the scores: the linear model, where an artifact has its file."""
+    return LinearText.load(files[LINEAR]) if LINEAR in files else Network(files)
+
+
+def describe_readings(readings: Sequence[Reading]) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns `EXTRAS` of the answers to n texts, (n,) each."""
+    return {
+        "tokens": np.array([len(each) for each in readings], dtype=np.int64),
+        "unknown": np.array([share_unknown(each) for each in readings], dtype=float),
+    }
+
+
+def share_unknown(reading: Reading) -> float:
+    """Return the share of a text's words that the model does not know; of no words, 1."""
+    return reading.unknown / reading.words if reading.words else 1.0
 
 
 def softmax(scores: Floats) -> Floats:

@@ -3,19 +3,21 @@
     text as given -> `clean` (character for character) -> tokenizers JSON -> ids and spans
 
 A token is a word (contractions whole: "don't"), a number ("10/10"), an emoticon, a symbol, or one
-of the marks . , ! ? ; and "...". Markup, entities, web addresses and all other characters stand
-between tokens. Spans count characters of the text as given.
+of the marks . , ! ? ; and "...". In scripts without spaces between words, a character is a word.
+Markup, entities, web addresses and all other characters stand between tokens. Spans count
+characters of the text as given.
 """
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding, Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from tokenizers.trainers import WordLevelTrainer
 
@@ -32,19 +34,39 @@ MARKS = set(".,!?;")  # tokens of these alone are no words
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
 LONGEST = 2_000_000  # characters; longer texts are refused
 
-ALLOWED = "a text with at least one word"
-ALLOWED_KNOWN = "a text with at least one word that the model knows"
+ALLOWED = "a text with at least one letter, digit or symbol"
 
 # Not read: tags, entities, web addresses. Each alternative is linear in the text's length.
-_MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+MARKUP = r"</?[a-z][^<>]*>|&#?[a-z0-9]{1,10};|https?://[^\s<>]+"
+EMOTICON = r"[:;=]-?[()dp](?!\p{L})"  # lower-cased
+# Scripts that put no spaces between words: there, a character is a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}ー"
+_LETTER = rf"[\p{{L}}&&[^{UNSPACED}]]"
+WORD = "|".join(
+    [
+        rf"[\p{{L}}&&[{UNSPACED}]]\p{{M}}*",
+        # Contractions are whole.
+        rf"{_LETTER}(?:{_LETTER}|[\p{{M}}\p{{N}}])*(?:'{_LETTER}(?:{_LETTER}|\p{{M}})*)*",
+    ]
+)
 _TOKEN = "|".join(
     [
-        r"\p{L}[\p{L}\p{M}\p{N}]*(?:'\p{L}[\p{L}\p{M}]*)*",  # words, contractions whole
+        WORD,
         r"\p{N}+(?:[.,/]\p{N}+)*",  # numbers, fractions and marks: 8.5, 10/10
-        r"[:;=]-?[()dp](?!\p{L})",  # emoticons, lower-cased
+        EMOTICON,
         r"\.\.+|[.,!?;]",
         r"\p{So}",  # emoji and other symbols
     ]
+)
+# The same in a text of ASCII alone, lower-cased.
+_ASCII_MARKUP = re.compile(MARKUP)
+_ASCII_TOKEN = re.compile(
+    r"[a-z][a-z0-9]*(?:'[a-z]+)*|[0-9]+(?:[.,/][0-9]+)*|[:;=]-?[()dp](?![a-z])|\.\.+|[.,!?;]"
+)
+_PROBE = (
+    "It's rock'n'roll '90s; <b>don't</b> 8.5/10, 1.,2 a1b2 <3 :) ;-( =p :pa :-d... a..b &amp; &#39;"
+    " (http://x.y/z?a=1) <i class='x'>A_b-C</I> x@y.z #1 50% $3.50 4th"
+    " 'quoted' \"said\" ~^`|{}[]\\ ?!"
 )
 _UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _SAME = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'") | {"\u2026": "."})
@@ -57,6 +79,12 @@ def clean(text: str) -> str:
     one, and an ellipsis a stop, each character for itself, so that every position stays the same.
     """
     return _UNREADABLE.sub(" ", text).translate(_SAME)
+
+
+def is_readable(text: str) -> bool:
+    """Return whether a text holds a letter, a digit or a symbol."""
+    # Nearly every text begins with one.
+    return any(each.isalnum() or unicodedata.category(each)[0] in "LNS" for each in text)
 
 
 def check_texts(texts: Texts) -> list[str]:
@@ -81,6 +109,8 @@ def check_texts(texts: Texts) -> list[str]:
             faults.append(Fault("text", got, f"at most {LONGEST:,} characters", row))
         elif not text.strip():
             faults.append(Fault("text", "nothing", ALLOWED, row))
+        elif not is_readable(text):
+            faults.append(Fault("text", describe(text), ALLOWED, row))
     if faults:
         raise InvalidInput(faults)
     return list(texts)
@@ -92,14 +122,12 @@ class Tokens:
 
     Attributes:
         ids: places in the vocabulary, (n,); 1 is a word that is not in it.
-        spans: where each token starts and ends in the text as given, (n, 2).
         marks: which tokens are punctuation, (n,).
         words: how many tokens are not.
         unknown: how many words are not in the vocabulary.
     """
 
     ids: Ids
-    spans: Ids
     marks: npt.NDArray[np.bool_]
     words: int
     unknown: int
@@ -109,7 +137,12 @@ class Tokens:
 
 
 class Vocabulary:
-    """A trained tokenizer: `words` lists what it knows, by id."""
+    """A trained tokenizer.
+
+    Attributes:
+        words: what it knows, by id.
+        reads_ascii: whether texts of ASCII are read without the library, several times faster.
+    """
 
     def __init__(self, content: bytes) -> None:
         """Read a `tokenizers` JSON file.
@@ -121,11 +154,15 @@ class Vocabulary:
             self._tokenizer = Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises bare exceptions
             raise ValueError(f"no tokenizer: {error}") from error
-        places = self._tokenizer.get_vocab()
+        self._places = places = self._tokenizer.get_vocab()
         self.words = sorted(places, key=lambda word: places[word])
         if self.words[:2] != [PADDING, UNKNOWN]:
             raise ValueError(f"its words begin with {self.words[:2]}")
         self._marks = np.array([MARKS.issuperset(word) for word in self.words])
+        # A tokenizer that splits otherwise reads all texts itself.
+        self.reads_ascii = True
+        probed = self.read(_PROBE).ids
+        self.reads_ascii = np.array_equal(probed, self._tokenizer.encode(_PROBE).ids)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -133,23 +170,37 @@ class Vocabulary:
     def read(self, text: str) -> Tokens:
         """Return a text's tokens; there may be none."""
         cleaned = clean(text)
-        return _tokens(cleaned, self._tokenizer.encode(cleaned), self._marks)
+        if self.reads_ascii and cleaned.isascii():
+            words = _ASCII_TOKEN.findall(_remove_markup(cleaned.lower()))
+            places = self._places
+            return self._describe([places.get(word, 1) for word in words], words.__getitem__)
+        encoding = self._tokenizer.encode(cleaned)
+        return self._describe(encoding.ids, lambda place: cleaned[slice(*encoding.offsets[place])])
 
     def read_many(self, texts: Iterable[str]) -> list[Tokens]:
-        """Return the tokens of many texts, on all cores."""
-        cleaned = list(map(clean, texts))
-        encoded = self._tokenizer.encode_batch(cleaned)
-        return [_tokens(*each, self._marks) for each in zip(cleaned, encoded, strict=True)]
+        """Return the tokens of many texts."""
+        return list(map(self.read, texts))
+
+    def find_spans(self, text: str) -> Ids:
+        """Return where each token starts and ends in the text as given, (n, 2)."""
+        spans = self._tokenizer.encode(clean(text)).offsets
+        return np.array(spans, dtype=np.int64).reshape(len(spans), 2)
+
+    def _describe(self, ids: Sequence[int], word: Callable[[int], str]) -> Tokens:
+        """Return tokens; `word` gives that in a place."""
+        places = np.array(ids, dtype=np.int64)
+        own = self._marks[places]
+        strange = np.flatnonzero(places == 1)
+        own[strange] = [MARKS.issuperset(word(place)) for place in strange.tolist()]
+        words = len(places) - int(own.sum())
+        return Tokens(places, own, words, len(strange) - int(own[strange].sum()))
 
 
-def _tokens(text: str, encoding: Encoding, marks: npt.NDArray[np.bool_]) -> Tokens:
-    ids = np.array(encoding.ids, dtype=np.int64)
-    spans = np.array(encoding.offsets, dtype=np.int64).reshape(len(ids), 2)
-    strange = np.flatnonzero(ids == 1)
-    own = marks[ids]
-    own[strange] = [MARKS.issuperset(text[start:end]) for start, end in spans[strange].tolist()]
-    words = len(ids) - int(own.sum())
-    return Tokens(ids, spans, own, words, len(strange) - int(own[strange].sum()))
+def _remove_markup(text: str) -> str:
+    """Return a text of ASCII with spaces for what is not read."""
+    if "<" in text or "&" in text or "://" in text:
+        return _ASCII_MARKUP.sub(lambda found: " " * len(found[0]), text)
+    return text
 
 
 def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
@@ -164,7 +215,7 @@ def train_vocabulary(texts: Iterable[str], size: int, minimum: int) -> bytes:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_MARKUP), "removed"),
+            pre_tokenizers.Split(Regex(MARKUP), "removed"),
             pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True),
         ]
     )
@@ -193,7 +244,7 @@ class Reading(Protocol):
 
     @property
     def unknown(self) -> int:
-        """How many of them the scorer does not know; a text of such alone is refused."""
+        """How many of them the scorer does not know."""
 
     def __len__(self) -> int: ...
 

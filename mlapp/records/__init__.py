@@ -1,13 +1,17 @@
 """What was answered, and whether it was right.
 
 answering -> `writer` (a thread) -> `database` <- `feedback`
-|
-`queries`, `quality`: figures, export, purge
+                                        |
+                    `queries`, `quality`, `drift`: figures, export, purge
 
 bins       how values are counted for drift, without being kept
 database   the tables, in SQLite or PostgreSQL
 writer     records off the path of requests
+shadow     candidates that answer along, off the path of requests too
 feedback   what turned out to be true
 quality    live figures with confidence intervals
+confirmed  judged answers that versions learn from, or are judged by
+reference  what a model saw in training, counted in bins
+drift      whether what comes in still looks like it
 queries    counts by hour, export, purge
 """

@@ -4,6 +4,7 @@
     runs       one row for each file that was scored
     counts     values counted in bins, by hour: see `bins`
     feedback   what turned out to be true of an answer
+    shadows    what a candidate said of it, which nobody was served
 
 Times are milliseconds since 1970 (UTC), hours are hours since then. Identifiers are UUIDs of
 version 7, so that the primary keys are in the order of time.
@@ -112,7 +113,21 @@ feedback = Table(
     sqlite_with_rowid=False,
 )
 
-TABLES = (answers, runs, counts, feedback)
+shadows = Table(
+    "shadows",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("time", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Integer, nullable=False),  # of the candidate
+    Column("prediction", Float),
+    Column("label", Text),
+    Column("probability", Float),  # of the label
+    sqlite_with_rowid=False,
+)
+
+TABLES = (answers, runs, counts, feedback, shadows)
 
 
 class Database:

@@ -260,14 +260,14 @@ def _find(database: Database, keys: Sequence[_Key]) -> dict[_Key, Any]:
 
 def _keep(database: Database, entries: Sequence[dict[str, Any]]) -> list[bool]:
     """Insert feedback that is not there yet; return for each whether it is new."""
-    insert = database.insert(feedback).on_conflict_do_nothing()
+    insert = database.insert(feedback).on_conflict_do_nothing().returning(feedback.c.id)
     # In one order everywhere, or two processes would wait for each other.
     order = sorted(range(len(entries)), key=lambda place: _primary(entries[place]))
     new = [False] * len(entries)
     with database.begin() as connection:
         for place in order:
             entry = entries[place]
-            new[place] = connection.execute(insert, entry).rowcount == 1
+            new[place] = connection.execute(insert, entry).first() is not None
             if new[place]:
                 continue
             chosen = _is(feedback, _Key(*_primary(entry)))

@@ -5,12 +5,22 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Select, Table, delete, func, select, tuple_
+from sqlalchemy import Select, Table, case, delete, func, or_, select, tuple_
 
 from mlapp.records.bins import Series
-from mlapp.records.database import Database, answers, counts, feedback, first_id, hour_of, runs
+from mlapp.records.database import (
+    Database,
+    answers,
+    counts,
+    feedback,
+    first_id,
+    hour_of,
+    runs,
+    shadows,
+)
 
 DAY = 86_400_000  # milliseconds
+SHADOW = ("version", "prediction", "label", "probability")  # columns of `shadows`
 AT_ONCE = 5_000  # rows that are deleted, or read, in one transaction
 
 
@@ -31,6 +41,26 @@ class Count(NamedTuple):
     series: Series
     bin: int
     times: int
+
+
+class Agreement(NamedTuple):
+    """How a candidate that answered along differs from the version that was served.
+
+    Attributes:
+        version: that was served.
+        candidate: the candidate's version.
+        rows: that both answered.
+        differing: of numbers, those that are not the same; of labels, those with another label.
+        outside: of numbers, those where the candidate's lies outside the served interval.
+        mean: of numbers, the mean difference without its sign; None for labels.
+    """
+
+    version: int
+    candidate: int
+    rows: int
+    differing: int
+    outside: int
+    mean: float | None
 
 
 def now() -> int:
@@ -136,10 +166,42 @@ def latest_runs(database: Database, model: str | None, most: int) -> list[dict[s
         return [_plain(row) for row in connection.execute(wanted).mappings()]
 
 
+def shadowed(database: Database, model: str, since: int) -> list[Agreement]:
+    """Return how a model's candidates differ from what was served since a time in milliseconds.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return []
+    said, served = shadows.c.prediction, answers.c.prediction
+    differs = or_(said != served, shadows.c.label != answers.c.label)
+    outside = or_(said < answers.c.lower, said > answers.c.upper)
+    keys = (answers.c.version, shadows.c.version.label("candidate"))
+    wanted = select(
+        *keys,
+        func.count().label("rows"),
+        func.sum(case((differs, 1), else_=0)).label("differing"),
+        func.sum(case((outside, 1), else_=0)).label("outside"),
+        func.avg(func.abs(said - served)).label("mean"),
+    )
+    same = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
+    wanted = wanted.select_from(shadows.join(answers, same)).group_by(*keys).order_by(*keys)
+    wanted = wanted.where(shadows.c.model == model, shadows.c.id >= first_id(since))
+    with database.begin() as connection:
+        return [
+            Agreement(row[0], row[1], row[2], int(row[3]), int(row[4]), row[5])
+            for row in connection.execute(wanted)
+        ]
+
+
 def export(
     database: Database, model: str | None = None, since: int = 0, until: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the answers, the oldest first, as columns of `answers`, each with its feedback.
+    """Yield the answers, the oldest first, as columns of `answers`.
+
+    Each has its feedback, as `truth` and `note`, and what a candidate said of it, as `shadow`:
+    version, prediction, label and probability; None where there is none.
 
     Args:
         database: where to look.
@@ -152,8 +214,11 @@ def export(
     """
     key = tuple_(answers.c.id, answers.c.place)
     judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
-    wanted = select(answers, feedback.c.number, feedback.c.label.label("own"), feedback.c.note)
-    wanted = wanted.select_from(answers.outerjoin(feedback, judged))
+    beside = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
+    said = [shadows.c[name].label(f"shadow_{name}") for name in SHADOW]
+    told = (feedback.c.number, feedback.c.label.label("own"), feedback.c.note)
+    wanted = select(answers, *told, *said)
+    wanted = wanted.select_from(answers.outerjoin(feedback, judged).outerjoin(shadows, beside))
     wanted = wanted.where(answers.c.id >= first_id(since))
     if until is not None:
         wanted = wanted.where(answers.c.id < first_id(until))
@@ -166,14 +231,19 @@ def export(
             rows = [_plain(row) for row in connection.execute(page).mappings()]
         for row in rows:
             number, label = row.pop("number"), row.pop("own")
-            yield row | {"truth": number if label is None else label, "note": row.pop("note")}
+            shadow = {name: row.pop(f"shadow_{name}") for name in SHADOW}
+            yield row | {
+                "truth": number if label is None else label,
+                "note": row.pop("note"),
+                "shadow": None if shadow["version"] is None else shadow,
+            }
         if len(rows) < AT_ONCE:
             return
         page = wanted.where(key > tuple_(rows[-1]["id"], rows[-1]["place"]))
 
 
 def purge(database: Database, days: float, model: str | None = None) -> int:
-    """Delete what is older than some days: answers, feedback, runs and counts.
+    """Delete what is older than some days, of all tables.
 
     Args:
         database: where to delete.
@@ -193,7 +263,7 @@ def purge(database: Database, days: float, model: str | None = None) -> int:
         limit, hour = first_id(before), hour_of(before)
     else:
         limit, hour = "g", 1 << 53  # behind every identifier, and every hour
-    for table in (feedback, runs):
+    for table in (feedback, runs, shadows):
         _delete(database, table, limit, model)
     gone = _delete(database, answers, limit, model)
     old = delete(counts).where(counts.c.hour < hour)

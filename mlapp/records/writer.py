@@ -11,9 +11,10 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,6 +24,7 @@ from mlapp.errors import Fault, InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Answers, Batch, Labels, Model, Numbers
 from mlapp.records import bins
 from mlapp.records.bins import Binning, Series
+from mlapp.records.shadow import Shadow, Shadowed
 from mlapp.settings import read_settings
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
@@ -91,23 +93,30 @@ class Run(NamedTuple):
 
 @dataclass
 class _Transaction:
-    """What is written at once: rows of `answers` and `runs`, and what is added to `counts`."""
+    """What is written at once: rows of three tables, and what is added to `counts`."""
 
     answers: list[tuple[Any, ...]] = field(default_factory=list)
     runs: list[tuple[Any, ...]] = field(default_factory=list)
+    shadows: list[tuple[Any, ...]] = field(default_factory=list)
     counts: Counter[Key] = field(default_factory=Counter)
     bytes: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.answers or self.runs or self.counts)
+        return bool(self.answers or self.runs or self.shadows or self.counts)
 
     def __len__(self) -> int:
         return len(self.answers) + len(self.runs)
+
+    @property
+    def held(self) -> int:
+        """How many rows there are of all tables."""
+        return len(self) + len(self.shadows)
 
     def take(self, other: "_Transaction") -> None:
         """Add what another has."""
         self.answers += other.answers
         self.runs += other.runs
+        self.shadows += other.shadows
         self.counts.update(other.counts)
         self.bytes += other.bytes
 
@@ -126,6 +135,8 @@ class Writer:
         keep_inputs: bool = False,
         days: int | None = None,
         notify: Callable[[str, int], object] = lambda *_: None,
+        root: Path | None = None,
+        shadows: Mapping[str, int] | None = None,
     ) -> None:
         """Start the thread.
 
@@ -134,11 +145,14 @@ class Writer:
             keep_inputs: whether they hold the values that were asked about.
             days: for which they are kept; None keeps them for ever.
             notify: called with `written` or `lost` and a number of records.
+            root: the artifact folder, if candidates answer along.
+            shadows: the candidates that do, by the model's name.
         """
         self.written = self.lost = 0
         self.database, self._keep_inputs, self._days = database, keep_inputs, days
         self._notify = notify
-        self._queue: deque[Record | Refusal | Run] = deque()
+        self._queue: deque[Record | Refusal | Run | Shadowed] = deque()
+        self._shadow = Shadow(root, shadows, self.add, notify) if root and shadows else None
         self._held = 0  # rows in the queue and in transactions
         self._counted: Counter[Key] = Counter()  # of batches that leave no records
         self._mutex = threading.Lock()  # of `_held`, `_counted`, `written` and `lost`
@@ -151,16 +165,17 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="mlapp-records", daemon=True)
         self._thread.start()
 
-    def add(self, entry: Record | Refusal | Run) -> None:
+    def add(self, entry: Record | Refusal | Run | Shadowed) -> None:
         """Take what is to be recorded; where there is no room for it, it is lost."""
-        rows = len(entry.answers) if type(entry) is Record else 1
+        is_shadow = type(entry) is Shadowed
+        rows = len(entry.answers) if isinstance(entry, Record | Shadowed) else 1
         with self._mutex:
             if full := self._held >= MOST_ROWS:
-                self.lost += rows
+                self.lost += 0 if is_shadow else rows
             else:
                 self._held += rows
         if full:
-            self._notify("lost", rows)
+            self._notify("unshadowed" if is_shadow else "lost", rows)
         else:
             self._queue.append(entry)
 
@@ -181,10 +196,14 @@ class Writer:
         """Write what there is, or count it as lost, and stop."""
         self._stop.set()
         self._thread.join()
+        self.flush()
+        if self._shadow:
+            self._shadow.close()
         if not self.flush():
             rows = len(self._doubtful) + len(self._waiting)
             _log.warning("%d records were not written, and are lost", rows)
             self._lose(rows)
+            self._forget(len(self._doubtful.shadows) + len(self._waiting.shadows))
             self._doubtful, self._waiting = _Transaction(), _Transaction()
         self.database.close()
 
@@ -206,9 +225,13 @@ class Writer:
         for _ in range(len(self._queue)):
             entry = self._queue.popleft()
             if type(entry) is Record:
+                if self._shadow:
+                    self._shadow.take(entry)
                 groups.setdefault((id(entry.model), entry.time // HOUR), []).append(entry)
             elif isinstance(entry, Run):
                 added.runs.append(tuple(entry))
+            elif isinstance(entry, Shadowed):
+                added.shadows += entry.rows()
             elif isinstance(entry, Refusal):
                 self._count_refusal(added, entry)
         for (_, hour), records in groups.items():
@@ -220,6 +243,7 @@ class Writer:
         waiting = self._waiting.bytes + self._doubtful.bytes
         if self._failing and added.bytes + waiting > MOST_BYTES:
             self._lose(len(added))
+            self._forget(len(added.shadows))
         else:
             self._waiting.take(added)
 
@@ -267,7 +291,7 @@ class Writer:
         while self._doubtful or self._waiting:
             if not self._doubtful:
                 self._doubtful, self._waiting = self._waiting, _Transaction()
-            rows = len(self._doubtful)
+            rows, held = len(self._doubtful), self._doubtful.held
             try:
                 write(self.database, self._doubtful)
             except RecordsUnavailable as error:
@@ -276,7 +300,7 @@ class Writer:
                 self._failing = True
                 return False
             self._doubtful = _Transaction()
-            self._forget(rows)
+            self._forget(held)
             with self._mutex:
                 self.written += rows
             self._notify("written", rows)
@@ -316,14 +340,18 @@ def write(database: "Database", transaction: _Transaction) -> None:
     """
     from sqlalchemy import select
 
-    from mlapp.records.database import answers, counts, runs
+    from mlapp.records.database import answers, counts, runs, shadows
 
     with database.begin() as connection:
-        both = [(answers, transaction.answers), (runs, transaction.runs)]
-        for table, rows in both:
+        tables = [
+            (answers, transaction.answers),
+            (runs, transaction.runs),
+            (shadows, transaction.shadows),
+        ]
+        for table, rows in tables:
             if rows and connection.execute(select(table.c.id).filter_by(id=rows[0][0])).first():
                 return  # an earlier attempt was written, though its outcome was not known
-        for table, rows in both:
+        for table, rows in tables:
             if rows:  # SQLAlchemy's own insertion takes as long for a row as SQLite does
                 mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
                 marks = ", ".join([mark] * len(table.columns))
@@ -431,7 +459,14 @@ def _open() -> Writer | None:
     except InvalidSettings as error:
         _log.warning("Nothing is recorded: %s", error)
         return None
-    return Writer(database, settings.log_inputs, settings.log_days, _tell)
+    return Writer(
+        database,
+        settings.log_inputs,
+        settings.log_days,
+        _tell,
+        settings.artifacts,
+        settings.shadows,
+    )
 
 
 def _tell(outcome: str, rows: int) -> None:

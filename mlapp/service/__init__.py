@@ -5,6 +5,7 @@ gateway   the service as an ASGI application: hosts, bodies, queues, threads
 app       create_app(): the API key, headers, errors, the access log, health checks
 state     shared by the requests of a process: settings, models, metrics
 metrics   metrics for Prometheus, over all workers
+drift_metrics   metrics of drift, for Prometheus
 bodies    request bodies and JSON responses
 v1        the short form: /v1/models/{name}:predict and :explain
 score     whole files: /v1/models/{name}:score

@@ -99,11 +99,12 @@ class Metrics:
         )
         self.records = Counter(
             "mlapp_records",
-            "Answers recorded (written), and those that could not be (lost).",
+            "Answers recorded (written), those that could not be (lost), and those that a candidate"
+            " gave beside them (shadowed), or could not (unshadowed).",
             ["outcome"],
             registry=self.registry,
         )
-        for outcome in ("written", "lost"):
+        for outcome in ("written", "lost", "shadowed", "unshadowed"):
             self.records.labels(outcome)
         self._series: dict[tuple[Any, ...], Any] = {}
 
@@ -120,22 +121,22 @@ class Metrics:
         self._find(self.file_rows, model, outcome=outcome).inc(rows)
 
     def count_records(self, outcome: str, rows: int) -> None:
-        """Count records, written or lost."""
+        """Count records by what became of them."""
         self.records.labels(outcome).inc(rows)
 
-    def expose(self, refused: Mapping[str, bool]) -> bytes:
+    def expose(self, *shared: Collector) -> bytes:
         """Return all metrics in the text format of Prometheus, over all workers.
 
         Args:
-            refused: for each model's name, whether the version that should be served cannot be
-                opened. Every process finds the same in the folder of models.
+            shared: of metrics that every process finds the same.
         """
         registry = self.registry
         if FOLDER in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
-        own.register(_Refusals(refused))
+        for each in shared:
+            own.register(each)
         return generate_latest(registry) + generate_latest(own)
 
     def _find(self, metric: Any, model: Model | None, **labels: str) -> Any:
@@ -151,10 +152,11 @@ class Metrics:
         return found
 
 
-class _Refusals(Collector):
+class Refusals(Collector):
     """The models whose version to be served cannot be opened."""
 
     def __init__(self, refused: Mapping[str, bool]) -> None:
+        """Take, for each model's name, whether it is so."""
         self._refused = refused
 
     def collect(self) -> Iterator[Metric]:

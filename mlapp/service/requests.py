@@ -1,7 +1,7 @@
 """Requests as JSON Schema, for the OpenAPI document.
 
 A schema here describes requests that are certainly valid, but not all valid requests: JSON Schema
-cannot express "as many values as the shape says", nor "a text with a known word".
+cannot express "as many values as the shape says".
 """
 
 import csv
@@ -21,7 +21,8 @@ from mlapp.tables.formats import MEDIA_TYPES, TEXT_FORMATS
 TEXT_SCHEMA = {
     "type": "string",
     "minLength": 1,
-    "description": "A text with at least one word that the model knows; others get status 422",
+    "pattern": r"[\p{L}\p{N}\p{S}]",
+    "description": "A text with at least one letter, digit or symbol; others get status 422",
 }
 
 # Numbers that are written as text and are certainly not too large.

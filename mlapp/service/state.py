@@ -13,7 +13,8 @@ from mlapp.errors import ArtifactError, Fault, ModelNotFound
 from mlapp.families.contract import Batch, Model
 from mlapp.records import writer as records
 from mlapp.scoring.batch import Counts
-from mlapp.service.metrics import Metrics
+from mlapp.service.drift_metrics import DriftMetrics
+from mlapp.service.metrics import Metrics, Refusals
 from mlapp.settings import Settings
 from mlapp.store.repository import Repository, repository
 
@@ -34,6 +35,7 @@ class State:
         self.settings = settings
         self.models: Repository = repository(settings.artifacts.resolve())
         self.metrics = Metrics()
+        self.drift = DriftMetrics(self.models)
         records.observe(self.metrics.count_records)
         self.matched: OrderedDict[tuple[str, str], Any] = OrderedDict()  # rules, by path and method
 
@@ -87,7 +89,7 @@ class State:
         for name in self.models.names():
             self.models.is_ready(name, FRESH)
             refused[name] = self.models.refused(name) is not None
-        return self.metrics.expose(refused)
+        return self.metrics.expose(Refusals(refused), self.drift)
 
 
 def state() -> State:

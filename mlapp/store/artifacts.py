@@ -146,6 +146,17 @@ def kind(root: Path, name: str) -> Kind | None:
     return None
 
 
+def readable_manifests(root: Path, name: str) -> list[Manifest]:
+    """Return the manifests of a model's versions, oldest first, without those that are damaged."""
+    found = []
+    for number in versions(root, name):
+        try:
+            found.append(read_manifest(root / name / str(number)))
+        except ArtifactError:
+            continue
+    return found
+
+
 def train_command(path: Path) -> str | None:
     """Return the command that trained a version, from its manifest.
 
@@ -243,6 +254,19 @@ def _read(path: Path, name: str, version: int) -> Artifact:
 # --- publishing ------------------------------------------------------------------------------
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no model can have.
+
+    Raises:
+        ArtifactError: it cannot be used.
+    """
+    if not NAME.fullmatch(name):
+        raise ArtifactError(
+            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
+            " digits, '-', '_' and '.', beginning with a letter or digit"
+        )
+
+
 def draft(
     name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
 ) -> Artifact:
@@ -257,7 +281,7 @@ def draft(
     Raises:
         ArtifactError: the name cannot be used.
     """
-    check_name(name)
+    require_name(name)
     manifest = Manifest(
         name=name,
         version=1,
@@ -267,19 +291,6 @@ def draft(
         **fields,
     )
     return Artifact(Path(), manifest, dict(files))
-
-
-def check_name(name: str) -> None:
-    """Check that a model can have a name.
-
-    Raises:
-        ArtifactError: it cannot; the message says what is allowed.
-    """
-    if not NAME.fullmatch(name):
-        raise ArtifactError(
-            f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
-            " digits, '-', '_' and '.', beginning with a letter or digit"
-        )
 
 
 def publish(

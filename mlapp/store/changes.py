@@ -46,7 +46,7 @@ def rename(root: Path, old: str, new: str) -> None:
     """
     if not artifacts.versions(root, old):
         raise ModelNotFound(f"No complete version of {old!r} in {root}")
-    artifacts.check_name(new)
+    artifacts.require_name(new)
     if (root / new).exists():
         raise ArtifactError(f"The name {new!r} is taken in {root}")
     if old in read_settings().pins:

@@ -8,13 +8,10 @@ difference (Efron and Tibshirani, "An introduction to the bootstrap", 1993, chap
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from mlapp.errors import ModelNotFound
 from mlapp.manifest import Artifact
-from mlapp.store import artifacts
 from mlapp.tables.numbers import Floats
 
 REPORT = "report.json"
@@ -53,28 +50,20 @@ class Verdict:
         """Whether the candidate is better beyond chance."""
         return self.upper < 0
 
-    def __str__(self) -> str:
+    @property
+    def outcome(self) -> str:
+        """What came of it, in words."""
         if self.rows < FEWEST:
-            return f"{self.source}: {self.rows} rows in common, too few to compare"
+            return f"{self.rows} rows in common, too few to compare"
         outcome = "worse" if self.worse else "better" if self.better else "no different"
         return (
-            f"{self.source}: {outcome}; mean {self.metric} {self.candidate:.6g} against"
+            f"{outcome}; mean {self.metric} {self.candidate:.6g} against"
             f" {self.current:.6g} on {self.rows:,} rows, difference {self.lower:+.3g} to"
             f" {self.upper:+.3g} ({LEVEL:.0%} interval)"
         )
 
-
-def judge(root: Path, name: str, version: int) -> Verdict | None:
-    """Compare a candidate with the served version; None where nothing is served.
-
-    Raises:
-        ArtifactError: the candidate cannot be opened.
-    """
-    try:
-        served = artifacts.open(root, name)
-    except ModelNotFound:
-        return None
-    return compare_held_out(served, artifacts.open(root, name, version))
+    def __str__(self) -> str:
+        return f"{self.source}: {self.outcome}"
 
 
 def compare_held_out(current: Artifact, candidate: Artifact) -> Verdict:

@@ -1,0 +1,74 @@
+"""Judged answers whose inputs were kept: what a new version may learn from, and be judged by.
+
+One in three is held back: it is never learned from, so that it can judge whoever learned from the
+others. Which ones depends on the inputs alone, so equal inputs are always on the same side, and all
+versions are judged by rows that none of them was trained on.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+from sqlalchemy import select
+
+from mlapp.records.database import Database, answers, feedback
+
+HELD_BACK = 3  # one of so many is
+
+
+class Confirmed(NamedTuple):
+    """What was asked, by input name, and what turned out to be true."""
+
+    inputs: Mapping[str, Any]
+    truth: float | str
+
+
+@dataclass
+class Feedback:
+    """The judged answers of a model.
+
+    Attributes:
+        learned: those that a new version may learn from, the oldest first.
+        held_back: those that judge it, likewise.
+        without_inputs: how many others were judged, of which no inputs were kept.
+    """
+
+    learned: list[Confirmed] = field(default_factory=list)
+    held_back: list[Confirmed] = field(default_factory=list)
+    without_inputs: int = 0
+
+    @property
+    def judged(self) -> int:
+        """How many answers were judged."""
+        return len(self.learned) + len(self.held_back) + self.without_inputs
+
+
+def read(database: Database, model: str) -> Feedback:
+    """Return the judged answers of all versions of a model.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    found = Feedback()
+    if not database.exists:
+        return found
+    judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
+    wanted = select(answers.c.inputs, feedback.c.number, feedback.c.label)
+    wanted = wanted.select_from(feedback.join(answers, judged)).where(feedback.c.model == model)
+    with database.begin() as connection:
+        for row in connection.execute(wanted.order_by(answers.c.id, answers.c.place)):
+            if row.inputs is None:
+                found.without_inputs += 1
+                continue
+            inputs = orjson.loads(row.inputs)
+            side = found.held_back if is_held_back(inputs) else found.learned
+            side.append(Confirmed(inputs, row.number if row.label is None else row.label))
+    return found
+
+
+def is_held_back(inputs: Mapping[str, Any]) -> bool:
+    """Return whether what was asked judges versions, and is never learned from."""
+    content = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
+    return int.from_bytes(hashlib.sha256(content).digest()[:8]) % HELD_BACK == 0

@@ -1,0 +1,135 @@
+"""Candidates that answer along: what they would have said is recorded, and nobody is served it.
+
+The thread of the records hands over what was answered, and another thread asks the candidate. Where
+that is too slow, or fails, its answers are missing, and nothing else.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlapp.errors import MlappError
+from mlapp.families.contract import Answers, Model
+from mlapp.store.repository import repository
+
+if TYPE_CHECKING:
+    from mlapp.records.writer import Record
+
+MOST_ROWS = 5_000  # that wait for a candidate
+LAST_SECONDS = 5.0  # for what waits when the process ends
+
+_log = logging.getLogger(__name__)
+
+
+class Shadowed(NamedTuple):
+    """What a candidate says of a request: whose answers, by which version, and its answers."""
+
+    id: str
+    time: int
+    model: str
+    version: int
+    answers: Answers
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the rows of the table `shadows`."""
+        tensors, count = self.answers.tensors(), len(self.answers)
+        columns = [
+            tensors[name].tolist() if name in tensors else [None] * count
+            for name in ("prediction", "label", "probability")
+        ]
+        fixed = (self.time, self.model, self.version)
+        return [
+            (self.id, place, *fixed, *each) for place, each in enumerate(zip(*columns, strict=True))
+        ]
+
+
+class Shadow:
+    """Asks candidates what was asked of the served versions, in a thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        versions: Mapping[str, int],
+        add: Callable[[Shadowed], object],
+        notify: Callable[[str, int], object],
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            root: the artifact folder.
+            versions: the candidate by the model's name.
+            add: called with each answer.
+            notify: called with `shadowed` or `unshadowed` and a number of rows.
+        """
+        self._root, self._versions, self._add, self._notify = root, versions, add, notify
+        self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._waiting, self._mutex = 0, threading.Lock()
+        self._end: float | None = None
+        self._told: str | None = None
+        self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
+        self._thread.start()
+
+    def take(self, record: "Record") -> None:
+        """Have a candidate answer what was answered, if there is one and it is not too slow."""
+        manifest = record.model.manifest
+        if self._versions.get(manifest.name, manifest.version) == manifest.version:
+            return
+        rows = len(record.answers)
+        with self._mutex:
+            full = self._waiting >= MOST_ROWS
+            self._waiting += 0 if full else rows
+        if full:
+            self._notify("unshadowed", rows)
+        else:
+            self._queue.put(record)
+
+    def close(self) -> None:
+        """Answer what waits, though not for long, and stop."""
+        self._end = time.monotonic() + LAST_SECONDS
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while record := self._queue.get():
+            rows = len(record.answers)
+            with self._mutex:
+                self._waiting -= rows
+            answered = False
+            if self._end is None or time.monotonic() < self._end:
+                answered = self._answer(record)
+            self._notify("shadowed" if answered else "unshadowed", rows)
+
+    def _answer(self, record: "Record") -> bool:
+        """Record what the candidate says; return whether it could."""
+        name = record.model.manifest.name
+        version = self._versions[name]
+        try:
+            model = repository(self._root.resolve()).get(name, version)
+            answers = model.answer(model.check(_instances(record, model)))
+            self._add(Shadowed(record.id, record.time, name, version, answers))
+        except MlappError as error:
+            self._tell(f"Version {version} of {name} does not answer along: {error}")
+            return False
+        except Exception:  # a family's own check or answer
+            _log.exception("Version %d of %s cannot answer along", version, name)
+            return False
+        return True
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is wrong, once."""
+        if trouble != self._told:
+            self._told = trouble
+            _log.warning("%s", trouble)
+
+
+def _instances(record: "Record", model: Model) -> list[Any]:
+    """Return what was asked, as another version of the model takes it."""
+    rows = [record.batch.row(place) for place in range(len(record.answers))]
+    if model.takes.kind == "text":
+        return [next(iter(row.values())) for row in rows]
+    names = set(model.takes.names)
+    return [{name: value for name, value in row.items() if name in names} for row in rows]

@@ -1,0 +1,201 @@
+"""Is a candidate better than the version that is served? And promotion, if it is not worse.
+
+Two verdicts decide, both by a paired bootstrap (`store.gate`): on the held-out rows that both
+versions report on, and on the judged answers that were held back (`records.confirmed`). `replay`
+shows where the two differ on what was asked lately.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlapp import families
+from mlapp.errors import (
+    ArtifactError,
+    GateRefused,
+    InvalidInput,
+    InvalidTable,
+    ModelNotFound,
+    RecordsUnavailable,
+)
+from mlapp.families.contract import Model
+from mlapp.records import confirmed, queries
+from mlapp.records.confirmed import Confirmed
+from mlapp.records.database import Database
+from mlapp.schema import Floats
+from mlapp.scoring.batch import Options
+from mlapp.scoring.comparison import Comparison, plan_comparison
+from mlapp.scoring.distributions import Differences
+from mlapp.store import artifacts, gate, promotion
+from mlapp.store.gate import Verdict
+from mlapp.store.promotion import Change
+
+REPLAYED = 1_000  # rows that were asked last
+AT_ONCE = 250  # rows that are answered at once
+PREFIX = "candidate_"  # what the candidate's columns begin with, beside the inputs
+SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
+SOURCE = "judged answers"
+
+
+def judge(root: Path, database: Database, name: str, version: int) -> list[Verdict]:
+    """Compare a candidate with the served version: on held-out rows, and on judged answers.
+
+    Nothing is returned where nothing is served.
+
+    Raises:
+        ModelNotFound: there is no such candidate.
+        ArtifactError: the candidate or the served version cannot be opened.
+        RecordsUnavailable: the records cannot be read.
+    """
+    opened = artifacts.open(root, name, version)
+    candidate = families.from_artifact(opened)
+    try:
+        served = artifacts.served_version(root, name)
+    except ModelNotFound:
+        return []
+    current = artifacts.open(root, name, served)
+    held_back = confirmed.read(database, name).held_back
+    return [
+        gate.compare_held_out(current, opened),
+        judge_confirmed(families.from_artifact(current), candidate, held_back),
+    ]
+
+
+def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confirmed]) -> Verdict:
+    """Compare two versions on judged answers; those that one of them refuses are left out."""
+    kind = str if candidate.gives.kind == "labels" else float
+    metric = "log loss" if kind is str else "squared error"
+    usable = [each for each in held_back if isinstance(each.truth, kind)]
+    losses = np.empty((0, 2))
+    if usable and current.manifest.kind == candidate.manifest.kind:
+        truths = [each.truth for each in usable]
+        try:
+            comparison, batches = _compare(current, candidate, [each.inputs for each in usable])
+            whole = pa.Table.from_batches(batches, comparison.plan.schema)
+        except (InvalidInput, InvalidTable):  # the versions have no inputs in common
+            return gate.compare([], [], metric, SOURCE)
+        losses = np.column_stack(
+            [
+                _losses(whole, prefix, truths)
+                for prefix in (comparison.other_prefix, comparison.prefix)
+            ]
+        )
+        losses = losses[~np.isnan(losses).any(axis=1)]
+    old, new = losses.T.tolist()
+    return gate.compare(old, new, metric, SOURCE)
+
+
+def promote(
+    root: Path,
+    database: Database,
+    name: str,
+    version: int,
+    reason: str = "",
+    *,
+    by: str | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Change:
+    """Serve a candidate, unless it is worse beyond chance and no reason is given.
+
+    Args:
+        root: the artifact folder.
+        database: the records.
+        name: the model's name.
+        version: the candidate.
+        reason: for the history; by default the verdicts. With a reason, a candidate that is worse
+            or cannot be judged is promoted all the same, and the history says that it was forced.
+        by: who; by default the user of the machine.
+        say: called with each verdict.
+
+    Raises:
+        GateRefused: it is worse, or cannot be judged.
+        ModelNotFound, InvalidSettings: as `promotion.promote`.
+        ArtifactError: it cannot be opened.
+    """
+    families.from_artifact(artifacts.open(root, name, version))
+    try:
+        verdicts = judge(root, database, name, version)
+        against = [str(each) for each in verdicts if each.worse]
+    except (ArtifactError, RecordsUnavailable) as error:
+        verdicts, against = [], [f"it cannot be judged: {error}"]
+    for verdict in verdicts:
+        say(str(verdict))
+    if against and not reason:
+        raise GateRefused(f"{name} {version} is not promoted: {'; '.join(against)}")
+    told = "; ".join(map(str, verdicts)) or "nothing was served before"
+    return promotion.promote(root, name, version, reason or told, forced=bool(against), by=by)
+
+
+def replay(database: Database, current: Model, candidate: Model) -> Differences | None:
+    """Answer again what was asked lately; return how the answers differ, the candidate's first.
+
+    None is returned where no inputs were kept, or a version does not take them.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    name = candidate.manifest.name
+    asked = [row["inputs"] for row in queries.latest(database, name, REPLAYED, with_inputs=True)]
+    if not asked or current.manifest.kind != candidate.manifest.kind:
+        return None
+    try:
+        comparison, batches = _compare(current, candidate, asked)
+    except (InvalidInput, InvalidTable):
+        return None
+    found = Differences(comparison.prefix, comparison.other_prefix)
+    before = 0
+    for batch in batches:
+        found.add(batch, before)
+        before += batch.num_rows
+    return found
+
+
+def _compare(
+    current: Model, candidate: Model, asked: Sequence[Mapping[str, Any]]
+) -> tuple[Comparison, Iterator[pa.RecordBatch]]:
+    """Return how two versions are compared, and their answers to the same rows.
+
+    Raises:
+        InvalidInput, InvalidTable: as `plan_comparison`.
+    """
+    table = tabulate(asked)
+    plan = plan_comparison(candidate, current, table.schema, Options(prefix=PREFIX))
+    batches = table.to_batches(max_chunksize=AT_ONCE)
+    return plan, (plan.score(candidate, plan.plan, batch).batch for batch in batches)
+
+
+def tabulate(asked: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return instances as a table; an input that one of them lacks is missing there."""
+    names = dict.fromkeys(name for row in asked for name in row)
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in asked]
+        if len({type(value) for value in values if value is not None}) > 1:
+            values = [None if value is None else str(value) for value in values]
+        array = pa.array(values)
+        columns[name] = array.cast(pa.float64()) if pa.types.is_null(array.type) else array
+    return pa.table(columns)
+
+
+def _losses(table: pa.Table, prefix: str, truths: Sequence[float | str]) -> Floats:
+    """Return what each row cost, (n,): NaN where it was refused."""
+
+    def numbers(name: str) -> Floats:
+        found: Floats = table.column(prefix + name).to_numpy().astype(float)
+        return found
+
+    if f"{prefix}label" not in table.column_names:
+        losses: Floats = (numbers("prediction") - np.array(truths, dtype=float)) ** 2
+        return losses
+    refused = np.isnan(numbers("probability"))
+    found = np.zeros(len(truths))
+    for label in set(truths):
+        if f"{prefix}p_{label}" in table.column_names:
+            chosen = np.array([truth == label for truth in truths])
+            found[chosen] = numbers(f"p_{label}")[chosen]
+    losses = -np.log(np.maximum(found, SMALLEST))
+    losses[refused] = np.nan
+    return losses

@@ -1,0 +1,244 @@
+"""Train a model again, with the judged answers, and publish a candidate."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlapp import store
+from mlapp.errors import TrainingError, describe
+from mlapp.families.contract import Model
+from mlapp.manifest import Manifest, command_of
+from mlapp.records import confirmed
+from mlapp.records.confirmed import Confirmed, Feedback
+from mlapp.records.database import Database
+from mlapp.scoring import candidates
+from mlapp.scoring.distributions import Differences
+from mlapp.settings import Settings
+from mlapp.store import artifacts
+
+Say: TypeAlias = Callable[[str], object]
+
+LAST_LINES = 15  # of a training that failed
+SHOWN = 10  # rows whose answers differ most
+# The columns of texts and labels where the training command names none: those of its own options.
+COLUMNS = {"--text-column": "review", "--label-column": "sentiment"}
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)  # a training takes long, and its output may go to a file
+
+
+def retrain(
+    settings: Settings,
+    name: str,
+    data: Path | None = None,
+    dry_run: bool = False,
+    say: Say = _print,
+) -> int | None:
+    """Train a candidate, and say how it compares with the served version.
+
+    Args:
+        settings: the artifact folder and the records.
+        name: the model's name.
+        data: instead of the data of the training command.
+        dry_run: whether nothing is trained.
+        say: called with each line of the report.
+
+    Returns:
+        The candidate's version; None where nothing was trained.
+
+    Raises:
+        TrainingError: it cannot be trained again, or its training failed.
+        ModelNotFound, ArtifactError: the served version cannot be opened.
+        RecordsUnavailable: the records cannot be read.
+    """
+    root, database = settings.artifacts, Database(settings)
+    current = store.open_model(root, name)
+    words = set_data(read_command(current.manifest), data)
+    feedback = confirmed.read(database, name)
+    say(count_feedback(name, feedback, settings))
+    if not feedback.learned and data is None:
+        raise TrainingError(
+            f"There is nothing new to train {name} on: no judged answer can be learned from, and"
+            " there is no --data FILE"
+        )
+    with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
+        words += ["--candidate", "--artifacts", str(root.resolve())]
+        if feedback.learned:
+            extra = Path(folder) / "feedback.parquet"
+            write_extra(extra, current, words, feedback.learned)
+            words += ["--extra", str(extra)]
+        say(f"Running {shlex.join(['python', '-m', *words])}")
+        if dry_run:
+            return None
+        version = _train(root, name, words, say)
+    candidate = store.open_model(root, name, version)
+    say(f"Version {version} of {name} is a candidate")
+    for verdict in candidates.judge(root, database, name, version):
+        say(str(verdict))
+    for line in describe_replay(
+        candidates.replay(database, current, candidate), current, candidate
+    ):
+        say(line)
+    say(f"To serve it: mlapp promote {name} {version}")
+    return version
+
+
+def read_command(manifest: Manifest) -> list[str]:
+    """Return the module that trained a version, and its arguments.
+
+    Raises:
+        TrainingError: the manifest has no command that trains it.
+    """
+    which = f"version {manifest.version} of {manifest.name}"
+    command = command_of(manifest)
+    if command is None:
+        raise TrainingError(f"The manifest of {which} has no command that trains it again")
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if words[:2] == ["mlapp", "publish"]:
+        raise TrainingError(
+            f"{which} was published as it was fitted, elsewhere: fit the estimator again, and"
+            " publish it with mlapp publish --candidate"
+        )
+    if len(words) < 3 or not re.fullmatch(r"(.*/)?python[0-9.]*", words[0]) or words[1] != "-m":
+        raise TrainingError(
+            f"The command of {which} is {describe(command)}, expected python -m MODULE ..."
+        )
+    return words[2:]
+
+
+def set_data(words: Sequence[str], data: Path | None) -> list[str]:
+    """Return a module and its arguments, with other data if there are any.
+
+    Raises:
+        TrainingError: the file of the data is not there.
+    """
+    given = find_option(words, "--data")
+    if data is not None:
+        if not data.exists():
+            raise TrainingError(f"--data: there is no file {data}")
+        return [*_without(words, "--data"), "--data", str(data)]
+    # A name without a folder or a suffix may be that of a public data set.
+    if given is not None and re.search(r"[/\\.]", given) and not Path(given).exists():
+        raise TrainingError(
+            f"The data {given} of the training is not in {Path.cwd()}; say where it is: --data FILE"
+        )
+    return list(words)
+
+
+def find_option(words: Sequence[str], flag: str) -> str | None:
+    """Return the value of an option among arguments, None where it is not given."""
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            found = after
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _without(words: Sequence[str], flag: str) -> list[str]:
+    kept, skip = [], False
+    for word in words:
+        if not skip and word != flag and not word.startswith(f"{flag}="):
+            kept.append(word)
+        skip = word == flag
+    return kept
+
+
+def count_feedback(name: str, feedback: Feedback, settings: Settings) -> str:
+    """Return how many answers were judged, and what becomes of them, in a line."""
+    line = (
+        f"{feedback.judged:,} answers of {name} were judged: {len(feedback.learned):,} to learn"
+        f" from, {len(feedback.held_back):,} held back to judge versions by"
+    )
+    if feedback.without_inputs:
+        line += f", {feedback.without_inputs:,} without their inputs"
+        line += "" if settings.log_inputs else " (MLAPP_LOG_INPUTS=values keeps them)"
+    return line
+
+
+def write_extra(
+    path: Path, model: Model, words: Sequence[str], learned: Sequence[Confirmed]
+) -> None:
+    """Write judged answers as a table with the columns of the training data, as Parquet."""
+    if model.takes.kind == "text":
+        text, target = (find_option(words, flag) or name for flag, name in COLUMNS.items())
+        asked = [{text: next(iter(each.inputs.values()))} for each in learned]
+    else:
+        target = model.gives.name
+        asked = [{name: each.inputs.get(name) for name in model.takes.names} for each in learned]
+    table = candidates.tabulate(asked)
+    pq.write_table(table.append_column(target, pa.array([each.truth for each in learned])), path)
+
+
+def _train(root: Path, name: str, words: Sequence[str], say: Say) -> int:
+    """Run a training, and return the version of the candidate that it published.
+
+    Raises:
+        TrainingError: it failed, or published no candidate.
+    """
+    before = artifacts.versions(root, name)
+    last = deque[str](maxlen=LAST_LINES)
+    with subprocess.Popen(
+        [sys.executable, "-m", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            last.append(line.rstrip())
+            say(f"  {last[-1]}")
+    told = "\n".join(["", *last])
+    if process.returncode:
+        raise TrainingError(
+            f"The training failed with exit status {process.returncode}. Its last lines:{told}"
+        )
+    added = [each for each in artifacts.candidates(root, name) if each not in before]
+    if not added:
+        raise TrainingError(
+            f"The training published no candidate of {name} in {root}. Its last lines:{told}"
+        )
+    return added[-1]
+
+
+def describe_replay(found: Differences | None, current: Model, candidate: Model) -> Iterator[str]:
+    """Yield how two versions differ on what was asked lately, and where they differ most."""
+    if found is None:
+        yield "Nothing is replayed: the inputs of what was asked were not recorded, or do not fit"
+        return
+    versions = f"version {candidate.manifest.version}", f"version {current.manifest.version}"
+    is_label = candidate.gives.kind == "labels"
+    changed = "have another label" if is_label else f"lie outside the interval of {versions[1]}"
+    yield (
+        f"Of the last {found.compared:,} rows that were asked, {found.differing:,} are answered"
+        f" differently by {versions[0]}, and {found.changed:,} {changed}; the mean difference is"
+        f" {found.mean:.4g}"
+    )
+    own, other = candidates.PREFIX, f"{candidates.PREFIX}v{current.manifest.version}_"
+    shown = "label" if is_label else "prediction"
+    for _, row in found.largest[:SHOWN]:
+        inputs = {key: value for key, value in row.items() if not key.startswith(own)}
+        asked = ", ".join(f"{key} = {describe(value)}" for key, value in inputs.items())
+        yield (
+            f"  difference {row[f'{own}difference']:+.4g}: {_short(row[own + shown])} instead of"
+            f" {_short(row[other + shown])}, for {asked}"
+        )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else describe(value)

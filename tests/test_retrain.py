@@ -1,0 +1,236 @@
+"""Retraining with judged answers, the gate on them, and replay, through the command."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp import answering, loaders
+from mlapp.cli import main
+from mlapp.errors import TrainingError
+from mlapp.records import confirmed, feedback
+from mlapp.records import writer as records
+from mlapp.records.feedback import Given
+from mlapp.scoring.retraining import find_option, set_data
+from mlapp.store import artifacts, promotion
+from tests import stand_in_training
+from tests.conftest import use_artifacts
+from tests.test_pages_monitor import page
+
+NAME = "plots"
+
+
+@pytest.fixture
+def plots(houses_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the model `plots`, whose answers are recorded with their inputs."""
+    root, data = tmp_path / "artifacts", tmp_path / "houses.csv"
+    shutil.copy(houses_csv, data)
+    monkeypatch.delenv("MLAPP_DATABASE_URL")
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    use_artifacts(root, monkeypatch)
+    records.close()
+    stand_in_training.main(
+        ["--data", str(data), "--target", "price", "--name", NAME, "--artifacts", str(root)]
+    )
+    yield root
+    records.close()
+
+
+def ask(name: str, instances: list[object]) -> answering.Answered:
+    model = loaders.load_model(name)
+    answered = answering.answer(model, model.check(instances), "v1")
+    log = records.writer()
+    assert log is not None
+    assert log.flush()
+    return answered
+
+
+def judge(root: Path, answered: answering.Answered, truths: list[float] | list[str]) -> None:
+    log = records.writer()
+    assert log is not None
+    given = [Given(f"{answered.id}-{place}", truth) for place, truth in enumerate(truths)]
+    feedback.give(log.database, root, given, "v1")
+
+
+def judge_plots(root: Path, shift: float, count: int = 150) -> None:
+    """Ask about plots, and say that each is worth so much more than was answered."""
+    rng = np.random.default_rng(2)
+    rows = [{"area": float(a), "rooms": 3.0} for a in rng.uniform(40, 200, count).round(2)]
+    answered = ask(NAME, rows)  # type: ignore[arg-type]
+    predicted = answered.answers.tensors()["prediction"] + rng.normal(0, 5, count)
+    judge(root, answered, (predicted + shift).tolist())
+
+
+@pytest.mark.slow
+def test_a_candidate_learns_from_judged_answers_and_is_promoted_when_it_is_better(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge_plots(plots, shift=80)
+    assert main(["retrain", NAME]) == 0
+    told = capfd.readouterr().out
+    learned, held_back = (len(each) for each in sides())
+    assert learned + held_back == 150
+    assert f"150 answers of {NAME} were judged: {learned} to learn from, {held_back} held" in told
+    assert artifacts.candidates(plots, NAME) == [2]
+    assert "judged answers: better; mean squared error" in told
+    assert f"on {held_back} rows" in told
+    assert "Of the last 150 rows that were asked, 150 are answered differently" in told
+    assert "instead of" in told
+    assert loaders.load_model(NAME).manifest.version == 1
+    app = page("versions")
+    assert any(each.value.startswith("Better; mean squared error") for each in app.success)
+    [table] = [each.value for each in app.dataframe if "candidate_difference" in each.value]
+    assert len(table) == 100
+    assert main(["promote", NAME]) == 0
+    assert loaders.load_model(NAME).manifest.version == 2
+    [change] = promotion.history(plots, NAME)
+    assert "held-out rows" in change.reason
+    assert "judged answers: better" in change.reason
+
+
+@pytest.mark.slow
+def test_a_candidate_that_is_worse_on_judged_answers_is_refused_unless_forced(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge_plots(plots, shift=0)  # and the command makes candidates that are 80 off
+    assert main(["retrain", NAME]) == 0
+    capfd.readouterr()
+    assert main(["promote", NAME]) == 1
+    assert "plots 2 is not promoted: judged answers: worse" in capfd.readouterr().err
+    assert loaders.load_model(NAME).manifest.version == 1
+    assert main(["promote", NAME, "--force", "prices rise on Monday"]) == 0
+    [change] = promotion.history(plots, NAME)
+    assert (change.forced, change.reason) == (True, "prices rise on Monday")
+
+
+def sides() -> tuple[list[confirmed.Confirmed], list[confirmed.Confirmed]]:
+    log = records.writer()
+    assert log is not None
+    found = confirmed.read(log.database, NAME)
+    return found.learned, found.held_back
+
+
+def test_what_judges_versions_is_never_learned_from(plots: Path) -> None:
+    judge_plots(plots, shift=80, count=300)
+    learned, held_back = sides()
+    assert 70 <= len(held_back) <= 130
+    judge_plots(plots, shift=80, count=300)  # the same questions again
+    assert [len(each) for each in sides()] == [2 * len(learned), 2 * len(held_back)]
+    asked = [{json.dumps(dict(each.inputs)) for each in side} for side in sides()]
+    assert not asked[0] & asked[1]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge_plots(plots, shift=80, count=30)
+    capfd.readouterr()
+    assert main(["retrain", NAME, "--dry-run"]) == 0
+    told = capfd.readouterr().out
+    assert "Running python -m tests.stand_in_training --data" in told
+    assert f"--candidate --artifacts {plots.resolve()} --extra" in told
+    assert artifacts.versions(plots, NAME) == [1]
+
+
+def test_without_judged_answers_there_is_nothing_to_learn(
+    plots: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["retrain", NAME]) == 1
+    assert "There is nothing new to train plots on" in capfd.readouterr().err
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "none")
+    records.close()
+    judge_plots(plots, shift=80, count=30)
+    assert main(["retrain", NAME]) == 1
+    told = capfd.readouterr()
+    assert "0 to learn from, 0 held back to judge versions by, 30 without their inputs" in told.out
+    assert "(MLAPP_LOG_INPUTS=values keeps them)" in told.out
+    assert "There is nothing new" in told.err
+
+
+def test_data_that_are_gone_are_asked_for(plots: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    judge_plots(plots, shift=80, count=30)
+    (plots.parent / "houses.csv").rename(plots.parent / "moved.csv")
+    assert main(["retrain", NAME]) == 1
+    assert "say where it is: --data FILE" in capfd.readouterr().err
+    assert main(["retrain", NAME, "--data", "nowhere.csv"]) == 1
+    assert "--data: there is no file nowhere.csv" in capfd.readouterr().err
+    moved = str(plots.parent / "moved.csv")
+    assert main(["retrain", NAME, "--data", moved, "--dry-run"]) == 0
+    assert f"--data {moved}" in capfd.readouterr().out
+
+
+def test_a_training_that_fails_shows_its_last_lines(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_command(plots, f"python -m tests.stand_in_training --data {plots} --target x --fail")
+    judge_plots(plots, shift=80, count=30)
+    assert main(["retrain", NAME]) == 1
+    told = capfd.readouterr().err
+    assert "The training failed with exit status 2. Its last lines:" in told
+    assert "the following arguments are required: --name" in told
+    assert artifacts.versions(plots, NAME) == [1]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("", "has no command that trains it again"),
+        ("mlapp publish plots.joblib --data x.csv", "was published as it was fitted"),
+        ("make plots", "expected python -m MODULE"),
+        ("python -m 'tests", "expected python -m MODULE"),
+    ],
+)
+def test_a_version_without_a_training_command_says_so(
+    plots: Path, command: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    set_command(plots, command)
+    assert main(["retrain", NAME]) == 1
+    assert said in capfd.readouterr().err
+
+
+def set_command(root: Path, command: str) -> None:
+    """Let the manifest say another command."""
+    file = root / NAME / "1" / artifacts.MANIFEST
+    stated = json.loads(file.read_bytes())
+    stated.pop("digest")
+    stated["training"]["command"] = command
+    artifacts.write_manifest(file, stated)
+
+
+@pytest.mark.slow
+def test_judged_texts_are_written_with_the_columns_of_the_training(
+    every_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlapp.scoring import retraining
+
+    monkeypatch.delenv("MLAPP_DATABASE_URL")
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    records.close()
+    model = loaders.load_model("moods")
+    answered = ask(
+        "moods", [f"we were {word} n{n}\n" for word in ("furious", "still") for n in range(9)]
+    )
+    judge(every_model, answered, ["glad"] * 18)
+    log = records.writer()
+    assert log is not None
+    learned = confirmed.read(log.database, "moods").learned
+    path = tmp_path / "extra.parquet"
+    retraining.write_extra(path, model, ["training.sentiment", "--text-column=said"], learned)
+    table = pd.read_parquet(path)
+    assert list(table) == ["said", "sentiment"]
+    assert set(table["sentiment"]) == {"glad"}
+    assert all(text.endswith("\n") for text in table["said"])
+    records.close()
+
+
+def test_options_are_found_in_both_spellings() -> None:
+    words = ["training.x", "--data", "a.csv", "--seed=3"]
+    assert (find_option(words, "--data"), find_option(words, "--seed")) == ("a.csv", "3")
+    assert set_data(words, Path(__file__)) == ["training.x", "--seed=3", "--data", __file__]
+    assert set_data(["training.x", "--data", "imdb"], None) == ["training.x", "--data", "imdb"]
+    with pytest.raises(TrainingError, match="say where it is"):
+        set_data(words, None)

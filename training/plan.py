@@ -1,0 +1,104 @@
+"""Which texts a classifier learns from, and which choose and judge it."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mlapp.errors import InvalidData
+from mlapp.families.text import Ids
+from training.recipes import Options
+from training.splits import count_copies, folds, group, loosen, split
+from training.tables import Say
+from training.text_linear import Counted
+from training.texts import Reviews, key
+
+FOLDS = 10  # of the cross-validation of few texts
+FEWER_FOLDS = 3  # of many labels, each of which takes a fit of its own
+MANY_LABELS = 50
+NETWORK_FROM = 10_000  # texts; of fewer, a network learns less than a linear model
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which texts choose and judge.
+
+    Attributes:
+        train: the rows of the texts that what is published learns from.
+        validation: the rows of the texts that models are compared on.
+        held_out: the rows of the texts that judge the model that is published.
+        fold: of each of the n texts of the data, (n,), where there are few: then each fold judges
+            a model of the others. None where the parts have no text in common.
+    """
+
+    train: Ids
+    validation: Ids
+    held_out: Ids
+    fold: Ids | None = None
+
+    @property
+    def extra(self) -> Ids:
+        """The rows that models of every fold learn from."""
+        return self.train[self.train >= (0 if self.fold is None else len(self.fold))]
+
+
+def in_folds(reviews: Reviews, asked: Options) -> bool:
+    """Return whether there are so few texts that all judge, and a network is out of question."""
+    many = reviews.own >= NETWORK_FROM
+    return not (many or asked.model == "network" or asked.film_phrases)
+
+
+def count_folds(reviews: Reviews) -> int:
+    """Return the number of folds of a cross-validation."""
+    return FOLDS if len(reviews.labels) < MANY_LABELS else FEWER_FOLDS
+
+
+def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) -> Plan:
+    """Split many texts once, and few into folds.
+
+    What is held out depends on the data and the seed alone.
+
+    Raises:
+        InvalidData: there are too few different texts to hold some out.
+    """
+    classes = reviews.classes[: reviews.own]
+    groups = loosen(group(counted.signatures[: reviews.own]))
+    if copies := count_copies(groups):
+        say(f"{copies:,} texts are nearly equal to another: these stay on one side of the split")
+    random, everything = np.random.default_rng(asked.seed), np.arange(len(classes))
+    if in_folds(reviews, asked):
+        count = count_folds(reviews)
+        fold = folds(classes, count, random, groups)
+        say(f"Training on all; each is judged by a model that has not seen it ({count} folds)")
+        plan = Plan(everything, everything, everything, fold)
+    else:
+        parts = split(classes, random, groups)
+        if not (len(parts.calibration) and len(parts.held_out)):
+            raise InvalidData(
+                f"{len(classes)} texts are too few to hold some out: most nearly equal another"
+            )
+        say(
+            f"Training on {len(parts.train):,}; held out are {len(parts.held_out):,},"
+            f" and {len(parts.calibration):,} for calibration"
+        )
+        plan = Plan(parts.train, parts.calibration, parts.held_out)
+    return _add_extra(plan, reviews, counted, say)
+
+
+def _add_extra(plan: Plan, reviews: Reviews, counted: Counted, say: Say) -> Plan:
+    """Return the plan with the extra texts among those to learn from, without copies of judges."""
+    if not reviews.extra:
+        return plan
+    judges = np.union1d(plan.validation, plan.held_out)
+    keys = {key(reviews.texts[row]) for row in judges.tolist()}
+    groups = loosen(group(counted.signatures))
+    near = set(groups[judges].tolist())
+    added = [
+        row
+        for row in range(reviews.own, len(reviews.texts))
+        if key(reviews.texts[row]) not in keys and int(groups[row]) not in near
+    ]
+    left_out = reviews.extra - len(added)
+    say(f"Learning from {len(added):,} extra texts")
+    if left_out:
+        say(f"Left out {left_out:,} extra texts that are equal or nearly equal to a held-out text")
+    return replace(plan, train=np.concatenate([plan.train, np.array(added, dtype=np.int64)]))
