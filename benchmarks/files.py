@@ -1,4 +1,4 @@
-"""Whole files: `mlapp score` beside pandas, and beside the bare model on all cores.
+"""Whole files: `mlapp score` compared with pandas, and with the bare model on all cores.
 
     python benchmarks/files.py [--rows 10000000] [--reviews 8000] [--rounds 3] [--folder FOLDER]
 
@@ -149,11 +149,11 @@ def measure_reviews(folder: Path, reviews: int, rounds: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure whole files beside pandas.")
+    parser = argparse.ArgumentParser(description="Compare `mlapp score` with pandas.")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--reviews", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=3, choices=range(1, 21))
-    parser.add_argument("--folder", type=Path, help="where the files lie meanwhile (2 GB)")
+    parser.add_argument("--folder", type=Path, help="for temporary files (2 GB)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.rows:

@@ -43,7 +43,7 @@ def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
     st.subheader("Traffic")
     table = traffic(counts)
     if table.empty:
-        st.caption("Nothing was asked in this time.")
+        st.caption("There were no requests in this time.")
         return
     requests, errors = int(table["requests"].sum()), int(table["errors"].sum())
     with st.grid(3, min_column_width=170):
@@ -128,7 +128,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
                 width="small",
             ),
             "PSI": st.column_config.NumberColumn(
-                format="%.3f", help="Population stability index: 0 is no change, 0.25 a large one."
+                format="%.3f",
+                help="Population stability index: 0 means no change, 0.25 a large one.",
             ),
             "p": st.column_config.NumberColumn(
                 format="%.2g", help="How often chance alone moves the values as far."
