@@ -3,10 +3,10 @@
     python -m benchmarks.film_loop REVIEWS [--requests 2000]
 
 Method: a linear model is trained on a table of film reviews (columns review and sentiment) and
-served by two workers. The first half of the requests are reviews of that table; the second half are
-notes about restaurants, of our own writing, whose labels are known. Every command's output is
-printed as it is. Drift is printed after each half, the second time for that half alone, as if a
-week lay between them.
+served by two workers. The first half of the requests are reviews that were taken out of that table
+before; the second half are notes about restaurants, of our own writing, whose labels are known.
+Every command's output is printed as it is. Drift is printed after each half, the second time for
+that half alone, as if days lay between them.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 import requests
 
 from benchmarks import service
 from mlapp.records import queries
 from mlapp.records.database import Database, counts
 from mlapp.settings import read_settings
+from training.tables import read_table
 
 NAME = "films"
 GOOD = (
@@ -67,7 +67,9 @@ def main() -> None:
     half = options.requests // 2
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"MLAPP_ARTIFACTS": folder, "MLAPP_LOG_INPUTS": "values"}
-        data = ["--data", str(options.reviews.resolve())]
+        films = read_table(options.reviews)[0].sample(frac=1, random_state=1)
+        films[half:].to_parquet(Path(folder) / "reviews.parquet", index=False)
+        data = ["--data", str(Path(folder) / "reviews.parquet")]
         labels = ["--labels", "Negative,Positive", "--model", "linear", "--name", NAME]
         run("-m", "training.sentiment", *data, *labels)
         port = service.free_port()
@@ -78,10 +80,7 @@ def main() -> None:
         address = f"http://127.0.0.1:{port}"
         try:
             wait_for(address)
-            films = pd.read_csv(options.reviews, sep="\t", quoting=3)["review"].sample(
-                half, random_state=1
-            )
-            ask(address, films.tolist())
+            ask(address, films["review"][:half].tolist())
             mlapp("drift", NAME)
             move_counts()
             notes = restaurants(half)
