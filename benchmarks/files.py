@@ -91,13 +91,13 @@ def run(command: list[str]) -> tuple[float, float, str]:
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
-    told = process.stdout.read().decode()
+    printed = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise RuntimeError(told)
-    return seconds, usage.ru_maxrss / 1000, told
+        raise RuntimeError(printed)
+    return seconds, usage.ru_maxrss / 1000, printed
 
 
 def measure_rows(folder: Path, rows: int, rounds: int) -> None:
@@ -137,8 +137,8 @@ def measure_reviews(folder: Path, reviews: int, rounds: int) -> None:
     peaks = []
     for _ in range(rounds):
         rates["bare"].append(float(run(bare)[2]))
-        _, peak, told = run(ours)
-        rates["ours"].append(float(re.findall(r"([0-9,]+) rows/s$", told)[0].replace(",", "")))
+        _, peak, printed = run(ours)
+        rates["ours"].append(float(re.findall(r"([0-9,]+) rows/s$", printed)[0].replace(",", "")))
         peaks.append(peak)
     best = {name: max(each) for name, each in rates.items()}
     print(f"\n{reviews:,} reviews, {os.cpu_count()} cores    reviews/s")

@@ -12,7 +12,7 @@ from mlapp.settings import read_settings
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
-    log = commands.add_parser("log", help="export or delete what was recorded of answers")
+    log = commands.add_parser("log", help="export or delete the records of answers")
     actions = log.add_subparsers(dest="action", required=True)
     export = actions.add_parser(
         "export",
