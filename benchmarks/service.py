@@ -1,4 +1,4 @@
-"""Requests per second of the service, beside a bare Flask handler, and LitServe, in one run.
+"""Requests per second of the service, a bare Flask handler and LitServe, in one run.
 
     python benchmarks/service.py [--seconds 4] [--rounds 8] [--litserve PYTHON]
 
@@ -193,7 +193,7 @@ def measure(kind: str, seconds: int, litserve: str, folder: Path) -> list[float]
 
 def main() -> None:
     """Measure all in turns and print a table."""
-    parser = argparse.ArgumentParser(description="Measure the service beside a bare handler.")
+    parser = argparse.ArgumentParser(description="Compare the service with a bare handler.")
     parser.add_argument("--seconds", type=int, default=4, choices=range(1, 61))
     parser.add_argument("--rounds", type=int, default=8, choices=range(1, 21))
     parser.add_argument("--litserve", default="", help="the Python of an environment with LitServe")

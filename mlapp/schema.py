@@ -1,4 +1,4 @@
-"""The inputs of a table model as learned from its training data, and the one check of a row.
+"""The inputs of a table model, learned from its training data, and the one check of a row.
 
 The pages, the forms, REST, files and the command line all check rows here, so a row gets the same
 answer, or the same faults, everywhere. Training encodes rows with the same `Schema.encode`.
@@ -35,11 +35,11 @@ Column: TypeAlias = npt.NDArray[Any] | list[Any]
 
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
-TEXT = "text"  # what the one input of a model that takes texts is called
+TEXT = "text"  # the name of the one input of a model that takes texts
 
-NOT_GIVEN = "not given, and taken as missing"  # of an input, as a notice has it
+NOT_GIVEN = "not given, and taken as missing"  # the detail of a notice about an input
 
-MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
+MOST_MISMATCHES = 100  # notices of names that do not match; with more it is another table
 
 
 class _Frozen(BaseModel):
@@ -54,8 +54,8 @@ class Number(_Frozen):
         minimum, maximum: the range seen in training.
         quantiles: the 5, 25, 50, 75 and 95 % quantiles in training.
         typical: the median, rounded to `decimals`; also stands in for a missing value.
-        step: a sensible step for a person who moves the value.
-        decimals: how many decimals a person needs, 0 or more.
+        step: a sensible step for a slider or a spin button.
+        decimals: how many decimals are worth showing, 0 or more.
         missing: whether training saw missing values, and so they are allowed.
     """
 
@@ -82,12 +82,12 @@ class Number(_Frozen):
     def parse(self, value: object) -> float | None:
         """Return the value as a float, NaN for a missing one, or None for one not allowed."""
         if (type(value) is float or type(value) is int) and abs(value) <= LARGEST:
-            return float(value)  # nearly always
+            return float(value)  # the usual case
         number = parse_number(value)
         return None if number is not None and math.isnan(number) and not self.missing else number
 
     def plain(self, parsed: float) -> float | None:
-        """Return a parsed value as it would be typed, None when it is missing."""
+        """Return a parsed value as a user would type it, None when it is missing."""
         return None if math.isnan(parsed) else parsed
 
     def encode(self, values: Floats) -> Floats:
@@ -103,7 +103,7 @@ class Category(_Frozen):
     Attributes:
         name: the column's name.
         categories: the categories seen in training, sorted.
-        typical: the most frequent category, which the others are compared with.
+        typical: the most frequent category, the baseline of the others.
         missing: whether training saw missing values, and so they are allowed.
     """
 
@@ -195,12 +195,12 @@ class Output(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a prediction was made in spite of.
+    """Something unusual about a row that was predicted all the same.
 
     Attributes:
         input: the input's name, or the output's.
         detail: what is unusual about it.
-        row: the row's label; None where the notice is about several rows.
+        row: the row's label; None if the notice is about several rows.
     """
 
     input: str
@@ -209,7 +209,7 @@ class Notice:
 
     @property
     def message(self) -> str:
-        """The notice without its row, for where there is one row only."""
+        """The notice without its row, for where there is only one row."""
         return f"{self.input}: {self.detail}"
 
     def __str__(self) -> str:
@@ -254,7 +254,7 @@ class Checked:
         return dict(zip(self.schema.names, self.matrix.T, strict=True))
 
     def row(self, place: int) -> dict[str, float | str | None]:
-        """Return one row's values as they would be typed, None where missing."""
+        """Return one row's values as a user would type them, None where missing."""
         return {
             spec.name: spec.plain(value)
             for spec, value in zip(self.schema.inputs, self.matrix[place].tolist(), strict=True)
@@ -262,11 +262,11 @@ class Checked:
 
     @cached_property
     def notices(self) -> list[Notice]:
-        """The names that do not match, then the values outside the range of training by row."""
+        """The names that do not match, then, by row, the values outside the training range."""
         low, high = self.schema.limits
         outside = (self.matrix < low) | (self.matrix > high)
         found = list(self.mismatches)
-        if not np.count_nonzero(outside):  # nearly always; quicker than any()
+        if not np.count_nonzero(outside):  # the usual case; quicker than any()
             return found
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
@@ -277,7 +277,7 @@ class Checked:
 
 
 class Schema(_Frozen):
-    """The inputs, in the order of training, and the predicted number; None where labels are."""
+    """The inputs, in the order of training, and the predicted number, None for labels."""
 
     inputs: tuple[Input, ...]
     output: Output | None = None
@@ -298,7 +298,7 @@ class Schema(_Frozen):
 
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
-        """The least and the largest value seen of each input; a category has no limits."""
+        """The smallest and the largest value of each input in training; infinite for categories."""
         numbers = [spec if isinstance(spec, Number) else None for spec in self.inputs]
         low = [spec.minimum if spec else -math.inf for spec in numbers]
         return np.array(low), np.array([spec.maximum if spec else math.inf for spec in numbers])
@@ -312,7 +312,7 @@ class Schema(_Frozen):
         return self.inputs[self.names.index(name)]
 
     def check(self, rows: Rows) -> Checked:
-        """Check rows: columns by name, in any order; columns without an input are left out.
+        """Check rows: columns by name, in any order; columns that are not inputs are ignored.
 
         Numbers may arrive as numbers or as plain decimal text. A missing value (None, NaN, or a
         text in `MISSING`) is allowed where training saw missing values. A mapping may lack such
@@ -332,18 +332,18 @@ class Schema(_Frozen):
             columns = dict(zip(given, (rows[name].to_numpy() for name in rows), strict=True))
             return self.check_columns(columns, rows.index)
         parsers = list(zip(self.names, self._parsers, strict=True))
-        matrix, strange = [], []
+        matrix, mismatched = [], []
         for place, row in enumerate(rows):
             if type(row) is not dict and not isinstance(row, Mapping):
-                raise InvalidInput(_no_mappings(rows))
+                raise InvalidInput(_refuse_other_types(rows))
             parsed = [parse(row.get(name)) for name, parse in parsers]
             if None in parsed:
                 raise InvalidInput(self._faults(rows))
             matrix.append(parsed)
             if row.keys() != self._name_set:
-                strange.append((place, row))
+                mismatched.append((place, row))
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
-        return Checked(self, values, None, self._unused(strange), self._mismatches(strange))
+        return Checked(self, values, None, self._unused(mismatched), self._mismatches(mismatched))
 
     def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
@@ -375,9 +375,9 @@ class Schema(_Frozen):
         return Checked(self, matrix, index, unused)
 
     def check_some(self, columns: Mapping[str, Column]) -> Checked:
-        """Check rows that arrive as columns; those whose values may be missing may be left out.
+        """Check rows that arrive as columns; those that allow missing values may be absent.
 
-        A notice says which were, and which names the model does not know.
+        A notice names the absent columns, and the names that the model does not know.
 
         Args:
             columns: one or more, of equal length, by name.
@@ -396,7 +396,7 @@ class Schema(_Frozen):
         return replace(self.check_columns(whole, rows), mismatches=tuple(notices))
 
     def encode(self, checked: Checked) -> Floats:
-        """Encode checked rows as the matrix (n, len(terms)) that the regression is fitted on."""
+        """Encode checked rows as the matrix (n, len(terms)) that a regression is fitted on."""
         if self._is_plain:
             return checked.matrix
         columns = zip(self.inputs, checked.matrix.T, strict=True)
@@ -425,8 +425,8 @@ class Schema(_Frozen):
             start = end
 
     def _faults(self, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
-        """Return every fault of rows of which some have one."""
-        if faults := _no_mappings(rows):
+        """Return every fault of rows of which at least one has a fault."""
+        if faults := _refuse_other_types(rows):
             return faults
         return [
             Fault(spec.name, describe(row.get(spec.name)), spec.allowed, place)
@@ -471,17 +471,17 @@ def parse_text(value: object) -> str | None:
 
 
 def is_frame(given: object) -> "TypeIs[pd.DataFrame]":
-    """Tell whether something is a data frame of pandas."""
+    """Return whether a value is a pandas data frame, without importing pandas."""
     return _is_of_pandas(given, "DataFrame")
 
 
 def is_series(given: object) -> "TypeIs[pd.Series]":
-    """Tell whether something is a series of pandas."""
+    """Return whether a value is a pandas series, without importing pandas."""
     return _is_of_pandas(given, "Series")
 
 
 def _is_of_pandas(given: object, name: str) -> bool:
-    # While another thread imports pandas, it is there but has no classes yet: this is none of them.
+    # While another thread imports pandas, the module exists but has no classes yet.
     kind = getattr(sys.modules.get("pandas"), name, None)
     return kind is not None and isinstance(given, kind)
 
@@ -516,8 +516,8 @@ def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iter
     return np.array([math.nan if value is None else value for value in parsed]), bad
 
 
-def _no_mappings(rows: Sequence[Any]) -> list[Fault]:
-    """Return a fault for each row that is no mapping."""
+def _refuse_other_types(rows: Sequence[Any]) -> list[Fault]:
+    """Return a fault for each row that is not a mapping."""
     return [
         Fault("row", describe(row), "values by input name", place)
         for place, row in enumerate(rows)

@@ -177,7 +177,7 @@ def component_manifests() -> Iterator[None]:
 
 
 def make_moods(rows: int = 180) -> pd.DataFrame:
-    """Return texts with three labels, told by single words."""
+    """Return texts with three labels, each given by a single word."""
     rng = np.random.default_rng(3)
     words = {"angry": ["furious", "rage"], "calm": ["quiet", "still"], "glad": ["merry", "cheer"]}
     moods = list(words)

@@ -1,4 +1,4 @@
-"""A candidate that answers along: recorded beside what was served, and never in its way."""
+"""Shadow candidates: recorded with the served answers, and never in their way."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
 @pytest.fixture
 def shadowed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder where version 2 of `houses`, a candidate of other prices, answers along."""
+    """A folder where version 2 of `houses`, a candidate with other prices, is a shadow."""
     table = tmp_path / "dearer.csv"
     make_houses().assign(price=lambda houses: houses["price"] + 500).to_csv(table, index=False)
     train(root=folder, data=table, target="price", name="houses", say=lambda line: None)

@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp.cli import main as command_line
 from mlapp.errors import InvalidData
 from mlapp.families.linear_text import LINEAR
 from mlapp.families.network import NETWORK
 from mlapp.families.sentiment import SentimentModel
 from mlapp.manifest import Artifact
 from mlapp.records import reference
+from mlapp.records import writer as records
 from mlapp.records.bins import Series
 from mlapp.store import artifacts
 from mlapp.store.gate import compare_held_out
-from tests.conftest import make_topics, quiet
+from tests.conftest import make_topics, quiet, use_artifacts
 from tests.recipes import TINY
+from tests.test_retrain import ask, judge
 from training import plan, progress, text_linear, text_network
 from training.losses import fingerprint
 from training.plan import split_texts
@@ -457,3 +460,29 @@ def test_a_candidate_is_published_but_not_served(
         f"python -m training.sentiment --data {tmp_path / 'data.csv'} '--example=-a dash'"
         " --example bread"
     )
+
+
+@pytest.mark.slow
+def test_a_text_model_is_trained_again_with_judged_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLAPP_DATABASE_URL")
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    root = tmp_path / "artifacts"
+    use_artifacts(root, monkeypatch)
+    records.close()
+    make_topics(60).to_csv(tmp_path / "data.csv", index=False)
+    options = ["--data", str(tmp_path / "data.csv"), "--text-column", "message"]
+    options += ["--label-column", "topic", "--name", "topics", "--artifacts", str(root)]
+    assert main(options) == 0
+    texts = [f"zebra {place} stripes" for place in range(40)]
+    judge(root, ask("topics", list(texts)), ["music"] * 40)
+    assert command_line(["retrain", "topics"]) == 0
+    records.close()
+    told = capfd.readouterr().out
+    assert "Learning from " in told
+    assert "Version 2 of topics is a candidate" in told
+    served, candidate = (SentimentModel(artifacts.open(root, "topics", v)) for v in (1, 2))
+    assert served.predict(["zebra stripes"])["unknown"][0] == 1
+    assert candidate.predict(["zebra stripes"])["label"][0] == "music"
+    assert candidate.manifest.training["command"] == served.manifest.training["command"]

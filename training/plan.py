@@ -13,8 +13,8 @@ from training.text_linear import Counted
 from training.texts import Reviews, key
 
 FOLDS = 10  # of the cross-validation of few texts
-FEWER_FOLDS = 3  # of many labels, each of which takes a fit of its own
-MANY_LABELS = 50
+FEWER_FOLDS = 4  # of many texts or labels, which take longer
+MANY_TEXTS, MANY_LABELS = 1_000, 50
 NETWORK_FROM = 10_000  # texts; of fewer, a network learns less than a linear model
 
 
@@ -49,7 +49,8 @@ def in_folds(reviews: Reviews, asked: Options) -> bool:
 
 def count_folds(reviews: Reviews) -> int:
     """Return the number of folds of a cross-validation."""
-    return FOLDS if len(reviews.labels) < MANY_LABELS else FEWER_FOLDS
+    many = reviews.own >= MANY_TEXTS or len(reviews.labels) >= MANY_LABELS
+    return FEWER_FOLDS if many else FOLDS
 
 
 def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) -> Plan:

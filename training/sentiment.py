@@ -32,7 +32,7 @@ from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
 from training import text_linear
-from training.candidates import Chosen, choose_best, fit_candidates
+from training.download import download
 from training.examples import FILM, frequent_words, make_examples
 from training.phrases import LABELS
 from training.plan import MANY_LABELS, NETWORK_FROM, Plan, count_folds, in_folds, split_texts
@@ -40,8 +40,9 @@ from training.progress import MANY, describe_seconds
 from training.recipes import RECIPES, SEED, Options
 from training.splits import CALIBRATION, HELD_OUT
 from training.tables import Say
+from training.text_candidates import Chosen, choose_best, fit_candidates
 from training.text_linear import Counted
-from training.texts import IMDB, IMDB_SHA256, Reviews, download, read_reviews
+from training.texts import IMDB, IMDB_SHA256, Reviews, read_reviews
 
 NAME = "sentiment"
 CACHE = Path.home() / ".cache" / "mlapp"  # where the public data set is kept
@@ -91,18 +92,9 @@ def train(
     """
     root = read_settings().artifacts if root is None else root
     asked = Options(**options)
-    reviews = read_reviews(
-        data,
-        unlabelled,
-        text_column=text_column,
-        label_column=label_column,
-        labels=labels,
-        extra=extra,
-        say=say,
-        encoding=encoding,
-        decimal=decimal,
-        sheet=sheet,
-    )
+    reading: dict[str, Any] = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
+    reading |= {"text_column": text_column, "label_column": label_column}
+    reviews = read_reviews(data, unlabelled, labels=labels, extra=extra, say=say, **reading)
     _require_sense(name, asked, reviews)
     counted = _count(reviews, asked, say)
     plan = split_texts(reviews, counted, asked, say)
@@ -255,6 +247,24 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_data_options(parser)
+    _add_model_options(parser)
+    parser.add_argument("--name", default=NAME, help="the model's name (default: %(default)s)")
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
+    )
+    parser.add_argument(
+        "--candidate",
+        action="store_true",
+        help="publish a candidate, which nobody is served until it is promoted",
+    )
+    add_reading_options(parser)
+    return parser
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
@@ -274,6 +284,14 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="names for the labels, in the order of the sorted values, as in Negative,Positive",
     )
+    parser.add_argument(
+        "--extra",
+        type=Path,
+        help="more labelled texts with the same columns, which are learned from and judge nothing",
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         choices=("auto", "linear", "network"),
@@ -295,30 +313,12 @@ def _parser() -> argparse.ArgumentParser:
         help="mix sentences of our own about films into what the network learns from; for Negative"
         " and Positive",
     )
-    parser.add_argument("--name", default=NAME, help="the model's name (default: %(default)s)")
-    parser.add_argument(
-        "--artifacts",
-        type=Path,
-        help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
-    )
     parser.add_argument(
         "--seed", type=int, default=SEED, help="of everything random (default: %(default)s)"
     )
     parser.add_argument(
         "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
     )
-    parser.add_argument(
-        "--extra",
-        type=Path,
-        help="more labelled texts with the same columns, which are learned from and judge nothing",
-    )
-    parser.add_argument(
-        "--candidate",
-        action="store_true",
-        help="publish a candidate, which nobody is served until it is promoted",
-    )
-    add_reading_options(parser)
-    return parser
 
 
 def _command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Texts to train on: tables, folders and archives in the layout of aclImdb, and its download.
+"""Texts to train on: tables, folders and archives in the layout of aclImdb.
 
 The public data set is the Large Movie Review Dataset v1.0 (Maas et al., "Learning word vectors for
 sentiment analysis", 2011): folders train/pos and train/neg, and unlabelled reviews in train/unsup.
@@ -7,16 +7,12 @@ Its test half is never read.
 
 import hashlib
 import re
-import sys
 import tarfile
 import unicodedata
-import urllib.error
-import urllib.request
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +21,6 @@ from mlapp.errors import InvalidData
 from mlapp.families.text import LONGEST, Ids, is_readable
 from mlapp.manifest import Data
 from mlapp.schema import parse_text
-from training.progress import Progress
 from training.tables import Say, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -36,8 +31,6 @@ NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 MOST_LABELS = 1_000
 LEAST = 5  # texts per label
-TIMEOUT = 60  # seconds that a download may stand still
-BLOCK = 1 << 18  # bytes read at a time
 
 _FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
@@ -340,67 +333,3 @@ def _order_labels(values: Iterable[str]) -> list[str]:
     if all(map(_NUMBER.fullmatch, ordered)):
         return sorted(ordered, key=float)
     return ordered
-
-
-# --- downloading -----------------------------------------------------------------------------
-
-
-def download(url: str, sha256: str, folder: Path, say: Say = print) -> Path:
-    """Return a file from the web, downloaded once; a download that was cut off is resumed.
-
-    Args:
-        url: where it is.
-        sha256: what its content must have.
-        folder: where it is kept; made if need be.
-        say: called with a line about what happens.
-
-    Raises:
-        InvalidData: it cannot be had, or its content is another.
-    """
-    path = folder / url.rpartition("/")[2]
-    if path.is_file() and _digest(path) == sha256:
-        return path
-    part = path.with_name(f"{path.name}.part")
-    folder.mkdir(parents=True, exist_ok=True)
-    say(f"Downloading {url} to {folder}")
-    try:
-        _fetch(url, part)
-    except (OSError, urllib.error.URLError) as error:
-        raise InvalidData(
-            f"{url} cannot be downloaded: {error}. Run it again to go on where it stopped"
-        ) from error
-    found = _digest(part)
-    if found != sha256:
-        part.unlink()
-        raise InvalidData(f"{url} has the SHA-256 {found}, expected {sha256}: it was removed")
-    part.replace(path)
-    return path
-
-
-def _fetch(url: str, part: Path) -> None:
-    done = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        with error:
-            # The part is whole already: nothing lies behind its end.
-            if done and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return
-            raise
-    with answer:
-        # A server that knows no ranges sends everything.
-        done = done if answer.status == HTTPStatus.PARTIAL_CONTENT else 0
-        length = int(answer.headers.get("Content-Length") or 0)
-        progress = Progress("download", done + length, done, sys.stderr)
-        with part.open("ab" if done else "wb") as file:
-            while block := answer.read(BLOCK):
-                file.write(block)
-                progress.advance(len(block))
-        if length and part.stat().st_size < done + length:
-            raise OSError("the connection was closed early")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
