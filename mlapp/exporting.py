@@ -86,8 +86,9 @@ def _write_mlflow(root: Path, model: Model, to: Path) -> None:
     libraries = list(_LIBRARIES)
     if model.takes.kind == "text":
         libraries.append("tokenizers")
-    saved = manifest.libraries
-    libraries += [f"{each}=={saved[each]}" for each in (SKLEARN, "skops") if each in saved]
+    else:
+        saved = manifest.libraries
+        libraries += [f"{each}=={saved[each]}" for each in (SKLEARN, "skops") if each in saved]
     (to / "requirements.txt").write_text("\n".join(libraries) + "\n", encoding="utf-8")
     python = ".".join(map(str, sys.version_info[:3]))
     environment = {"python": python, "dependencies": ["-r requirements.txt"]}

@@ -240,6 +240,16 @@ def test_every_way_in_gives_the_same_answer_and_reasons(
     assert all(label in said for label in model.labels)
 
 
+def test_an_exported_folder_needs_no_scikit_learn(
+    trained_texts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_artifacts(trained_texts, monkeypatch)
+    out = tmp_path / "topics"
+    assert main(["export", "topics", "--to", "mlflow", "--out", str(out)]) == 0
+    needed = (out / "requirements.txt").read_text()
+    assert "tokenizers" in needed and "scikit-learn" not in needed
+
+
 def test_golden_texts_are_replayed_and_a_damaged_file_is_refused(
     model: SentimentModel, trained_texts: Path
 ) -> None:
