@@ -32,6 +32,21 @@ def _plain(value: Any) -> Any:
     return None if np.isnan(number) else number
 
 
+def row_losses(target: Any, answers: Floats) -> Floats:
+    """Return what each of n answers costs: the squared error, or the log loss.
+
+    Args:
+        target: numbers, or the places of labels, (n,).
+        answers: numbers (n,), or probabilities (n, labels).
+    """
+    if answers.ndim == 1:
+        squares: Floats = (target - answers) ** 2
+        return squares
+    own = answers[np.arange(len(target)), target]
+    logs: Floats = -np.log(np.maximum(own, SMALLEST))
+    return logs
+
+
 def squared_errors(
     fingerprints: Sequence[str], target: Floats, predicted: Floats
 ) -> dict[str, Any]:

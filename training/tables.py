@@ -134,12 +134,6 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"There is no column {target!r}; choose --target from {', '.join(map(str, table))}"
         )
-    if reserved := [name for name in RESERVED if name in table and name != target]:
-        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
-    if private := [name for name in map(str, table) if name.startswith("_")]:
-        raise InvalidData(
-            f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
-        )
     output = table[target]
     if not pd.api.types.is_numeric_dtype(output) or pd.api.types.is_bool_dtype(output):
         numbers = pd.to_numeric(output.astype(str), errors="coerce")
@@ -158,6 +152,21 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"The target {target!r} is constant or missing in every row: nothing to learn"
         )
+    return prepare_inputs(inputs, target, say), output
+
+
+def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
+    """Return the columns that may teach something, cleaned; tell the others through `say`.
+
+    Raises:
+        InvalidData: a column has a name that is not free, or none is left.
+    """
+    if reserved := [name for name in RESERVED if name in inputs]:
+        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
+    if private := [name for name in map(str, inputs) if name.startswith("_")]:
+        raise InvalidData(
+            f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
+        )
     kept: dict[str, pd.Series] = {}
     for name in map(str, inputs):
         column = _clean(inputs[name])
@@ -168,7 +177,7 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
             kept[name] = column
     if not kept:
         raise InvalidData(f"No column is left to predict {target!r} from")
-    return pd.DataFrame(kept), output
+    return pd.DataFrame(kept)
 
 
 def _clean(column: pd.Series) -> pd.Series:
