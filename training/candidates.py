@@ -31,9 +31,11 @@ MODELS = ("auto", LINEAR, BOOSTED)  # of --model
 # Boosted trees: small steps, and as many trees as the folds find best.
 STAGES = (5, 10, 15, 20, 30, 40, 60, 80, 110, 150, 200)
 RATE = 0.1
-LEAVES = 31  # of a tree; of a small table fewer, see `_leaves`
+LEAVES = 31  # of a tree
 FEWEST_IN_LEAF = 10
-TREES = 6_000  # of all labels together, at most
+TREES = 1_500  # of all labels together, at most
+ROWS_PER_TREE = 10  # of a small table; more trees would only repeat its noise
+LEAST_TREES = 60
 
 STRENGTHS = np.logspace(-2, 5, 15)  # of ridge regression, chosen by leaving rows out one by one
 TOLERATED = 0.01  # of R² or log loss that a simpler model may be worse
@@ -104,8 +106,8 @@ def list_candidates(
             found.append(Candidate(LINEAR, "terms", lambda _: _scaled(LinearRegression())))
         found.append(Candidate(RIDGE, "terms", lambda _: _scaled(RidgeCV(alphas=STRENGTHS))))
     if model != LINEAR:
-        most = max(STAGES[0], TREES // (labels if labels > 2 else 1))
-        stages = tuple(each for each in STAGES if each <= most)
+        most = min(TREES // max(labels - 1, 1), max(LEAST_TREES, rows // ROWS_PER_TREE))
+        stages = tuple(each for each in STAGES if each <= max(most, STAGES[0]))
         found.append(Candidate(BOOSTED, "values", partial(_boosted, schema, rows, labels), stages))
     return found
 

@@ -18,7 +18,7 @@ from training import measures
 from training.candidates import MODELS
 from training.compile import compile_estimator
 from training.folds import held_out
-from training.losses import log_losses
+from training.losses import fingerprints, log_losses
 from training.rows import Source, TrainingRows, read_training_rows
 from training.table_models import (
     LEAKS,
@@ -35,7 +35,7 @@ from training.table_models import (
     training_fields,
 )
 from training.tables import Say
-from training.versions import at, choose_background, choose_losses, fingerprints, write_version
+from training.versions import at, choose_background, choose_losses, write_version
 
 NAME = "classification"
 USUAL = {"--name": NAME, "--model": MODELS[0]}

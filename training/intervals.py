@@ -130,7 +130,8 @@ def _make_scale(rows: int) -> Any:
 
 def _target(errors: Floats) -> Floats:
     """Return errors that are all positive, as a gamma distribution's values are."""
-    return np.maximum(errors, 0.05 * errors.mean())
+    positive: Floats = np.maximum(errors, 0.05 * errors.mean())
+    return positive
 
 
 def conformal_quantile(scores: Floats, level: float) -> float:

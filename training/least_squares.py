@@ -155,7 +155,7 @@ def drop_dependent(checked: Checked, say: Say) -> Schema:
     encoded = StandardScaler().fit_transform(schema.encode(checked))
     rows = len(encoded)
     # A triangle has the rank of the columns that it was made of, and is far smaller.
-    triangle = np.linalg.qr(encoded, mode="r")
+    triangle: Floats = np.asarray(np.linalg.qr(encoded, mode="r"))
     kept: list[Input] = []
     columns, rank = np.empty((len(triangle), 0)), 0
     for spec, (name, part) in zip(schema.inputs, schema.split(triangle), strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlapp.schema import Floats
+from mlapp.schema import Checked, Floats
 
 SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
 
@@ -23,6 +23,11 @@ def fingerprint(row: Mapping[str, Any] | str) -> str:
     if not isinstance(row, str):
         row = json.dumps({name: _plain(row[name]) for name in sorted(row)}, ensure_ascii=False)
     return hashlib.sha256(row.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def fingerprints(rows: Checked, target: Sequence[Any], name: str) -> list[str]:
+    """Return what identifies each row: its inputs and its target, by name."""
+    return [fingerprint({**rows.row(place), name: value}) for place, value in enumerate(target)]
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ from training.compile import compile_estimator
 from training.folds import held_out
 from training.intervals import Calibrated, calibrate, coverage_by_fifth
 from training.least_squares import Fit, coefficients, drop_dependent
-from training.losses import squared_errors
+from training.losses import fingerprints, squared_errors
 from training.rows import Source, TrainingRows, read_training_rows
 from training.table_models import (
     LEAKS,
@@ -46,7 +46,7 @@ from training.table_models import (
     training_fields,
 )
 from training.tables import Say
-from training.versions import at, choose_background, choose_losses, fingerprints, write_version
+from training.versions import at, choose_background, choose_losses, write_version
 
 _HERE = Path(__file__).resolve().parent
 # The shipped table lies beside this package in a checkout, and inside it in a wheel.

@@ -1,7 +1,8 @@
 """A table as it is trained on: the file, the columns, and the checked rows with their targets."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pandas as pd
 
 from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
-from mlapp.schema import Checked, Floats, Schema, parse_text
+from mlapp.schema import Checked, Floats, Schema, parse_number, parse_text
 from training.folds import Groups
+from training.losses import fingerprints
 from training.tables import Say, learn_schema, prepare, prepare_inputs, read_table
 
 FEWEST_OF_LABEL = 5  # rows; a label with fewer can be neither learned nor measured
@@ -54,6 +56,7 @@ class TrainingRows:
         groups: the group of each row that `--group` names, (n,), or None.
         times: the time of each row that `--time` names, (n,), or None.
         about: the file.
+        extra: how many rows at the end are of `--extra`: they have no group, and no time.
     """
 
     checked: Checked
@@ -62,6 +65,7 @@ class TrainingRows:
     groups: Groups | None
     times: Floats | None
     about: Data
+    extra: int = 0
 
 
 def read_training_rows(source: Source, classifies: bool, say: Say) -> TrainingRows:
@@ -81,13 +85,59 @@ def read_training_rows(source: Source, classifies: bool, say: Say) -> TrainingRo
     schema = learn_schema(inputs, pd.Series(target, dtype=float, name=source.target))
     schema = Schema(inputs=schema.inputs) if classifies else schema
     used = inputs.index
-    return TrainingRows(
+    found = TrainingRows(
         schema.check(inputs.reset_index(drop=True)),
         np.asarray(target),
         labels,
         None if source.group is None else _number(table.loc[used, source.group]),
         None if source.time is None else _times(source.time, table.loc[used, source.time]),
         about,
+    )
+    return found if source.extra is None else add_extra(found, source, say)
+
+
+def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
+    """Return the rows with those of `--extra` behind them, which are only learned from.
+
+    Left out are rows that the model could not be asked about, or without a target, and those that
+    are among the others, which are held out at some time.
+
+    Raises:
+        InvalidData: the table cannot be read, or a column is not there.
+    """
+    assert source.extra is not None  # or there is nothing to add
+    table, _ = read_table(source.extra, **source.reading)
+    schema = rows.checked.schema
+    needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
+    if absent := [name for name in needed if name not in table]:
+        raise InvalidData(f"{source.extra} has no column {quote(absent)}")
+    places = {label: place for place, label in enumerate(rows.labels)}
+    known = set(fingerprints(rows.checked, rows.target.tolist(), source.target))
+    matrix, targets, bad, repeated = [], [], 0, 0
+    for row in table.to_dict("records"):
+        value = row[source.target]
+        target = places.get(parse_text(value) or "") if places else parse_number(value)
+        parsed = [spec.parse(row.get(spec.name)) for spec in schema.inputs]
+        if target is None or math.isnan(target) or None in parsed:
+            bad += 1
+            continue
+        one = Checked(schema, np.array([parsed], dtype=np.float64))
+        if fingerprints(one, [target], source.target)[0] in known:
+            repeated += 1
+            continue
+        matrix.append(one.matrix[0])
+        targets.append(target)
+    say(
+        f"Learning from {len(matrix):,} more rows of {source.extra}; left out are {repeated:,} that"
+        f" are held out, and {bad:,} whose values cannot be used"
+    )
+    if not matrix:
+        return rows
+    return replace(
+        rows,
+        checked=Checked(schema, np.vstack([rows.checked.matrix, matrix])),
+        target=np.concatenate([rows.target, np.array(targets, dtype=rows.target.dtype)]),
+        extra=len(matrix),
     )
 
 

@@ -70,7 +70,7 @@ class Split:
     Attributes:
         folds: of the cross-validation.
         groups: rows that are alike, (n,).
-        plain: whether only rows that are alike are kept together, and folds are random.
+        plain: whether folds are random, keep alike rows alone together, and every row is held out.
         least_squares: whether there are rows enough for a fit of least squares.
     """
 
@@ -110,18 +110,23 @@ def split(rows: TrainingRows, say: Say) -> Split:
     Raises:
         InvalidData: there are too few different rows, groups or times.
     """
-    terms = len(rows.checked.schema.terms)
-    alike = group_rows(rows.checked.matrix, rows.target, FEWEST, say)
-    count = count_folds(len(rows.target))
+    terms, count = len(rows.checked.schema.terms), len(rows.target) - rows.extra
+    target = rows.target[:count]
+    alike = group_rows(rows.checked.matrix[:count], target, FEWEST, say)
+    parts = count_folds(count)
+    if rows.times is not None:
+        folds = forward_folds(rows.times, parts)
+    else:
+        groups = alike if rows.groups is None else join_groups(alike, rows.groups)
+        if rows.groups is not None:
+            parts = max(2, min(parts, len(np.unique(groups))))
+        folds = random_folds(groups, parts, target if rows.labels else None)
+    added = np.arange(count, count + rows.extra)
+    folds = [Fold(np.concatenate([fold.train, added]), fold.test) for fold in folds]
     # Twice as many rows as terms leave enough freedom for an interval.
     enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS
-    if rows.times is not None:
-        return Split(forward_folds(rows.times, count), alike, False, enough)
-    groups = alike if rows.groups is None else join_groups(alike, rows.groups)
-    if rows.groups is not None:
-        count = max(2, min(count, len(np.unique(groups))))
-    folds = random_folds(groups, count, rows.target if rows.labels else None)
-    return Split(folds, alike, rows.groups is None, enough)
+    plain = rows.groups is None and rows.times is None and not rows.extra
+    return Split(folds, np.concatenate([alike, added]), plain, enough)
 
 
 def fit(rows: TrainingRows, parts: Split, model: str, say: Say) -> Chosen:

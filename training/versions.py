@@ -15,7 +15,6 @@ from mlapp.schema import Checked, Floats
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from training.folds import SEED
-from training.losses import fingerprint
 
 MOST_LOSSES = 20_000  # held-out rows whose losses are kept
 
@@ -23,7 +22,7 @@ MOST_LOSSES = 20_000  # held-out rows whose losses are kept
 def write_version(
     name: str,
     files: Mapping[str, bytes],
-    libraries: Sequence[str],
+    libraries: tuple[str, ...],
     fields: Mapping[str, Any],
     rows: Checked,
     values: Floats | None,
@@ -81,11 +80,6 @@ def choose_background(checked: Checked) -> Floats:
 def at(checked: Checked, places: Any) -> Checked:
     """Return some of checked rows."""
     return Checked(checked.schema, checked.matrix[places])
-
-
-def fingerprints(rows: Checked, target: Sequence[Any], name: str) -> list[str]:
-    """Return what identifies each row: its inputs and its target, by name."""
-    return [fingerprint({**rows.row(place), name: value}) for place, value in enumerate(target)]
 
 
 def choose_losses(rows: int) -> Any:
