@@ -122,7 +122,7 @@ def _logistic() -> Any:
 
 def _boosted(schema: Schema, rows: int, labels: int, trees: int) -> Any:
     kind = HistGradientBoostingClassifier if labels else HistGradientBoostingRegressor
-    categories = [isinstance(spec, Category) for spec in schema.inputs]
+    categories = [isinstance(spec, Category) for spec in schema.expanded]
     return kind(
         max_iter=trees,
         learning_rate=RATE,
@@ -139,7 +139,7 @@ def _boosted(schema: Schema, rows: int, labels: int, trees: int) -> Any:
 
 def rows_for(checked: Checked) -> dict[Takes, Floats]:
     """Return checked rows in each form that a candidate may take."""
-    return {"terms": checked.schema.encode(checked), "values": checked.matrix}
+    return {"terms": checked.schema.encode(checked), "values": checked.schema.expand(checked)}
 
 
 def try_all(

@@ -12,6 +12,7 @@ import pandas as pd
 from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
 from mlapp.schema import Checked, Floats, Schema, parse_number, parse_text
+from training.columns import read_truths
 from training.folds import Groups
 from training.losses import fingerprints
 from training.tables import Say, learn_schema, prepare, prepare_inputs, read_table
@@ -184,7 +185,8 @@ def read_labels(column: pd.Series, say: Say) -> tuple[Any, tuple[str, ...]]:
         InvalidData: there are fewer than two labels to tell apart, or too many.
     """
     name = str(column.name)
-    texts = pd.Series([parse_text(value) for value in column], dtype=object)
+    given = pd.Series([parse_text(value) for value in column], dtype=object)
+    texts = (read_truths(name, given, say) or (given, {}))[0]
     counts = texts.value_counts()
     if missing := int(texts.isna().sum()):
         say(f"Left out {missing:,} rows: {name} is missing")

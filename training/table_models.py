@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from mlapp.errors import MlappError
 from mlapp.manifest import Artifact
-from mlapp.schema import Floats, Number, Schema
+from mlapp.schema import Category, Floats, Schema
 from mlapp.tables.options import add_reading_options
 from training import candidates
 from training.candidates import Tried
@@ -172,8 +172,8 @@ def golden_rows(schema: Schema) -> list[dict[str, Any]]:
     for place in range(5):
         row: dict[str, Any] = {}
         for spec in schema.inputs:
-            if isinstance(spec, Number):
-                row[spec.name] = spec.quantiles[place]
+            if not isinstance(spec, Category):
+                row[spec.name] = spec.plain(spec.quantiles[place])
             else:
                 row[spec.name] = spec.categories[place % len(spec.categories)]
         rows.append(row)
