@@ -69,14 +69,7 @@ def _inputs(manifest: Manifest) -> Iterable[str]:
         yield f"<p>Labels: {_text(', '.join(manifest.labels))}</p>"
     if manifest.input_schema:
         yield "<h2>Inputs</h2>"
-        yield _table(
-            {
-                spec.name: f"{spec.minimum:.6g} to {spec.maximum:.6g}"
-                if spec.kind == "number"
-                else ", ".join(spec.categories)
-                for spec in manifest.input_schema.inputs
-            }
-        )
+        yield _table({spec.name: spec.seen for spec in manifest.input_schema.inputs})
 
 
 def _table(rows: Mapping[str, object]) -> str:

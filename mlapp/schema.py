@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlapp.dates import Date as Date
 from mlapp.errors import Fault, InvalidInput
 from mlapp.errors import describe as describe
 from mlapp.errors import quote as quote
 from mlapp.tables.numbers import LARGEST as LARGEST
 from mlapp.tables.numbers import MISSING as MISSING
 from mlapp.tables.numbers import Floats as Floats
-from mlapp.tables.numbers import is_missing
+from mlapp.tables.numbers import is_missing, strip_unit
 from mlapp.tables.numbers import parse_number as parse_number
 
 if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
@@ -33,6 +34,10 @@ if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
 Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
 
+# Words for truth values, in lower case; a column of both kinds is of truth values.
+TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "1", "on"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "0", "off"), False
+)
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 TEXT = "text"  # the name of the one input of a model that takes texts
@@ -57,6 +62,9 @@ class Number(_Frozen):
         step: a sensible step for a slider or a spin button.
         decimals: how many decimals are worth showing, 0 or more.
         missing: whether training saw missing values, and so they are allowed.
+        unit: what texts may have around the number, as $ or kg, and may leave out; with one, even
+            with "", a number may have thousands marks. None is for plain numbers.
+        mark: the decimal mark of such texts.
     """
 
     kind: Literal["number"] = "number"
@@ -68,6 +76,13 @@ class Number(_Frozen):
     step: float
     decimals: int
     missing: bool = False
+    unit: str | None = None
+    mark: Literal[".", ","] = "."
+
+    @property
+    def seen(self) -> str:
+        """What training saw, in words."""
+        return f"{self.minimum:.12g} to {self.maximum:.12g}"
 
     @property
     def allowed(self) -> str:
@@ -84,6 +99,8 @@ class Number(_Frozen):
         if (type(value) is float or type(value) is int) and abs(value) <= LARGEST:
             return float(value)  # the usual case
         number = parse_number(value)
+        if number is None and self.unit is not None and isinstance(value, str):
+            number = parse_number(strip_unit(value, self.unit), self.mark)
         return None if number is not None and math.isnan(number) and not self.missing else number
 
     def plain(self, parsed: float) -> float | None:
@@ -105,6 +122,7 @@ class Category(_Frozen):
         categories: the categories seen in training, sorted.
         typical: the most frequent category, the baseline of the others.
         missing: whether training saw missing values, and so they are allowed.
+        other: the category that stands for all that are not listed; None where none does.
     """
 
     kind: Literal["category"] = "category"
@@ -112,10 +130,18 @@ class Category(_Frozen):
     categories: tuple[str, ...]
     typical: str
     missing: bool = False
+    other: str | None = None
+
+    @property
+    def seen(self) -> str:
+        """What training saw, in words."""
+        return ", ".join(self.categories)
 
     @property
     def allowed(self) -> str:
         """What the check accepts, in words."""
+        if self.other is not None:
+            return "a text" + (" or nothing" if self.missing else "")
         shown = ", ".join(map(repr, self.categories[:12]))
         more = len(self.categories) - 12
         text = f"one of {shown}" + (f" and {more} more" if more > 0 else "")
@@ -140,6 +166,13 @@ class Category(_Frozen):
             if category in _TRUTHS
             for each in (category.lower(), category.capitalize(), category.upper())
         }
+        sides = {truth_of(category): code for category, code in self._codes.items()}
+        if len(self.categories) == 2 and sides.keys() == {True, False}:
+            spelled |= {
+                each: sides[truth]
+                for word, truth in TRUTHS.items()
+                for each in (word, word.capitalize(), word.upper())
+            }
         return spelled | self._codes
 
     def parse(self, value: object) -> float | None:
@@ -147,7 +180,8 @@ class Category(_Frozen):
         text = parse_text(value)
         if text is None:
             return math.nan if self.missing else None
-        return self._spellings.get(text)
+        code = self._spellings.get(text)
+        return self._codes[self.other] if code is None and self.other is not None else code
 
     def plain(self, parsed: float) -> str | None:
         """Return the category at a parsed position, None when it is missing."""
@@ -181,7 +215,7 @@ class Text(_Frozen):
         return "a text with at least one letter, digit or symbol"
 
 
-Input: TypeAlias = Annotated[Number | Category, Field(discriminator="kind")]
+Input: TypeAlias = Annotated[Number | Category | Date, Field(discriminator="kind")]
 
 
 class Output(_Frozen):
@@ -271,7 +305,11 @@ class Checked:
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.row_labels is None else self.row_labels[row]
-            detail = describe_outside(got, float(low[place]), float(high[place]))
+            detail = (
+                describe_outside(got, float(low[place]), float(high[place]))
+                if isinstance(spec, Number)
+                else f"{spec.plain(got)} lies outside the range seen in training, {spec.seen}"
+            )
             found.append(Notice(spec.name, detail, label))
         return found
 
@@ -299,7 +337,7 @@ class Schema(_Frozen):
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
         """The smallest and the largest value of each input in training; infinite for categories."""
-        numbers = [spec if isinstance(spec, Number) else None for spec in self.inputs]
+        numbers = [None if isinstance(spec, Category) else spec for spec in self.inputs]
         low = [spec.minimum if spec else -math.inf for spec in numbers]
         return np.array(low), np.array([spec.maximum if spec else math.inf for spec in numbers])
 
@@ -308,7 +346,7 @@ class Schema(_Frozen):
         """The row of typical values."""
         return {spec.name: spec.typical for spec in self.inputs}
 
-    def __getitem__(self, name: str) -> Number | Category:
+    def __getitem__(self, name: str) -> Input:
         return self.inputs[self.names.index(name)]
 
     def check(self, rows: Rows) -> Checked:
@@ -402,6 +440,27 @@ class Schema(_Frozen):
         columns = zip(self.inputs, checked.matrix.T, strict=True)
         return np.hstack([spec.encode(values) for spec, values in columns])
 
+    def expand(self, checked: Checked) -> Floats:
+        """Return checked rows with dates taken apart, (n, len(expanded)), as trees take them."""
+        if not any(isinstance(spec, Date) for spec in self.inputs):
+            return checked.matrix
+        columns = zip(self.inputs, checked.matrix.T, strict=True)
+        return np.hstack(
+            [
+                spec.expand(values) if isinstance(spec, Date) else values[:, None]
+                for spec, values in columns
+            ]
+        )
+
+    @cached_property
+    def expanded(self) -> "list[Input]":
+        """The input of each column that `expand` returns."""
+        return [
+            spec
+            for spec in self.inputs
+            for _ in range(len(spec.parts) if isinstance(spec, Date) else 1)
+        ]
+
     @cached_property
     def _is_plain(self) -> bool:
         """Whether the values are their own encoding: numbers of which none may be missing."""
@@ -458,6 +517,11 @@ class Schema(_Frozen):
         )
 
 
+def truth_of(text: str) -> bool | None:
+    """Return the truth value that a word stands for, in whatever case; None for another word."""
+    return TRUTHS.get(text.lower())
+
+
 def parse_text(value: object) -> str | None:
     """Return a category's value as text, None when it is missing; 3.0 and 3 are the same."""
     if isinstance(value, str):
@@ -503,7 +567,7 @@ def name_columns(names: Sequence[str], taken: Collection[str], prefix: str = "_"
     return columns
 
 
-def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iterable[int]]:
+def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
     """Return a column's parsed values and the positions of those not allowed."""
     if isinstance(spec, Number) and isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         numbers = column.astype(np.float64)

@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from mlapp.families.contract import Explanation
-from mlapp.schema import Category, Number
+from mlapp.schema import Category, Input
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
@@ -64,7 +64,7 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
 
 
 def what_if(
-    spec: Number | Category,
+    spec: Input,
     output: str,
     moved: pd.DataFrame,
     current: float | str | None,
@@ -84,9 +84,13 @@ def what_if(
     data = moved.set_axis(["value", "prediction", "lower", "upper"][: moved.shape[1]], axis=1)
     data = data.assign(series="prediction")
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
-    number = isinstance(spec, Number)
-    value = "value:Q" if number else "value:N"
-    x = alt.X(value, title=name, scale=alt.Scale(zero=False, nice=False) if number else alt.Scale())
+    number = not isinstance(spec, Category)
+    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
+    x = alt.X(
+        value,
+        title=name,
+        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
+    )
     y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip(value, title=name),

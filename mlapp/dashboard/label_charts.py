@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from mlapp.dashboard.charts import BARS, Drawn
-from mlapp.schema import Category, Floats, Number
+from mlapp.schema import Category, Floats, Input
 
 LINES = 6  # the most labels whose curves are drawn: the number of the theme's colours
 
@@ -46,7 +46,7 @@ def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
 
 
 def what_if(
-    spec: Number | Category,
+    spec: Input,
     moved: pd.DataFrame,
     columns: Mapping[str, str],
     values: Floats,
@@ -71,12 +71,12 @@ def what_if(
         if place in places
     ]
     here = pd.DataFrame({"value": [current]})
-    number = isinstance(spec, Number)
-    value = "value:Q" if number else "value:N"
+    number = not isinstance(spec, Category)
+    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
     x = alt.X(
         value,
         title=spec.name,
-        scale=alt.Scale(zero=False, nice=False) if number else alt.Scale(),
+        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
     )
     lines = alt.Chart(pd.concat(parts)).encode(
         x=x,

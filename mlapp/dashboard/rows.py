@@ -17,7 +17,7 @@ from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Model, Numbers, RowInput
 from mlapp.families.varying import what_if
-from mlapp.schema import Category, Number, Schema
+from mlapp.schema import Category, Input, Number, Schema
 
 Row = Mapping[str, float | str | None]
 
@@ -145,7 +145,7 @@ def _show_form(model: Model) -> dict[str, Any] | None:
     return {name: st.session_state[shared.input_key(name)] for name in schema.names}
 
 
-def _show_input(spec: Number | Category) -> None:
+def _show_input(spec: Input) -> None:
     state, key = st.session_state, shared.input_key(spec.name)
     if key not in state or not _can_show(spec, state[key]):
         state[key] = spec.typical
@@ -156,11 +156,10 @@ def _show_input(spec: Number | Category) -> None:
             step=spec.step,
             format="%g",
             key=key,
-            help=f"In training: {spec.minimum:.12g} to {spec.maximum:.12g}"
-            + (", or nothing" if spec.missing else ""),
+            help=f"In training: {spec.seen}" + (", or nothing" if spec.missing else ""),
             persist_state="session",
         )
-    else:
+    elif isinstance(spec, Category):
         st.selectbox(
             literal(spec.name),
             [*spec.categories, *([None] if spec.missing else [])],
@@ -169,12 +168,21 @@ def _show_input(spec: Number | Category) -> None:
             help=f"Training saw {len(spec.categories)} categories",
             persist_state="session",
         )
+    else:
+        st.text_input(
+            literal(spec.name),
+            key=key,
+            help=f"{spec.allowed}; in training: {spec.seen}",
+            persist_state="session",
+        )
 
 
-def _can_show(spec: Number | Category, value: object) -> bool:
+def _can_show(spec: Input, value: object) -> bool:
     """Return whether an input's widget can hold a value, which may come from another version."""
     if isinstance(spec, Number):
         return value is None or isinstance(value, float | int)
+    if not isinstance(spec, Category):
+        return isinstance(value, str) or (value is None and spec.missing)
     return value in spec.categories or (value is None and spec.missing)
 
 
@@ -232,12 +240,7 @@ def show_inputs(schema: Schema) -> None:
     """Show the inputs with their typical values and their ranges in training."""
     st.subheader("The inputs")
     ranges = [
-        {"input": spec.name, "typical": str(spec.typical)}
-        | (
-            {"seen in training": f"{spec.minimum:.12g} to {spec.maximum:.12g}"}
-            if isinstance(spec, Number)
-            else {"seen in training": ", ".join(spec.categories)}
-        )
+        {"input": spec.name, "typical": str(spec.typical), "seen in training": spec.seen}
         for spec in schema.inputs
     ]
     st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from mlapp.errors import ArtifactError
 from mlapp.manifest import Artifact, Manifest, command_of
-from mlapp.schema import Category, Column, Floats, Notice, Number, Schema, Text, name_columns
+from mlapp.schema import Column, Floats, Input, Notice, Schema, Text, name_columns
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -104,7 +104,7 @@ class RowInput:
             estimated: whether reasons are estimated, with a standard error.
         """
         self.schema, self.estimated = schema, estimated
-        self.inputs: tuple[Number | Category, ...] = schema.inputs
+        self.inputs: tuple[Input, ...] = schema.inputs
         self.names = schema.names
         taken = (BASELINE, "label", "logit", *([ERROR] if estimated else []))
         self._columns = name_columns(self.names, taken, "input_")

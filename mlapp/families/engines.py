@@ -10,7 +10,8 @@ are read; its classes are never imported.
 
 An engine takes checked rows, as one of
 
-    values   `Checked.matrix` (n, inputs): numbers, positions of categories, NaN where missing
+    values   `Schema.expand` (n, columns): numbers, parts of dates, positions of categories, NaN
+             where missing
     terms    `Schema.encode` of it (n, terms): categories as indicators, missing values filled in
     frame    a data frame like the one that the estimator was fitted on; for skops files only
 
@@ -137,7 +138,7 @@ class OnnxEngine:
         if given.name not in ("values", "terms"):
             raise ArtifactError(f"its graph takes {given.name!r}, expected 'values' or 'terms'")
         self.takes = given.name
-        width = len(schema.inputs if self.takes == "values" else schema.terms)
+        width = len(schema.expanded if self.takes == "values" else schema.terms)
         if given.type != "tensor(double)" or given.shape[1:] != [width]:
             raise ArtifactError(
                 f"its graph takes {given.type} {given.shape}, expected {width} columns of double"
@@ -149,7 +150,7 @@ class OnnxEngine:
 
     def run(self, checked: Checked) -> Columns:
         """Run the graph; a row's numbers do not depend on the other rows."""
-        rows = checked.matrix if self.takes == "values" else self._schema.encode(checked)
+        rows = (self._schema.expand if self.takes == "values" else self._schema.encode)(checked)
         found = self._session.run(None, {self.takes: np.ascontiguousarray(rows)})
         return {
             name: column if name == "probabilities" else column[:, 0]

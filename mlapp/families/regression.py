@@ -16,14 +16,14 @@ interval. The linear regressions of earlier versions have an interval.npz instea
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlapp.errors import ArtifactError
-from mlapp.families.contract import Headline, NumberOutput, Numbers
+from mlapp.families.contract import Headline, NumberOutput, Numbers, RowReasons
 from mlapp.families.engines import INTERVAL as INTERVAL
 from mlapp.families.engines import JOBLIB as MODEL
 from mlapp.families.engines import Columns, LinearEngine
@@ -121,7 +121,9 @@ class RegressionModel(TableModel):
         self.output: Output = self.schema.output
         if isinstance(self.engine, LinearEngine):
             self.interval = self.engine.interval
-            self._answer = Answer(self.interval.level, self.interval.quantile)
+            made = Answer.load(artifact.files[ANSWER]) if ANSWER in artifact.files else Answer()
+            level, margin = self.interval.level, self.interval.quantile
+            self._answer = replace(made, level=level, margin=margin)
         else:
             self._answer = Answer.load(artifact.files[ANSWER])
         self.gives = NumberOutput(self.output.name, self._decimals(), self._answer.level)
@@ -152,14 +154,31 @@ class RegressionModel(TableModel):
         columns = list(COLUMNS[: self._answer.width])
         return pd.DataFrame(self.predict_array(checked), checked.index, columns)
 
+    def reasons(self, batch: Checked) -> RowReasons:
+        """Say what each input adds to the mean prediction of the background.
+
+        Where a bound holds the prediction of an additive model, which is no sum then, the effects
+        are shortened in proportion, so that they sum to the bound.
+        """
+        found = super().reasons(batch)
+        if not self.engine.additive or not self._is_bounded:
+            return found
+        free = found.totals
+        held = np.clip(free, self._answer.minimum, self._answer.maximum)
+        if not (moved := held != free).any():
+            return found
+        share = np.ones(len(free))
+        share[moved] = (held - found.baseline)[moved] / (free - found.baseline)[moved]
+        return replace(found, effects={k: each * share for k, each in found.effects.items()})
+
     @property
-    def is_additive(self) -> bool:
-        """Whether the prediction is a sum of one function of each input, and has no bounds."""
-        bounded = self._answer.minimum is not None or self._answer.maximum is not None
-        return self.engine.additive and not bounded
+    def _is_bounded(self) -> bool:
+        return self._answer.minimum is not None or self._answer.maximum is not None
 
     def explained(self, columns: Columns) -> Floats:
-        """Return what reasons explain, (n, 1): the prediction."""
+        """Return what reasons explain, (n, 1): the prediction; of an additive model unbounded."""
+        if self.engine.additive:
+            return Answer().make(columns)
         return Answer(None, 0.0, self._answer.minimum, self._answer.maximum).make(columns)
 
     def notices(self, checked: Checked, predicted: Floats) -> list[Notice]:

@@ -74,7 +74,7 @@ class TableModel:
     @property
     def estimates_reasons(self) -> bool:
         """Whether reasons are estimated, with a standard error; otherwise they are exact."""
-        return not self.is_additive and len(self.schema.inputs) > shapley.MOST_EXACT
+        return not self.engine.additive and len(self.schema.inputs) > shapley.MOST_EXACT
 
     def check(self, rows: Rows | Checked) -> Checked:
         """Return checked rows; rows that are already checked are returned unchanged.
@@ -104,13 +104,8 @@ class TableModel:
             return self.explained(self.engine.run(Checked(self.schema, matrix)))
 
         return shapley.explain(
-            function, checked.matrix, self._background, additive=self.is_additive
+            function, checked.matrix, self._background, additive=self.engine.additive
         )
-
-    @property
-    def is_additive(self) -> bool:
-        """Whether what reasons explain is a sum of one function of each input."""
-        return self.engine.additive
 
     def reasons(self, batch: Checked) -> RowReasons:
         """Return what each input adds to the mean prediction over the background."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlapp.families.contract import Labels, Model, RowInput
-from mlapp.schema import Number
+from mlapp.schema import Date, Number
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -40,6 +40,9 @@ def what_if(
         current = model.check([row]).row(0)[name]
         ends = [spec.minimum, spec.maximum] + ([] if current is None else [current])
         moved: list[Any] = np.linspace(min(ends), max(ends), points).tolist()
+    elif isinstance(spec, Date):
+        between = np.linspace(spec.minimum, spec.maximum, points).tolist()
+        moved = [spec.plain(each) for each in between]
     else:
         moved = list(spec.categories)
     answers = model.answer(model.check([{**row, name: value} for value in moved]))

@@ -85,7 +85,7 @@ def binnings(model: Model) -> dict[Series, Binning]:
     """
     found: dict[Series, Binning] = {}
     for spec in model.takes.inputs:
-        if spec.kind == "number":
+        if spec.kind in ("number", "date"):
             cuts = (spec.minimum, *spec.quantiles, spec.maximum)
             found[Series("input", spec.name)] = between(cuts)
         elif spec.kind == "category":

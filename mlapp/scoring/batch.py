@@ -24,7 +24,7 @@ from mlapp import answering
 from mlapp.answering import Channel
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.contract import Answers, Batch, Field, Model, RowInput, Values, place_notices
-from mlapp.schema import TEXT, Category, Checked, Number, describe, quote
+from mlapp.schema import TEXT, Category, Checked, Date, Input, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.numbers import Floats, decimal_of, parse_numbers
@@ -396,7 +396,7 @@ def _spread_out(columns: Iterable[pa.Array], places: Places, count: int) -> list
 
 
 def parse_column(
-    spec: Number | Category, column: pa.Array, decimal: str | None = None
+    spec: Input, column: pa.Array, decimal: str | None = None
 ) -> tuple[Floats, list[int]]:
     """Parse a column as `spec.parse` does value by value.
 
@@ -410,6 +410,8 @@ def parse_column(
     """
     if isinstance(spec, Number):
         values, bad = parse_numbers(column, decimal)
+        if bad and spec.unit is not None:
+            values, bad = _strip_units(spec, column, values, bad)
         if spec.missing:
             return values, bad
         return values, np.flatnonzero(np.isnan(values)).tolist()
@@ -422,7 +424,18 @@ def parse_column(
     return each[codes], np.flatnonzero(wrong[codes]).tolist()
 
 
-def _parse_each(spec: Category, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _strip_units(
+    spec: Number, column: pa.Array, values: Floats, bad: list[int]
+) -> tuple[Floats, list[int]]:
+    """Parse what is not a plain number as a number with a unit."""
+    texts = column.take(pa.array(bad)).to_pylist()
+    for place, text in zip(bad, texts, strict=True):
+        parsed = spec.parse(text)
+        values[place] = np.nan if parsed is None else parsed
+    return values, [place for place in bad if np.isnan(values[place])]
+
+
+def _parse_each(spec: Category | Date, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Parse value by value; return the values, and which of them are not allowed."""
     parsed = [spec.parse(value) for value in column.to_pylist()]
     wrong = [value is None for value in parsed]

@@ -9,7 +9,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from mlapp.errors import InvalidInput, ModelNotFound
 from mlapp.families.contract import Answers, Model
 from mlapp.loaders import USUAL
-from mlapp.schema import TEXT, Category, Number, Text
+from mlapp.schema import TEXT, Input, Text
 from mlapp.service.bodies import JsonResponse, read_form
 from mlapp.service.state import state
 
@@ -91,11 +91,7 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
             "kind": spec.kind,
             "choices": spec.categories if spec.kind == "category" else None,
             "missing": spec.missing,
-            "help": (
-                f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}"
-                if spec.kind == "number"
-                else ""
-            ),
+            "help": (f"in training: {spec.seen}" if spec.kind in ("number", "date") else ""),
         }
         for spec in model.takes.inputs
     ]
@@ -122,7 +118,7 @@ def _answer(model: Model) -> str | Response:
     return render_template("answer.html", model=model, given=given, **shown)
 
 
-def _field(spec: Number | Category | Text) -> str:
+def _field(spec: Input | Text) -> str:
     """Return the name of the field of an input."""
     return REVIEW if spec.kind == "text" else spec.name
 

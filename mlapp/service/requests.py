@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from mlapp.families.contract import Model
-from mlapp.schema import LARGEST, MISSING, Category, Number, Text
+from mlapp.schema import LARGEST, MISSING, Category, Date, Input, Number, Text
 from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
 from mlapp.service.state import LONGEST_KEY, state
 from mlapp.service.v2 import datatype_of, tensors
@@ -155,7 +155,7 @@ def _instance(model: Model) -> dict[str, Any]:
     return {"anyOf": [row, ordered]}
 
 
-def _value(spec: Number | Category | Text) -> dict[str, Any]:
+def _value(spec: Input | Text) -> dict[str, Any]:
     """Return the schema of an input's value in v1, where numbers may be written as text."""
     value = _tensor_value(spec)
     if not isinstance(spec, Number):
@@ -164,17 +164,20 @@ def _value(spec: Number | Category | Text) -> dict[str, Any]:
     return {"anyOf": [value, {"type": "string", "pattern": rf"^\s*({texts})\s*$"}]}
 
 
-def _tensor_value(spec: Number | Category | Text) -> dict[str, Any]:
+def _tensor_value(spec: Input | Text) -> dict[str, Any]:
     """Return the schema of an input's value in a tensor."""
     if isinstance(spec, Text):
         return TEXT_SCHEMA
+    if isinstance(spec, Date) or (isinstance(spec, Category) and spec.other is not None):
+        kind = ["string", "null"] if spec.missing else "string"
+        return {"type": kind, "minLength": 1, "description": f"in training: {spec.seen}"}
     if isinstance(spec, Category):
         return {"enum": [*spec.categories, *([None] if spec.missing else [])]}
     return {
         "type": ["number", "null"] if spec.missing else "number",
         "minimum": -LARGEST,
         "maximum": LARGEST,
-        "description": f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}",
+        "description": f"in training: {spec.seen}",
     }
 
 
@@ -226,11 +229,13 @@ def _file_pattern(model: Model, format_: str) -> str:
     return rf'^{_escape(head.getvalue())}\r?\n[^\s"]'
 
 
-def _line_value(spec: Number | Category | Text) -> str:
+def _line_value(spec: Input | Text) -> str:
     if isinstance(spec, Text):
         return '"[A-Za-z .,:]*"'
     if isinstance(spec, Number):
         return r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"
+    if isinstance(spec, Date):
+        return '"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"'
     return f"({'|'.join(map(_literal, spec.categories))})"
 
 

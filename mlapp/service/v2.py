@@ -19,7 +19,7 @@ from werkzeug.exceptions import BadRequest
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Batch, Model
-from mlapp.schema import Category, Column, Number, Text, describe, quote
+from mlapp.schema import Column, Input, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, name_rows, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
@@ -121,7 +121,7 @@ def tensors(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return inputs, outputs
 
 
-def datatype_of(spec: Number | Category | Text) -> str:
+def datatype_of(spec: Input | Text) -> str:
     """Return the datatype of an input's tensor."""
     return "FP64" if spec.kind == "number" else "BYTES"
 

@@ -96,6 +96,18 @@ def parse_number(value: object, decimal: str | None = None) -> float | None:
     return number if abs(number) <= LARGEST else None
 
 
+def strip_unit(text: str, unit: str) -> str:
+    """Return a number's text without the unit that may stand before or behind it.
+
+    >>> strip_unit("-$5,850", "$")
+    '-5,850'
+    """
+    text = text.strip()
+    sign = text[:1] if text[:1] in ("+", "-") else ""
+    bare = text.removeprefix(sign).strip()
+    return sign + bare.removeprefix(unit).removesuffix(unit).strip()
+
+
 @cache
 def _table(decimal: str) -> dict[int, str]:
     return str.maketrans(dict.fromkeys(_thousands(decimal), "") | {decimal: "."})
