@@ -27,7 +27,7 @@ CLASSIFICATION = st.Page(
     "pages/classification.py",
     title="Classification",
     icon=":material/category:",
-    help="Enter a row of values; get its label, how sure that is, its reasons and a what-if.",
+    help="Enter a row of values; get its most likely label, the reasons and a what-if.",
 )
 SENTIMENT = st.Page(
     "pages/sentiment.py",
@@ -45,13 +45,15 @@ PAGES = {
 
 
 def home() -> None:
-    """Show every published model: how good it is, where to use it, or why it cannot be used."""
+    """Show every published model: its quality and its page, or why it cannot be opened."""
     st.title("Models", icon=":material/deployed_code:")
-    st.caption("Every published model, how good it is on data it was not trained on, and its page.")
+    st.caption(
+        "Every published model, its quality on data that it was not trained on, and its page."
+    )
     names = loaders.model_names()
     if not names:
         st.info(
-            f"There is no model in `{read_settings().artifacts}` yet. Train one with"
+            f"There are no models in `{read_settings().artifacts}` yet. Train one with"
             " `python -m training.regression`; it appears here without a restart.",
             title="No model is published",
             icon=":material/inventory_2:",
@@ -93,7 +95,7 @@ def show_card(name: str) -> None:
 
 
 st.session_state["_home"] = True
-# Of our own, and before the navigation: the icon of a page would be fetched from elsewhere.
+# Before the navigation, and a file of our own: the icon of a page would be fetched from a CDN.
 st.set_page_config(page_title="mlapp", page_icon=str(ICON), layout="wide")
 page = st.navigation(
     [

@@ -1,4 +1,4 @@
-"""Ray with two workers beside the local engine, on the same file, to the same Parquet.
+"""Ray with two workers compared with the local engine, on the same file, to the same Parquet.
 
     python benchmarks/cluster.py                        # rows, texts, requests
     python benchmarks/cluster.py --rows 0 --seconds 0   # texts only
@@ -152,7 +152,7 @@ def load(address: str, body: object, seconds: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure Ray beside the local engine.")
+    parser = argparse.ArgumentParser(description="Compare Ray with the local engine.")
     parser.add_argument("--rows", type=int, default=100_000_000, help="of numbers")
     parser.add_argument("--texts", type=int, default=60_000)
     parser.add_argument("--seconds", type=int, default=10, help="of requests")

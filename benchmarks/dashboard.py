@@ -1,4 +1,4 @@
-"""How long a person waits for the regression page, beside a minimal page.
+"""The latency of the regression page, compared with a minimal page.
 
     python benchmarks/dashboard.py [--starts 3] [--reruns 20]
 

@@ -1,4 +1,4 @@
-"""Whole files: `mlapp score` beside pandas, and beside the bare model on all cores.
+"""Whole files: `mlapp score` compared with pandas, and with the bare model on all cores.
 
     python benchmarks/files.py [--rows 10000000] [--reviews 8000] [--rounds 3] [--folder FOLDER]
 
@@ -91,13 +91,13 @@ def run(command: list[str]) -> tuple[float, float, str]:
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
-    told = process.stdout.read().decode()
+    printed = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise RuntimeError(told)
-    return seconds, usage.ru_maxrss / 1000, told
+        raise RuntimeError(printed)
+    return seconds, usage.ru_maxrss / 1000, printed
 
 
 def measure_rows(folder: Path, rows: int, rounds: int) -> None:
@@ -137,8 +137,8 @@ def measure_reviews(folder: Path, reviews: int, rounds: int) -> None:
     peaks = []
     for _ in range(rounds):
         rates["bare"].append(float(run(bare)[2]))
-        _, peak, told = run(ours)
-        rates["ours"].append(float(re.findall(r"([0-9,]+) rows/s$", told)[0].replace(",", "")))
+        _, peak, printed = run(ours)
+        rates["ours"].append(float(re.findall(r"([0-9,]+) rows/s$", printed)[0].replace(",", "")))
         peaks.append(peak)
     best = {name: max(each) for name, each in rates.items()}
     print(f"\n{reviews:,} reviews, {os.cpu_count()} cores    reviews/s")
@@ -149,11 +149,11 @@ def measure_reviews(folder: Path, reviews: int, rounds: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Measure whole files beside pandas.")
+    parser = argparse.ArgumentParser(description="Compare `mlapp score` with pandas.")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--reviews", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=3, choices=range(1, 21))
-    parser.add_argument("--folder", type=Path, help="where the files lie meanwhile (2 GB)")
+    parser.add_argument("--folder", type=Path, help="for temporary files (2 GB)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         if options.rows:

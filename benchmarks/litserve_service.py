@@ -1,4 +1,4 @@
-"""The regression behind LitServe, as its documentation has it: what ours is compared with.
+"""The regression served by LitServe, as in its documentation, for comparison.
 
     python benchmarks/litserve_service.py PORT
 

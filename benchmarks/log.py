@@ -3,7 +3,8 @@
     python -m benchmarks.log [--seconds 4] [--rounds 8] [--records 20000] [--million 1000000]
 
 Method. Throughput: the service on two workers with and without the log, in turns, asked by wrk as
-`benchmarks/service.py` does; medians of the rounds. Counts: sixteen clients get so many answers
+`benchmarks/service.py` does; medians of the rounds. The processor time of a request depends less on
+what else the machine does than their number. Counts: sixteen clients get so many answers
 from two workers, while this process answers along as a page does; then all are counted. Kill -9:
 the same, and a worker is killed half-way; lost are the answers that a client has and the log has
 not. Monitor: a week of so many records is written, and the page is opened in Chromium, beside the
@@ -66,32 +67,30 @@ def main() -> None:
 
 
 def compare_throughput(seconds: int, rounds: int, folder: Path) -> None:
-    """Print requests per second with and without the log."""
+    """Print requests per second, and processor time of each, with and without the log."""
     found: dict[str, list[list[float]]] = {"on": [], "off": []}
     for _ in range(rounds):
         for log, rates in found.items():
             os.environ["MLAPP_LOG_ANSWERS"] = log
             server, address, _ = service.start("ours", "")
+            figures: list[float] = []
             try:
-                rates.append(
-                    [
-                        service.load(
-                            server, address + service.PATHS["ours"][name], body, seconds, folder
-                        )[0]
-                        for name, body in service.BODIES.items()
-                    ]
-                )
+                for name, body in service.BODIES.items():
+                    path = address + service.PATHS["ours"][name]
+                    rate, _, _, spent = service.load(server, path, body, seconds, folder)
+                    figures += [rate, spent]
             finally:
                 stop(server)
+            rates.append(figures)
     os.environ["MLAPP_LOG_ANSWERS"] = "on"
     clear()
-    print(f"{'log':8}" + "".join(f"{name + '/s':>12}" for name in service.BODIES))
+    print(f"{'log':8}" + "".join(f"{name + '/s':>12}{'us each':>12}" for name in service.BODIES))
     middle = {
         log: [statistics.median(column) for column in zip(*rates, strict=True)]
         for log, rates in found.items()
     }
-    for log, figures in middle.items():
-        print(f"{log:8}" + "".join(f"{figure:12.0f}" for figure in figures))
+    for log, row in middle.items():
+        print(f"{log:8}" + "".join(f"{figure:12.0f}" for figure in row))
     ratios = [on / off for on, off in zip(middle["on"], middle["off"], strict=True)]
     print(f"{'on/off':8}" + "".join(f"{ratio:12.3f}" for ratio in ratios))
 

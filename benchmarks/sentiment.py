@@ -1,4 +1,4 @@
-"""How fast a text is classified, beside the same network in Keras.
+"""How fast a text is classified, compared with the same network in Keras.
 
     python benchmarks/sentiment.py [--texts 600] [--runs 30] [--starts 3]
 
@@ -190,7 +190,7 @@ def time_first(network: keras.Model, root: Path, drawn: list[Ids], text: str, st
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description="Time a text classifier beside Keras.")
+    parser = argparse.ArgumentParser(description="Compare a text classifier with Keras.")
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--starts", type=int, default=3)

@@ -1,4 +1,4 @@
-"""Requests per second of the service, beside a bare Flask handler, and LitServe, in one run.
+"""Requests per second of the service, a bare Flask handler and LitServe, in one run.
 
     python benchmarks/service.py [--seconds 4] [--rounds 8] [--litserve PYTHON]
 
@@ -32,6 +32,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+TICKS = os.sysconf("SC_CLK_TCK")  # of a second of processor time
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
 SENTENCES = (
@@ -115,10 +116,12 @@ def ask(address: str, body: object) -> bytes:
 
 def load(
     server: subprocess.Popen[bytes], address: str, body: object, seconds: int, folder: Path
-) -> tuple[float, float, float]:
-    """Return requests per second, and the milliseconds of the median and the 99th percentile.
+) -> tuple[float, float, float, float]:
+    """Return requests per second, and what a request takes.
 
-    Both workers are busy. It fails if any answer was not the expected.
+    That is the median and the 99th percentile of the time to an answer, in milliseconds, and the
+    workers' processor time, in microseconds. Both workers are busy. It fails if any answer was not
+    the expected.
     """
     (folder / "body").write_text(json.dumps(body))
     (folder / "expected").write_bytes(ask(address, body))
@@ -135,7 +138,8 @@ def load(
         used = [after - then for after, then in zip(spent(server), before, strict=True)]
         if len(used) != 2 or max(used) <= 0.6 * sum(used):
             rate = float(re.findall(r"Requests/sec:\s+([0-9.]+)", out.stdout)[0])
-            return rate, percentile(out.stdout, 50), percentile(out.stdout, 99)
+            spent_each = 1e6 * sum(used) / TICKS / (rate * seconds)
+            return rate, percentile(out.stdout, 50), percentile(out.stdout, 99), spent_each
     raise RuntimeError("ten times one worker took most of the connections")
 
 
@@ -176,7 +180,7 @@ def measure(kind: str, seconds: int, litserve: str, folder: Path) -> list[float]
         found: list[float] = []
         for name, body in BODIES.items():
             if path := PATHS[kind].get(name):
-                found += load(server, address + path, body, seconds, folder)
+                found += load(server, address + path, body, seconds, folder)[:3]
             else:
                 found += [math.nan] * 3
         return [*found, ready, resident(server)]
@@ -189,7 +193,7 @@ def measure(kind: str, seconds: int, litserve: str, folder: Path) -> list[float]
 
 def main() -> None:
     """Measure all in turns and print a table."""
-    parser = argparse.ArgumentParser(description="Measure the service beside a bare handler.")
+    parser = argparse.ArgumentParser(description="Compare the service with a bare handler.")
     parser.add_argument("--seconds", type=int, default=4, choices=range(1, 61))
     parser.add_argument("--rounds", type=int, default=8, choices=range(1, 21))
     parser.add_argument("--litserve", default="", help="the Python of an environment with LitServe")

@@ -2,20 +2,21 @@
 
     data -> training/* -> artifacts/<name>/<version>/ -> mlapp -> pages/*, service, `mlapp`
 
-    errors      what can go wrong, and the HTTP status each error has
-    settings    what is read from the environment
+    errors      all errors, with their HTTP status
+    disk        temporary files, atomic folders, errors of the disk
+    settings    the environment variables
     tables      files of tables, read and written the same way for training and for serving
     schema      the inputs of a table model, and the one check of a row
-    manifest    what a published version says of itself
-    families    what a model takes and gives, and one file for each family of models
+    manifest    the manifest of a published version
+    families    the contract of models, and one file for each family
     store       versions on disk, and the models opened from them
     exported, exporting   a version as a folder that MLflow and MLServer load
-    loaders     what the pages call to get a model
-    records     what was answered, and whether it was right
+    loaders     the functions that pages call to get a model
+    records     the log of answers, feedback and drift
     answering   the one function that makes predictions
-    scoring     a batch, a file, a background job, a cluster
+    scoring     batches, files, background jobs, clusters
     service     the web service: forms, REST, metrics
-    dashboard   what the pages share
+    dashboard   shared parts of the pages
     cli         the `mlapp` command
 
 Serving never imports `training`, and never TensorFlow. import-linter checks the layers; its
@@ -61,6 +62,6 @@ def publish(
         InvalidData: it cannot be published; the message says why.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
-    from training import publish as publishing  # whoever serves needs none of it
+    from training import publish as publishing  # serving does not need it
 
     return publishing.publish(model, X, y, name, held_out=held_out, root=root, **options)

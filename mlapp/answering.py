@@ -1,10 +1,10 @@
-"""The one way in: every prediction is made here, and gets an identifier.
+"""The one place where predictions are made for users; each gets an identifier and is recorded.
 
-Pages, forms, REST and the command line call `answer`, which records the answers. Files and clusters
-answer batch by batch in `scoring.batch`; a run of theirs has one identifier for all its rows.
+Pages, forms, REST and the command line call `answer`. Files and clusters are answered batch by
+batch in `scoring.batch`; a run over a file has one identifier for all its rows.
 
-To add a way to ask, as a route or a command: get a model from `loaders` or `store`, pass what
-arrived to its `check`, call `answer` with a channel of your own, and show `answers.records()` or
+To add an entry point, such as a route or a command: get a model from `loaders` or `store`, pass
+what arrived to its `check`, call `answer` with a new `Channel`, and show `answers.records()` or
 `answers.table()`. What differs between models is in `model.takes` and `model.gives`.
 """
 
@@ -29,8 +29,8 @@ class Answered:
 
     Attributes:
         id: the identifier, a UUID of version 7. Of several answers, the one in place k is `id-k`.
-        batch: what was asked.
-        answers: what the model answers.
+        batch: the checked input.
+        answers: the model's answers to it.
     """
 
     id: str
@@ -47,7 +47,7 @@ def answer(
         model: any published model.
         batch: what `check` or `check_columns` of the model returned.
         channel: where the batch came from.
-        keys: what the client calls each instance, if it does.
+        keys: the client's own name of each instance, if it sent any.
     """
     began = time.perf_counter()
     answered = Answered(new_id(), batch, model.answer(batch))
@@ -61,7 +61,7 @@ def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[F
     """Record that a request was not answered.
 
     Args:
-        model: what was asked.
+        model: the model that the request was for.
         channel: where the request came from.
         status: the HTTP status of the error.
         faults: what was wrong with the instances, if that is why.
@@ -71,7 +71,7 @@ def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[F
 
 
 def count(model: Model, batch: Any, answers: Answers) -> None:
-    """Count a batch of a file, and the answers to it, for drift."""
+    """Count a batch of a file and its answers for the measurement of drift."""
     if log := records.writer():
         log.count(model, batch, answers)
 
@@ -84,15 +84,15 @@ def note_run(
     rows: tuple[int, int, int, int],
     complete: bool,
 ) -> None:
-    """Record a file that was scored.
+    """Record the run of a model over a file.
 
     Args:
-        identifier: of the run, as `new_id` makes it.
-        manifest: of what scored it.
+        identifier: of the run, from `new_id`.
+        manifest: of the model.
         channel: where the file came from.
-        seconds: that the run took.
-        rows: all, scored, scored with a notice, refused.
-        complete: whether the run came to the file's end.
+        seconds: how long the run took.
+        rows: how many there were, were scored, scored with a notice, and refused.
+        complete: whether the run reached the end of the file.
     """
     if log := records.writer():
         now, name, version = time.time_ns() // 1_000_000, manifest.name, manifest.version
@@ -100,7 +100,7 @@ def note_run(
 
 
 def new_id() -> str:
-    """Return a UUID of version 7 (RFC 9562, section 5.7): those made later sort behind."""
+    """Return a UUID of version 7 (RFC 9562, section 5.7); they sort by the time of creation."""
     stamp, number = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
     head, tail = number >> 68, number & (1 << 62) - 1
     digits = f"{stamp << 80 | 0x7 << 76 | head << 64 | 0b10 << 62 | tail:032x}"

@@ -1,4 +1,4 @@
-"""The disk: temporary files, folders that survive a crash, and its errors in words."""
+"""The disk: temporary files, folders that survive a crash, and messages for its errors."""
 
 import errno
 import os

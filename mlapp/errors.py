@@ -1,4 +1,4 @@
-"""The one family of errors; each knows its HTTP status."""
+"""All errors that mlapp raises on purpose, each with its HTTP status."""
 
 import reprlib
 from collections.abc import Hashable, Iterable, Sequence
@@ -11,9 +11,9 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one input: where, what arrived and what is allowed.
+    """One thing wrong with one input: where, what arrived, and what is allowed.
 
-    `row` is the row's label; None means that the fault is the whole table's.
+    `row` is the row's label; None if the fault is in the whole table.
     """
 
     input: str
@@ -23,7 +23,7 @@ class Fault:
 
     @property
     def message(self) -> str:
-        """The fault without its row, for faces that show one row."""
+        """The fault without its row, for where there is only one row."""
         return f"{self.input}: got {self.got}, expected {self.allowed}"
 
     def __str__(self) -> str:
@@ -31,13 +31,13 @@ class Fault:
 
 
 class MlappError(Exception):
-    """Any error that a person is told about; `status` is its HTTP status."""
+    """Any error whose message is for the user; `status` is its HTTP status."""
 
     status: ClassVar[int] = 500
 
 
 class InvalidInput(MlappError):
-    """Rows or texts that no prediction is made for; `faults` lists every reason."""
+    """Rows or texts that the model's check refuses; `faults` lists every reason."""
 
     status = 422
 
@@ -47,13 +47,13 @@ class InvalidInput(MlappError):
 
 
 class InvalidData(MlappError):
-    """A data set that no model can be trained on."""
+    """A data set that a model cannot be trained on."""
 
     status = 422
 
 
 class InvalidTable(MlappError):
-    """A table that cannot be read, or not be scored as asked."""
+    """A table that cannot be read, or cannot be scored with the given options."""
 
     status = 422
 
@@ -63,21 +63,21 @@ class OutputError(MlappError):
 
 
 class DiskFull(OutputError):
-    """A file that the disk has no room for."""
+    """A file that does not fit on the disk."""
 
     status = 507
 
 
 class ClusterError(MlappError):
-    """A Ray cluster that is not there, or that cannot do what it was asked."""
+    """A Ray cluster that cannot be reached, or that failed."""
 
 
 class InvalidSettings(MlappError):
-    """An environment variable that cannot be used."""
+    """An environment variable or an option with a value that cannot be used."""
 
 
 class ArtifactError(MlappError):
-    """A published version that cannot be opened; `fix` is the command that helps, if known."""
+    """A published version that cannot be opened; `fix` is the command that fixes it, if known."""
 
     status = 503
 
@@ -121,13 +121,13 @@ class OtherTruth(MlappError):
 
 
 def quote(names: Iterable[str], most: int = 20) -> str:
-    """Return names in quotes, with commas; of many, the first."""
+    """Return names in quotes, separated by commas; only the first `most`."""
     names = list(names)
     return ", ".join(map(repr, names[:most])) + (", ..." if names[most:] else "")
 
 
 def describe(value: object) -> str:
-    """Return what arrived, short enough for a message."""
+    """Return a value as messages show what arrived: its repr, at most 80 characters."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return "nothing"
     if isinstance(value, dict | list | tuple):
@@ -140,7 +140,7 @@ def describe(value: object) -> str:
 
 
 def _describe_nested(value: dict[Any, Any] | list[Any] | tuple[Any, ...]) -> str:
-    """Return the beginning of a nested value, however large and deep it is."""
+    """Return the beginning of a nested value, at a cost that does not depend on its size."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxstring, brief.maxother = 3, 80, 80
     brief.maxlist = brief.maxtuple = brief.maxdict = 8

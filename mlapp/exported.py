@@ -1,4 +1,4 @@
-"""An exported version, as MLflow opens it: `mlapp export --to mlflow` names this module.
+"""The loader of exported versions for MLflow: `mlapp export --to mlflow` names this module.
 
 It is copied into the exported folder together with what it imports, since MLflow and mlapp want
 different versions of some libraries and cannot be installed side by side.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scorer:
-    """What MLflow calls for its answers."""
+    """The model as MLflow calls it."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -30,7 +30,7 @@ class Scorer:
 
         Args:
             rows: the inputs by name; a text classifier takes one column of texts.
-            params: unused; MLflow gives it.
+            params: unused; MLflow passes it.
 
         Raises:
             InvalidInput: with every fault of every row.

@@ -1,6 +1,6 @@
-"""A published version as a folder that other servers load as it is.
+"""A published version as a folder that other servers can load.
 
-folder     NAME/VERSION/, to be put into another artifact folder
+folder     NAME/VERSION/, to be copied into another artifact folder
 mlflow     for `mlflow models serve`: an MLmodel file, the version, and the code that opens it
 mlserver   for `mlserver start`: the same, with a model-settings.json that names it
 """
@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from mlapp.disk import writing
 from mlapp.errors import OutputError
@@ -17,9 +17,9 @@ from mlapp.families.contract import Model
 from mlapp.families.engines import SKLEARN
 from mlapp.store import artifacts, open_model
 
-Form: TypeAlias = Literal["mlflow", "mlserver", "folder"]
+Target: TypeAlias = Literal["mlflow", "mlserver", "folder"]
 
-FORMS = ("mlflow", "mlserver", "folder")
+TARGETS: tuple[Target, ...] = get_args(Target)
 _CODE = ("families", "store", "tables")
 _FILES = (
     "__init__.py",
@@ -30,39 +30,33 @@ _FILES = (
     "schema.py",
     "settings.py",
 )
-# With what the code needs; MLflow asks for some at older versions than mlapp does.
+# The libraries of the code; MLflow requires older versions of some than mlapp does.
 _LIBRARIES = ("joblib", "numpy>=2.0", "onnxruntime>=1.20", "pandas", "pyarrow", "pydantic>=2.10")
 _TYPES = {"FP64": "double", "INT64": "long", "BOOL": "boolean", "BYTES": "string"}
 
 
-def export(
-    root: Path,
-    name: str,
-    version: int | None,
-    form: Literal["mlflow", "mlserver", "folder"],
-    to: Path,
-) -> Path:
+def export(root: Path, name: str, version: int | None, target: Target, to: Path) -> Path:
     """Write a version as a new folder, and return its path.
 
     Args:
         root: the artifact folder.
         name: the model's name.
         version: by default the one that is served.
-        form: see above.
+        target: what will load it; see above.
         to: the new folder.
 
     Raises:
         ArtifactError: the version cannot be opened.
-        OutputError: the folder is there already, or cannot be written.
+        OutputError: the folder already exists, or cannot be written.
     """
     version = artifacts.served_version(root, name) if version is None else version
     model = open_model(root, name, version)
     if to.exists():
-        raise OutputError(f"{to} is there already")
+        raise OutputError(f"{to} already exists")
     with writing(str(to)):
-        if form == "folder":
+        if target == "folder":
             _copy_version(root, name, version, to)
-        elif form == "mlflow":
+        elif target == "mlflow":
             _write_mlflow(root, model, to)
         else:
             _write_mlflow(root, model, to / "model")
@@ -115,7 +109,7 @@ def _write_mlflow(root: Path, model: Model, to: Path) -> None:
 
 
 def _inputs(model: Model) -> list[dict[str, Any]]:
-    """Return the inputs as MLflow's signature has them."""
+    """Return the inputs for MLflow's signature."""
     return [
         {
             "name": spec.name,

@@ -1,7 +1,7 @@
 """The cached loaders that the pages call.
 
-A model is opened once per process and version. Every call looks whether another version is to be
-served, at the price of a few file look-ups, so that pages follow within one rerun.
+A model is opened once per process and version. Every call checks which version is served, at the
+cost of a few file system calls, so that pages show a new version after one rerun.
 """
 
 from typing import TYPE_CHECKING, cast
@@ -17,15 +17,15 @@ if TYPE_CHECKING:  # imported with the first model of the family
     from mlapp.families.regression import RegressionModel
     from mlapp.families.sentiment import SentimentModel
 
-# What the models are called where no name is given.
+# The names of the models when none is given.
 REGRESSION, SENTIMENT, CLASSIFICATION = "regression", "sentiment", "classification"
-_GIVES = {"number": "a number", "labels": "labels"}
-_CALLED = {
+_OUTPUTS = {"number": "a number", "labels": "labels"}
+_KIND_NAMES = {
     Kind("row", "number"): "a regression",
     Kind("row", "labels"): "a classifier of rows",
     Kind("text", "labels"): "a text classifier",
 }
-USUAL = {"row": REGRESSION, "text": SENTIMENT}  # the model that is meant where none is named
+USUAL = {"row": REGRESSION, "text": SENTIMENT}  # the default model, by what it takes
 
 
 def model_names(takes: str | None = None, gives: str | None = None) -> list[str]:
@@ -43,7 +43,7 @@ def load_model(name: str, version: int | None = None) -> Model:
 
     Raises:
         ModelNotFound: no such model or version is published.
-        ArtifactError: it cannot be opened, and there is no older version that can.
+        ArtifactError: neither it nor an older version can be opened.
     """
     return _repository().get(name, version)
 
@@ -79,7 +79,7 @@ def load_sentiment(name: str = SENTIMENT, version: int | None = None) -> "Sentim
 
 
 def _load(name: str, kind: Kind, usual: str, module: str, version: int | None) -> Model:
-    """Return a model of a kind; where none is published, say which command trains one."""
+    """Return a model of a kind; if there is none, the error names the command that trains it."""
     try:
         model = _repository().get(name, version)
     except ModelNotFound as error:
@@ -90,14 +90,14 @@ def _load(name: str, kind: Kind, usual: str, module: str, version: int | None) -
     found = model.manifest.kind
     if found != kind:
         raise ArtifactError(
-            f"{name!r} takes a {found.takes} and gives {_GIVES[found.gives]}:"
-            f" it is not {_CALLED[kind]}"
+            f"{name!r} takes a {found.takes} and gives {_OUTPUTS[found.gives]}:"
+            f" it is not {_KIND_NAMES[kind]}"
         )
     return model
 
 
 def refused(name: str) -> ArtifactError | None:
-    """Return why the version that should be served is not, as the last load found."""
+    """Return why the version that should be served cannot be opened, or None; of the last load."""
     return _repository().refused(name)
 
 

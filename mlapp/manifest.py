@@ -1,4 +1,4 @@
-"""What a published version says of itself, and the version as it was opened."""
+"""The manifest of a published version, and the opened version."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from mlapp.schema import Schema
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # no separator: it lies in the version's folder
+_FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"  # without separators: in the version's folder
 
 
 class Kind(NamedTuple):
@@ -26,7 +26,7 @@ class _Strict(BaseModel):
 
 
 class Data(_Strict):
-    """The data a model was trained on: where from, its size, and the SHA-256 of its file."""
+    """The data that a model was trained on: its source, its size, and the SHA-256 of its file."""
 
     source: str
     rows: int
@@ -42,7 +42,7 @@ class File(_Strict):
 
 
 class Golden(_Strict):
-    """An input with the prediction that the version made for it when it was published."""
+    """An input with the version's prediction for it at the time of publication."""
 
     input: dict[str, JsonValue]
     output: dict[str, JsonValue]
@@ -51,7 +51,7 @@ class Golden(_Strict):
 class Manifest(_Strict):
     """What a version is, how it was made, how good it is, and which files it has.
 
-    `training` holds every knob and seed, and under `command` the command that trains it anew.
+    `training` holds every option and seed, and under `command` the command that trains it again.
     """
 
     format: Literal[1] = 1
@@ -76,20 +76,20 @@ class Manifest(_Strict):
         )
 
     def describe_use(self, emphasis: str = "") -> str:
-        """Return how many rows or texts the model was trained on, and of how many, in words.
+        """Return how many rows or texts of the data were used, as in "990 of 1,000 rows".
 
         Args:
-            emphasis: what is put around the number, as Markdown.
+            emphasis: what is put around the first number, as Markdown.
         """
-        there, unit = self.data.rows, f"{self.kind.takes}s"
+        total, unit = self.data.rows, f"{self.kind.takes}s"
         used = self.training.get(f"{unit}_used")
-        used = used if isinstance(used, int) else there
-        return f"{emphasis}{used:,}{emphasis} {f'of {there:,} ' if used != there else ''}{unit}"
+        used = used if isinstance(used, int) else total
+        return f"{emphasis}{used:,}{emphasis} {f'of {total:,} ' if used != total else ''}{unit}"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An opened version: its manifest and the bytes of its files, all digests checked."""
+    """An opened version: its manifest and the bytes of its files, with all digests checked."""
 
     path: Path
     manifest: Manifest

@@ -1,4 +1,4 @@
-"""A model card: what a version is, its data, quality and limits, and how to reproduce it.
+"""Model cards: what a version is, its data, quality and limits, and how to reproduce it.
 
 After Mitchell et al., "Model cards for model reporting" (2019).
 """
@@ -31,7 +31,7 @@ def write_card(manifest: Manifest, drift: Mapping[str, str] | None = None) -> st
         f" {manifest.created:%d %B %Y, %H:%M} UTC.</p>",
         "<h2>Intended use and limits</h2>",
         f"<p>Predictions for {kind.takes}s like those that it was trained on. Values outside the"
-        " range of the training get a notice; it was not tested on them. It knows no causes: it"
+        " training range get a notice; the model was not tested on them. It knows no causes: it"
         " says what usually goes with its input, not what would happen if the input were changed."
         "</p>",
         "<h2>Data</h2>",
@@ -69,14 +69,7 @@ def _inputs(manifest: Manifest) -> Iterable[str]:
         yield f"<p>Labels: {_text(', '.join(manifest.labels))}</p>"
     if manifest.input_schema:
         yield "<h2>Inputs</h2>"
-        yield _table(
-            {
-                spec.name: f"{spec.minimum:.6g} to {spec.maximum:.6g}"
-                if spec.kind == "number"
-                else ", ".join(spec.categories)
-                for spec in manifest.input_schema.inputs
-            }
-        )
+        yield _table({spec.name: spec.seen for spec in manifest.input_schema.inputs})
 
 
 def _table(rows: Mapping[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""The inputs of a table model as learned from its training data, and the one check of a row.
+"""The inputs of a table model, learned from its training data, and the one check of a row.
 
 The pages, the forms, REST, files and the command line all check rows here, so a row gets the same
 answer, or the same faults, everywhere. Training encodes rows with the same `Schema.encode`.
@@ -17,13 +17,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlapp.dates import Date as Date
 from mlapp.errors import Fault, InvalidInput
 from mlapp.errors import describe as describe
 from mlapp.errors import quote as quote
 from mlapp.tables.numbers import LARGEST as LARGEST
 from mlapp.tables.numbers import MISSING as MISSING
 from mlapp.tables.numbers import Floats as Floats
-from mlapp.tables.numbers import is_missing
+from mlapp.tables.numbers import is_missing, strip_unit
 from mlapp.tables.numbers import parse_number as parse_number
 
 if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
@@ -33,13 +34,17 @@ if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
 Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
 Column: TypeAlias = npt.NDArray[Any] | list[Any]
 
+# Words for truth values, in lower case; a column of both kinds is of truth values.
+TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "1", "on"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "0", "off"), False
+)
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
-TEXT = "text"  # what the one input of a model that takes texts is called
+TEXT = "text"  # the name of the one input of a model that takes texts
 
-NOT_GIVEN = "not given, and taken as missing"  # of an input, as a notice has it
+NOT_GIVEN = "not given, and taken as missing"  # the detail of a notice about an input
 
-MOST_MISMATCHES = 100  # notices of names that do not match; who sends more has another table
+MOST_MISMATCHES = 100  # notices of names that do not match; with more it is another table
 
 
 class _Frozen(BaseModel):
@@ -54,9 +59,12 @@ class Number(_Frozen):
         minimum, maximum: the range seen in training.
         quantiles: the 5, 25, 50, 75 and 95 % quantiles in training.
         typical: the median, rounded to `decimals`; also stands in for a missing value.
-        step: a sensible step for a person who moves the value.
-        decimals: how many decimals a person needs, 0 or more.
+        step: a sensible step for a slider or a spin button.
+        decimals: how many decimals are worth showing, 0 or more.
         missing: whether training saw missing values, and so they are allowed.
+        unit: what texts may have around the number, as $ or kg, and may leave out; with one, even
+            with "", a number may have thousands marks. None is for plain numbers.
+        mark: the decimal mark of such texts.
     """
 
     kind: Literal["number"] = "number"
@@ -68,6 +76,13 @@ class Number(_Frozen):
     step: float
     decimals: int
     missing: bool = False
+    unit: str | None = None
+    mark: Literal[".", ","] = "."
+
+    @property
+    def seen(self) -> str:
+        """What training saw, in words."""
+        return f"{self.minimum:.12g} to {self.maximum:.12g}"
 
     @property
     def allowed(self) -> str:
@@ -82,12 +97,14 @@ class Number(_Frozen):
     def parse(self, value: object) -> float | None:
         """Return the value as a float, NaN for a missing one, or None for one not allowed."""
         if (type(value) is float or type(value) is int) and abs(value) <= LARGEST:
-            return float(value)  # nearly always
+            return float(value)  # the usual case
         number = parse_number(value)
+        if number is None and self.unit is not None and isinstance(value, str):
+            number = parse_number(strip_unit(value, self.unit), self.mark)
         return None if number is not None and math.isnan(number) and not self.missing else number
 
     def plain(self, parsed: float) -> float | None:
-        """Return a parsed value as it would be typed, None when it is missing."""
+        """Return a parsed value as a user would type it, None when it is missing."""
         return None if math.isnan(parsed) else parsed
 
     def encode(self, values: Floats) -> Floats:
@@ -103,8 +120,9 @@ class Category(_Frozen):
     Attributes:
         name: the column's name.
         categories: the categories seen in training, sorted.
-        typical: the most frequent category, which the others are compared with.
+        typical: the most frequent category, the baseline of the others.
         missing: whether training saw missing values, and so they are allowed.
+        other: the category that stands for all that are not listed; None where none does.
     """
 
     kind: Literal["category"] = "category"
@@ -112,10 +130,18 @@ class Category(_Frozen):
     categories: tuple[str, ...]
     typical: str
     missing: bool = False
+    other: str | None = None
+
+    @property
+    def seen(self) -> str:
+        """What training saw, in words."""
+        return ", ".join(self.categories)
 
     @property
     def allowed(self) -> str:
         """What the check accepts, in words."""
+        if self.other is not None:
+            return "a text" + (" or nothing" if self.missing else "")
         shown = ", ".join(map(repr, self.categories[:12]))
         more = len(self.categories) - 12
         text = f"one of {shown}" + (f" and {more} more" if more > 0 else "")
@@ -140,6 +166,13 @@ class Category(_Frozen):
             if category in _TRUTHS
             for each in (category.lower(), category.capitalize(), category.upper())
         }
+        sides = {truth_of(category): code for category, code in self._codes.items()}
+        if len(self.categories) == 2 and sides.keys() == {True, False}:
+            spelled |= {
+                each: sides[truth]
+                for word, truth in TRUTHS.items()
+                for each in (word, word.capitalize(), word.upper())
+            }
         return spelled | self._codes
 
     def parse(self, value: object) -> float | None:
@@ -147,7 +180,8 @@ class Category(_Frozen):
         text = parse_text(value)
         if text is None:
             return math.nan if self.missing else None
-        return self._spellings.get(text)
+        code = self._spellings.get(text)
+        return self._codes[self.other] if code is None and self.other is not None else code
 
     def plain(self, parsed: float) -> str | None:
         """Return the category at a parsed position, None when it is missing."""
@@ -181,7 +215,7 @@ class Text(_Frozen):
         return "a text with at least one letter, digit or symbol"
 
 
-Input: TypeAlias = Annotated[Number | Category, Field(discriminator="kind")]
+Input: TypeAlias = Annotated[Number | Category | Date, Field(discriminator="kind")]
 
 
 class Output(_Frozen):
@@ -195,12 +229,12 @@ class Output(_Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a prediction was made in spite of.
+    """Something unusual about a row that was predicted all the same.
 
     Attributes:
         input: the input's name, or the output's.
         detail: what is unusual about it.
-        row: the row's label; None where the notice is about several rows.
+        row: the row's label; None if the notice is about several rows.
     """
 
     input: str
@@ -209,7 +243,7 @@ class Notice:
 
     @property
     def message(self) -> str:
-        """The notice without its row, for where there is one row only."""
+        """The notice without its row, for where there is only one row."""
         return f"{self.input}: {self.detail}"
 
     def __str__(self) -> str:
@@ -254,7 +288,7 @@ class Checked:
         return dict(zip(self.schema.names, self.matrix.T, strict=True))
 
     def row(self, place: int) -> dict[str, float | str | None]:
-        """Return one row's values as they would be typed, None where missing."""
+        """Return one row's values as a user would type them, None where missing."""
         return {
             spec.name: spec.plain(value)
             for spec, value in zip(self.schema.inputs, self.matrix[place].tolist(), strict=True)
@@ -262,22 +296,26 @@ class Checked:
 
     @cached_property
     def notices(self) -> list[Notice]:
-        """The names that do not match, then the values outside the range of training by row."""
+        """The names that do not match, then, by row, the values outside the training range."""
         low, high = self.schema.limits
         outside = (self.matrix < low) | (self.matrix > high)
         found = list(self.mismatches)
-        if not np.count_nonzero(outside):  # nearly always; quicker than any()
+        if not np.count_nonzero(outside):  # the usual case; quicker than any()
             return found
         for row, place in np.argwhere(outside).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.row_labels is None else self.row_labels[row]
-            detail = describe_outside(got, float(low[place]), float(high[place]))
+            detail = (
+                describe_outside(got, float(low[place]), float(high[place]))
+                if isinstance(spec, Number)
+                else f"{spec.plain(got)} lies outside the range seen in training, {spec.seen}"
+            )
             found.append(Notice(spec.name, detail, label))
         return found
 
 
 class Schema(_Frozen):
-    """The inputs, in the order of training, and the predicted number; None where labels are."""
+    """The inputs, in the order of training, and the predicted number, None for labels."""
 
     inputs: tuple[Input, ...]
     output: Output | None = None
@@ -298,8 +336,8 @@ class Schema(_Frozen):
 
     @cached_property
     def limits(self) -> tuple[Floats, Floats]:
-        """The least and the largest value seen of each input; a category has no limits."""
-        numbers = [spec if isinstance(spec, Number) else None for spec in self.inputs]
+        """The smallest and the largest value of each input in training; infinite for categories."""
+        numbers = [None if isinstance(spec, Category) else spec for spec in self.inputs]
         low = [spec.minimum if spec else -math.inf for spec in numbers]
         return np.array(low), np.array([spec.maximum if spec else math.inf for spec in numbers])
 
@@ -308,11 +346,11 @@ class Schema(_Frozen):
         """The row of typical values."""
         return {spec.name: spec.typical for spec in self.inputs}
 
-    def __getitem__(self, name: str) -> Number | Category:
+    def __getitem__(self, name: str) -> Input:
         return self.inputs[self.names.index(name)]
 
     def check(self, rows: Rows) -> Checked:
-        """Check rows: columns by name, in any order; columns without an input are left out.
+        """Check rows: columns by name, in any order; columns that are not inputs are ignored.
 
         Numbers may arrive as numbers or as plain decimal text. A missing value (None, NaN, or a
         text in `MISSING`) is allowed where training saw missing values. A mapping may lack such
@@ -332,18 +370,18 @@ class Schema(_Frozen):
             columns = dict(zip(given, (rows[name].to_numpy() for name in rows), strict=True))
             return self.check_columns(columns, rows.index)
         parsers = list(zip(self.names, self._parsers, strict=True))
-        matrix, strange = [], []
+        matrix, mismatched = [], []
         for place, row in enumerate(rows):
             if type(row) is not dict and not isinstance(row, Mapping):
-                raise InvalidInput(_no_mappings(rows))
+                raise InvalidInput(_refuse_other_types(rows))
             parsed = [parse(row.get(name)) for name, parse in parsers]
             if None in parsed:
                 raise InvalidInput(self._faults(rows))
             matrix.append(parsed)
             if row.keys() != self._name_set:
-                strange.append((place, row))
+                mismatched.append((place, row))
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
-        return Checked(self, values, None, self._unused(strange), self._mismatches(strange))
+        return Checked(self, values, None, self._unused(mismatched), self._mismatches(mismatched))
 
     def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
@@ -375,9 +413,9 @@ class Schema(_Frozen):
         return Checked(self, matrix, index, unused)
 
     def check_some(self, columns: Mapping[str, Column]) -> Checked:
-        """Check rows that arrive as columns; those whose values may be missing may be left out.
+        """Check rows that arrive as columns; those that allow missing values may be absent.
 
-        A notice says which were, and which names the model does not know.
+        A notice names the absent columns, and the names that the model does not know.
 
         Args:
             columns: one or more, of equal length, by name.
@@ -396,11 +434,32 @@ class Schema(_Frozen):
         return replace(self.check_columns(whole, rows), mismatches=tuple(notices))
 
     def encode(self, checked: Checked) -> Floats:
-        """Encode checked rows as the matrix (n, len(terms)) that the regression is fitted on."""
+        """Encode checked rows as the matrix (n, len(terms)) that a regression is fitted on."""
         if self._is_plain:
             return checked.matrix
         columns = zip(self.inputs, checked.matrix.T, strict=True)
         return np.hstack([spec.encode(values) for spec, values in columns])
+
+    def expand(self, checked: Checked) -> Floats:
+        """Return checked rows with dates taken apart, (n, len(expanded)), as trees take them."""
+        if not any(isinstance(spec, Date) for spec in self.inputs):
+            return checked.matrix
+        columns = zip(self.inputs, checked.matrix.T, strict=True)
+        return np.hstack(
+            [
+                spec.expand(values) if isinstance(spec, Date) else values[:, None]
+                for spec, values in columns
+            ]
+        )
+
+    @cached_property
+    def expanded(self) -> "list[Input]":
+        """The input of each column that `expand` returns."""
+        return [
+            spec
+            for spec in self.inputs
+            for _ in range(len(spec.parts) if isinstance(spec, Date) else 1)
+        ]
 
     @cached_property
     def _is_plain(self) -> bool:
@@ -425,8 +484,8 @@ class Schema(_Frozen):
             start = end
 
     def _faults(self, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
-        """Return every fault of rows of which some have one."""
-        if faults := _no_mappings(rows):
+        """Return every fault of rows of which at least one has a fault."""
+        if faults := _refuse_other_types(rows):
             return faults
         return [
             Fault(spec.name, describe(row.get(spec.name)), spec.allowed, place)
@@ -458,6 +517,11 @@ class Schema(_Frozen):
         )
 
 
+def truth_of(text: str) -> bool | None:
+    """Return the truth value that a word stands for, in whatever case; None for another word."""
+    return TRUTHS.get(text.lower())
+
+
 def parse_text(value: object) -> str | None:
     """Return a category's value as text, None when it is missing; 3.0 and 3 are the same."""
     if isinstance(value, str):
@@ -471,17 +535,17 @@ def parse_text(value: object) -> str | None:
 
 
 def is_frame(given: object) -> "TypeIs[pd.DataFrame]":
-    """Tell whether something is a data frame of pandas."""
+    """Return whether a value is a pandas data frame, without importing pandas."""
     return _is_of_pandas(given, "DataFrame")
 
 
 def is_series(given: object) -> "TypeIs[pd.Series]":
-    """Tell whether something is a series of pandas."""
+    """Return whether a value is a pandas series, without importing pandas."""
     return _is_of_pandas(given, "Series")
 
 
 def _is_of_pandas(given: object, name: str) -> bool:
-    # While another thread imports pandas, it is there but has no classes yet: this is none of them.
+    # While another thread imports pandas, the module exists but has no classes yet.
     kind = getattr(sys.modules.get("pandas"), name, None)
     return kind is not None and isinstance(given, kind)
 
@@ -503,7 +567,7 @@ def name_columns(names: Sequence[str], taken: Collection[str], prefix: str = "_"
     return columns
 
 
-def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iterable[int]]:
+def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
     """Return a column's parsed values and the positions of those not allowed."""
     if isinstance(spec, Number) and isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         numbers = column.astype(np.float64)
@@ -516,8 +580,8 @@ def _parse_column(spec: Number | Category, column: Column) -> tuple[Floats, Iter
     return np.array([math.nan if value is None else value for value in parsed]), bad
 
 
-def _no_mappings(rows: Sequence[Any]) -> list[Fault]:
-    """Return a fault for each row that is no mapping."""
+def _refuse_other_types(rows: Sequence[Any]) -> list[Fault]:
+    """Return a fault for each row that is not a mapping."""
     return [
         Fault("row", describe(row), "values by input name", place)
         for place, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""Everything that is read from the environment, in one typed object."""
+"""The settings, read from the environment variables that begin with MLAPP_."""
 
 import os
 import re
@@ -11,32 +11,32 @@ from mlapp.errors import InvalidSettings
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says.
+    """The settings of a process.
 
     Attributes:
         artifacts: the folder of published models (`MLAPP_ARTIFACTS`; without it the checkout's
             `artifacts`, or `./artifacts` when mlapp is installed without its checkout).
-        pins: versions to hold, by model name (`MLAPP_PINS`, as in `regression=1,sentiment=3`).
-            They go before the pins that `mlapp pin` writes.
-        api_key: what a program must send to the service (`MLAPP_API_KEY`), if anything.
+        pins: versions to serve, by model name (`MLAPP_PINS`, as in `regression=1,sentiment=3`).
+            They take precedence over the pins that `mlapp pin` writes.
+        api_key: the key that clients of the service must send (`MLAPP_API_KEY`), if any.
         hosts: names that a request's `Host` may have (`MLAPP_HOSTS`, as in `models.example.org`,
-            separated by commas), beside those of this machine; None where it is not set.
+            separated by commas), besides those of this machine; None if it is not set.
         max_bytes: the largest body of a request, in bytes (`MLAPP_MAX_BYTES`).
         max_rows: the most rows or texts of a request (`MLAPP_MAX_ROWS`).
         max_file_bytes: the largest file that is scored whole, in bytes (`MLAPP_MAX_FILE_BYTES`). It
-            lies on the disk, in the folder for temporary files, while it is scored.
+            is kept in the folder for temporary files while it is scored.
         max_concurrent: predictions that a worker makes at once (`MLAPP_MAX_CONCURRENT`).
-        cache_bytes: memory that opened models may take together, in bytes, about
-            (`MLAPP_CACHE_BYTES`); those not used for longest go first.
-        read_timeout: seconds for the headers of a request, and then for its body, which has more
-            for each part that arrives (`MLAPP_READ_TIMEOUT`).
+        cache_bytes: about how much memory the opened models may take together, in bytes
+            (`MLAPP_CACHE_BYTES`); the least recently used are closed first.
+        read_timeout: seconds for the headers of a request, and then for its body, which gets more
+            time with each part that arrives (`MLAPP_READ_TIMEOUT`).
         json_log: whether the access log is JSON (`MLAPP_LOG`, `text` or `json`).
         database_url: where answers are recorded (`MLAPP_DATABASE_URL`, as in
-            `postgresql://user:password@host/database` or `sqlite:////srv/records.db`); None stands
-            for `records.db` in the folder of artifacts.
+            `postgresql://user:password@host/database` or `sqlite:////srv/records.db`); None means
+            `records.db` in the folder of artifacts.
         log_answers: whether answers are recorded at all (`MLAPP_LOG_ANSWERS`, `on` or `off`).
-        log_inputs: whether a record holds the values that were asked about (`MLAPP_LOG_INPUTS`,
-            `values` or `none`).
+        log_inputs: whether a record holds the values of the inputs (`MLAPP_LOG_INPUTS`, `values`
+            or `none`).
         log_days: days for which records and feedback are kept (`MLAPP_LOG_DAYS`).
         shadows: versions that answer along without being served, by model name (`MLAPP_SHADOW`, as
             in `sentiment=4`).
@@ -65,13 +65,13 @@ class Settings:
 def dashboard_script() -> Path:
     """Return the dashboard's entry script: the checkout's Home.py, or the wheel's copy of it.
 
-    Its pages and its `.streamlit/config.toml` lie beside it.
+    Its pages and its `.streamlit/config.toml` are in the same folder.
     """
     return (_checkout() or Path(__file__).resolve().with_name("_dashboard")) / "Home.py"
 
 
 def _checkout() -> Path | None:
-    """Return the checkout that mlapp runs from, or None where it was installed as a wheel."""
+    """Return the checkout that mlapp runs from, or None if it was installed as a wheel."""
     folder = Path(__file__).resolve().parents[1]
     return folder if (folder / "pyproject.toml").is_file() else None
 
@@ -87,8 +87,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         artifacts=Path(folder),
         pins=_read_versions(environ, "MLAPP_PINS"),
         api_key=environ.get("MLAPP_API_KEY") or None,
-        hosts=tuple(filter(None, map(str.strip, environ.get("MLAPP_HOSTS", "").split(","))))
-        or None,
+        hosts=_read_names(environ.get("MLAPP_HOSTS", "")) or None,
         max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
         max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),
         max_file_bytes=_read_count(environ, "MLAPP_MAX_FILE_BYTES", Settings.max_file_bytes),
@@ -105,15 +104,15 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     )
 
 
-def _read_count(environ: Mapping[str, str], name: str, usual: int) -> int:
-    text = environ.get(name) or str(usual)
+def _read_count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
     if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
         raise InvalidSettings(f"{name}: got {text!r}, expected a whole number from 1")
     return int(text)
 
 
 def _read_choice(environ: Mapping[str, str], name: str, choices: tuple[str, str]) -> str:
-    """Return one of two values; the first where the variable is not set."""
+    """Return one of two values; the first if the variable is not set."""
     text = environ.get(name) or choices[0]
     if text not in choices:
         raise InvalidSettings(f"{name}: got {text!r}, expected {' or '.join(choices)}")

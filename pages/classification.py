@@ -1,12 +1,13 @@
-"""Classification page: a row of values in; its label, how sure that is, and its reasons out.
+"""Classification page: a row of values in; the probabilities of labels and their reasons out.
 
-Keys and address parameters are the inputs' names; what begins with `_` or `many_` is the page's.
+Keys and address parameters are the names of inputs; the page reserves those that begin with `_` or
+`many_`.
 """
 
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.dashboard import answers, feedback, quality, rows, shared
+from mlapp.dashboard import quality, rows, shared
 from mlapp.families.contract import LabelOutput
 from mlapp.manifest import Kind
 
@@ -26,29 +27,12 @@ assert isinstance(gives, LabelOutput)  # as the loader's kind says
 predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
 
 with predict_tab:
-    entry, reasons = st.columns([2, 3], gap="large")
-    with entry:
-        asked = rows.ask(model, link)
-    if asked:
-        with entry:
-            with st.container(border=True):
-                answers.show_answer(asked.answered.answers)
-                answers.show_meaning(gives)
-            answers.show_notices(asked.answered.answers)
-            feedback.show(model, asked.answered)
-        with reasons:
-            st.subheader("Why this label")
-            answers.show_reasons(model, model.reasons(asked.answered.batch))
-            st.subheader("What if")
-            rows.show_what_if(model, asked)
-    else:
-        with reasons:
-            st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
+    rows.show_predict(model, link, "Why this label")
     percent = st.column_config.NumberColumn(format="percent")
     shared.show_history(name, dict.fromkeys(("probability", *gives.columns.values()), percent))
 
 if many_tab.open:
-    from mlapp.dashboard import whole_files  # nothing of it is loaded before
+    from mlapp.dashboard import whole_files  # not needed before
 
     with many_tab:
         whole_files.show(model)

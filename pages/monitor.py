@@ -1,4 +1,4 @@
-"""Monitor page: what a model was asked, and whether that still looks like its training data."""
+"""Monitor page: a model's traffic, and whether it still looks like the training data."""
 
 import streamlit as st
 

@@ -1,12 +1,13 @@
 """Regression page: a row of values in; a prediction, its interval and its reasons out.
 
-Keys and address parameters are the inputs' names; what begins with `_` or `many_` is the page's.
+Keys and address parameters are the names of inputs; the page reserves those that begin with `_` or
+`many_`.
 """
 
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.dashboard import answers, charts, feedback, quality, rows, shared
+from mlapp.dashboard import charts, quality, rows, shared
 from mlapp.manifest import Kind
 
 shared.begin(__file__)
@@ -20,30 +21,12 @@ name, gives = model.manifest.name, model.gives
 predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
 
 with predict_tab:
-    entry, reasons = st.columns([2, 3], gap="large")
-    with entry:
-        asked = rows.ask(model, link)
-    if asked:
-        with entry:
-            with st.container(border=True):
-                answers.show_answer(asked.answered.answers)
-                answers.show_meaning(gives)
-            answers.show_notices(asked.answered.answers)
-            feedback.show(model, asked.answered)
-        with reasons:
-            st.subheader("Why this prediction")
-            answers.show_reasons(model, model.reasons(asked.answered.batch))
-            st.subheader("What if")
-            rows.show_what_if(model, asked)
-    else:
-        with reasons:
-            st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
-
+    rows.show_predict(model, link, "Why this prediction")
     shown = st.column_config.NumberColumn(format=f"%.{gives.decimals}f")
     shared.show_history(name, dict.fromkeys(("prediction", "lower", "upper"), shown))
 
 if many_tab.open:
-    from mlapp.dashboard import whole_files  # nothing of it is loaded before
+    from mlapp.dashboard import whole_files  # not needed before
 
     with many_tab:
         whole_files.show(model)
@@ -71,7 +54,7 @@ if about_tab.open:
                 st.subheader("Residuals")
                 st.altair_chart(
                     charts.residuals(held_out),
-                    alt="How far held-out rows lie from their predictions",
+                    alt="Histogram of the residuals of held-out rows",
                 )
         quality.show_coverage(report)
         quality.show_coefficients(report)

@@ -1,4 +1,4 @@
-"""KServe's own client against a server, in an environment of its own; prints what it was told.
+"""KServe's own client against a server, in an environment of its own; prints the answers.
 
     python tests/kserve_client.py http://127.0.0.1:8080
 
@@ -24,37 +24,37 @@ def ask_for_rows(binary: bool) -> InferRequest:
 
 
 async def ask(address: str) -> dict[str, object]:
-    told: dict[str, object] = {}
+    reported: dict[str, object] = {}
     async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
-        told["v1 live"] = await client.is_server_live(address)
-        told["v1 ready"] = await client.is_model_ready(address, "regression")
+        reported["v1 live"] = await client.is_server_live(address)
+        reported["v1 ready"] = await client.is_model_ready(address, "regression")
         for name, data in {
             "by name": {"instances": [ROW, ROW]},
             "by list": {"instances": [list(ROW.values())] * 2},
             "by column": {"inputs": {key: [value] * 2 for key, value in ROW.items()}},
         }.items():
             answer = await client.infer(address, data, model_name="regression")
-            told[f"v1 {name}"] = [row["prediction"] for row in answer["predictions"]]
+            reported[f"v1 {name}"] = [row["prediction"] for row in answer["predictions"]]
             answer = await client.explain(address, "regression", data)
-            told[f"v1 explained {name}"] = [sum(row.values()) for row in answer["explanations"]]
+            reported[f"v1 explained {name}"] = [sum(row.values()) for row in answer["explanations"]]
         answer = await client.infer(address, {"instances": [TEXT]}, model_name="sentiment")
-        told["v1 label"] = answer["predictions"][0]["label"]
+        reported["v1 label"] = answer["predictions"][0]["label"]
     async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
-        told["v2 live"] = await client.is_server_live(address)
-        told["v2 ready"] = await client.is_server_ready(address)
-        told["v2 model ready"] = await client.is_model_ready(address, "regression")
+        reported["v2 live"] = await client.is_server_live(address)
+        reported["v2 ready"] = await client.is_server_ready(address)
+        reported["v2 model ready"] = await client.is_model_ready(address, "regression")
         for binary in (False, True):
             request = ask_for_rows(binary)
             answer = await client.infer(address, request, model_name="regression")
-            told[f"v2 binary {binary}"] = (
+            reported[f"v2 binary {binary}"] = (
                 answer.get_output_by_name("prediction").as_numpy().tolist()
             )
-            told[f"v2 id {binary}"] = answer.id
+            reported[f"v2 id {binary}"] = answer.id
         texts = InferInput("text", [1], "BYTES", [TEXT])
         request = InferRequest("sentiment", [texts])
         answer = await client.infer(address, request, model_name="sentiment")
-        told["v2 label"] = answer.get_output_by_name("label").data[0]
-    return told
+        reported["v2 label"] = answer.get_output_by_name("label").data[0]
+    return reported
 
 
 print(json.dumps(asyncio.run(ask(sys.argv[1]))))

@@ -147,21 +147,21 @@ def replace_by_folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "reported"),
     [
         (truncate, "weights has 4 bytes, expected 5"),
         (flip, "weights is damaged"),
         (remove, "weights cannot be read"),
-        (add, r"files that its manifest does not name: extra\.py"),
+        (add, r"files that its manifest does not list: extra\.py"),
         (swap, "has 5 bytes, expected 3"),
         (replace_by_folder, "weights cannot be read"),
     ],
 )
-def test_a_damaged_file_is_named_with_the_command_that_mends(
-    damage: Callable[[Path], None], told: str, tmp_path: Path
+def test_a_damaged_file_is_named_with_the_command_that_fixes_it(
+    damage: Callable[[Path], None], reported: str, tmp_path: Path
 ) -> None:
     damage(publish(tmp_path).path)
-    with pytest.raises(ArtifactError, match=told) as caught:
+    with pytest.raises(ArtifactError, match=reported) as caught:
         artifacts.open(tmp_path, "toy")
     assert caught.value.fix == "python -m training.regression --name toy"
 
@@ -246,7 +246,7 @@ def test_a_manifest_of_a_future_format_asks_for_an_upgrade(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b'"text"'])
-def test_what_is_no_manifest_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_refused(content: bytes, tmp_path: Path) -> None:
     (publish(tmp_path).path / MANIFEST).write_bytes(content)
     with pytest.raises(ArtifactError, match=MANIFEST):
         artifacts.open(tmp_path, "toy")
@@ -334,7 +334,7 @@ def test_only_a_published_version_can_be_pinned(tmp_path: Path) -> None:
         artifacts.unpin(tmp_path, "other")
 
 
-def test_a_pinned_version_that_was_deleted_is_told(tmp_path: Path) -> None:
+def test_a_pinned_version_that_was_deleted_is_reported(tmp_path: Path) -> None:
     publish(tmp_path)
     publish(tmp_path)
     artifacts.pin(tmp_path, "toy", 1)
@@ -344,7 +344,7 @@ def test_a_pinned_version_that_was_deleted_is_told(tmp_path: Path) -> None:
     assert caught.value.fix == "mlapp unpin toy"
 
 
-def test_a_pin_that_is_no_number_is_told(tmp_path: Path) -> None:
+def test_a_pin_that_is_not_a_number_is_reported(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "toy" / artifacts.PIN).write_text("newest")
     with pytest.raises(ArtifactError, match="'newest'"):

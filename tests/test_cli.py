@@ -31,7 +31,7 @@ def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert regression.split()[-4:] == ["87", "kB", "yes", "yes"]
 
 
-def test_models_tells_which_version_does_not_open_and_why(
+def test_models_says_which_version_cannot_be_opened_and_why(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder)
@@ -54,7 +54,7 @@ def test_verify_finds_whole_models_good(capsys: pytest.CaptureFixture[str]) -> N
     assert run(capsys, "verify", "houses") == (0, "houses 1: ok\n", "")
 
 
-def test_verify_fails_for_a_damaged_model_and_goes_on(
+def test_verify_fails_for_a_damaged_model_and_continues(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(folder)
@@ -100,7 +100,7 @@ def test_predict_answers_one_row_or_one_text(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("shipped")
-def test_predict_tells_what_is_wrong_and_what_is_outside(
+def test_predict_says_what_is_wrong_and_what_is_outside_the_range(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status, _, err = run(capsys, "predict", "--var_1", "abc")

@@ -90,10 +90,10 @@ def test_the_client_of_kserve_is_answered_by_v1_and_v2(workers: Server, models: 
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
+    reported = json.loads(ran.stdout)
     expected = open_regression(models).predict([ROW] * 2)["prediction"].tolist()
     [label] = open_sentiment(models).predict([GOOD])["label"]
-    for key, value in told.items():
+    for key, value in reported.items():
         if "live" in key or "ready" in key:
             assert value is True, key
         elif "label" in key:

@@ -211,7 +211,7 @@ def scorers() -> list[int]:
     ]
 
 
-# --- what is told -----------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("ray")
@@ -263,7 +263,7 @@ def test_strict_ends_with_a_refused_row_and_writes_nothing(
 
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reported"),
     [
         ("z.csv", b"area,rooms\n1,2\n", "z.csv: district: got no such column"),
         ("z.csv.gz", gzip.compress(b"area,rooms,district\n" * 9_000)[:-9], "z.csv.gz cannot be"),
@@ -272,20 +272,20 @@ def test_strict_ends_with_a_refused_row_and_writes_nothing(
         ("z.xlsx", b"PK", "z.xlsx is not an .xlsx workbook, or is damaged"),
     ],
 )
-def test_a_bad_file_is_told_before_anything_is_written(
-    every: Path, houses: Path, tmp_path: Path, name: str, content: bytes, told: str
+def test_a_bad_file_is_reported_before_anything_is_written(
+    every: Path, houses: Path, tmp_path: Path, name: str, content: bytes, reported: str
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     shutil.copy(houses / "d.parquet", folder / "a.parquet")
     (folder / name).write_bytes(content)
-    with pytest.raises(InvalidTable, match=told):
+    with pytest.raises(InvalidTable, match=reported):
         run(every, "houses", folder, tmp_path / "out", progress=lambda *_: pytest.fail("written"))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("source", ["", "/*.csv", "/none.csv"])
-def test_no_file_is_told(every: Path, tmp_path: Path, source: str) -> None:
+def test_a_missing_file_is_reported(every: Path, tmp_path: Path, source: str) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(InvalidTable, match="no file is there"):
         run(every, "houses", f"{tmp_path}/in{source}", tmp_path / "out")
@@ -303,13 +303,13 @@ def test_a_target_that_is_not_an_empty_folder_is_refused(
 
 
 @pytest.mark.usefixtures("ray")
-def test_a_target_that_cannot_be_written_is_told(every: Path, houses: Path) -> None:
+def test_a_target_that_cannot_be_written_is_reported(every: Path, houses: Path) -> None:
     with pytest.raises(OutputError, match="/proc/none/out cannot be written"):
         run(every, "houses", houses / "d.parquet", "/proc/none/out")
 
 
 @pytest.mark.usefixtures("ray")
-def test_a_target_that_goes_away_is_told(reviews: Path, tmp_path: Path) -> None:
+def test_a_target_that_is_deleted_during_the_run_is_reported(reviews: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"
     with pytest.raises(OutputError, match=r"out cannot be written: [^\n]*$"):
         run(
@@ -360,7 +360,7 @@ def test_the_command_works_on_a_running_cluster(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reported"),
     [
         (["--engine", "ray", "--address", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
         (["--engine", "ray", "--resume"], "starts again each time"),
@@ -368,8 +368,8 @@ def test_the_command_works_on_a_running_cluster(
         (["--address", "auto"], "--address goes with --engine ray"),
     ],
 )
-def test_the_command_tells_what_cannot_be(
-    every: Path, houses: Path, tmp_path: Path, options: list[str], told: str
+def test_the_command_says_what_is_wrong_with_its_options(
+    every: Path, houses: Path, tmp_path: Path, options: list[str], reported: str
 ) -> None:
     target = tmp_path / "out"
     ran = mlapp(
@@ -377,7 +377,7 @@ def test_the_command_tells_what_cannot_be(
         MLAPP_ARTIFACTS=str(every),
     )  # fmt: skip
     assert ran.returncode == 1
-    assert told in ran.stderr
+    assert reported in ran.stderr
     assert "Traceback" not in ran.stderr
     assert not target.exists()
 
@@ -439,7 +439,7 @@ def test_replicas_ask_for_the_key(replicas: Server) -> None:
     assert answer.status_code == 401
 
 
-def test_replicas_stop_when_told_to(replicas: Server) -> None:
+def test_replicas_stop_on_sigterm(replicas: Server) -> None:
     replicas.process.terminate()
     assert replicas.process.wait(60) == 0
     with pytest.raises(requests.ConnectionError):

@@ -150,7 +150,7 @@ def test_a_worker_that_is_killed_loses_its_last_moments_alone(
         server.stop()
     written = set(ids())
     lost = set(clients.answered) - written
-    # Written every quarter of a second; on a busy machine a transaction waits for its turn.
+    # Written twice a second; on a busy machine a transaction waits for its turn.
     assert all(killed - 3_000 < time_of(each) <= killed for each in lost)
     assert len(written - set(clients.answered)) <= len(clients.failures)
 

@@ -20,7 +20,7 @@ def test_a_fault_of_a_whole_table_names_no_row() -> None:
     assert str(Fault("var_1", "no such column", "a finite number")).startswith("var_1: got no such")
 
 
-def test_invalid_input_tells_every_fault() -> None:
+def test_invalid_input_lists_every_fault() -> None:
     error = InvalidInput([Fault("a", "'x'", "a number", 0), Fault("b", "nothing", "a number", 1)])
     assert len(error.faults) == 2
     assert "row 0, a" in str(error)

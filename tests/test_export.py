@@ -158,7 +158,7 @@ def test_an_export_replaces_nothing_and_needs_a_version(
 ) -> None:
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(published))
     assert main(["export", "houses", "--to", "mlflow", "--out", str(tmp_path)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["export", "houses", "7", "--to", "mlflow", "--out", str(tmp_path / "a")]) == 1
     assert "no version 7" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

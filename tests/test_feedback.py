@@ -204,10 +204,10 @@ def test_outcomes_of_a_file_are_matched_by_id(
         f"5;{name}-0;299\n"
     )
     assert main(["feedback", str(path)]) == 3
-    told = capsys.readouterr().err
-    assert "2 rows recorded, 0 known before, 3 refused" in told
-    assert "row 3, truth: got nothing, expected a finite number" in told
-    assert f"row 5, Another truth of {name}-0 is recorded: 300.5" in told
+    reported = capsys.readouterr().err
+    assert "2 rows recorded, 0 known before, 3 refused" in reported
+    assert "row 3, truth: got nothing, expected a finite number" in reported
+    assert f"row 5, Another truth of {name}-0 is recorded: 300.5" in reported
     assert sorted(row["number"] for row in kept()) == [300.5, 310.25]
     assert main(["feedback", str(path)]) == 3
     assert "0 rows recorded, 2 known before, 3 refused" in capsys.readouterr().err
@@ -261,8 +261,10 @@ def test_live_quality_of_numbers_stands_beside_the_held_out_figures(client: Clie
     answer = client.post("/v1/models/houses:predict", json=body).get_json()
     predicted = np.array([row["prediction"] for row in answer["predictions"]])
     truth = predicted + rng.normal(0, 12, 60)
-    told = [{"id": f"{answer['id']}-{place}", "truth": value} for place, value in enumerate(truth)]
-    assert client.post("/v1/feedback", json=told).status_code == 200
+    reported = [
+        {"id": f"{answer['id']}-{place}", "truth": value} for place, value in enumerate(truth)
+    ]
+    assert client.post("/v1/feedback", json=reported).status_code == 200
     model = store.open_model(read_settings().artifacts, "houses")
     whole, week = measure(Database(read_settings()), "houses", [model.manifest])
     assert (whole.version, whole.week, whole.rows) == (1, None, 60)
@@ -291,8 +293,10 @@ def test_live_quality_of_labels_has_accuracy_and_calibration(client: Client) -> 
     labels = [row["label"] for row in answer["predictions"]]
     wrong = next(each for each in ("angry", "calm", "glad") if each != labels[3])
     truths = [*labels[:3], wrong]
-    told = [{"id": f"{answer['id']}-{place}", "truth": truth} for place, truth in enumerate(truths)]
-    assert client.post("/v1/feedback", json=told).status_code == 200
+    reported = [
+        {"id": f"{answer['id']}-{place}", "truth": truth} for place, truth in enumerate(truths)
+    ]
+    assert client.post("/v1/feedback", json=reported).status_code == 200
     whole = measure(Database(read_settings()), "moods")[0]
     assert whole.figures["accuracy"][:3] == (0.75, *wilson(3, 4))
     assert whole.figures["accuracy"].held_out is None
@@ -306,8 +310,8 @@ def test_live_quality_of_labels_has_accuracy_and_calibration(client: Client) -> 
 
 def test_quality_is_measured_by_version_and_week(client: Client, fresh: Path) -> None:
     names = [predict(client, "houses", HOUSE) for _ in range(4)]
-    told = [{"id": name, "truth": 300 + place} for place, name in enumerate(names)]
-    assert client.post("/v1/feedback", json=told).status_code == 200
+    reported = [{"id": name, "truth": 300 + place} for place, name in enumerate(names)]
+    assert client.post("/v1/feedback", json=reported).status_code == 200
     where = Database(read_settings())
     with where.begin() as connection:
         for place, name in enumerate(names):
@@ -377,13 +381,13 @@ def test_a_person_says_on_the_page_what_would_have_been_right(
     key = f"_feedback_truth_{answer['id']}"
     send = app.button(key=f"_feedback_send_{answer['id']}")
     app = send.click().run()
-    assert [each.value for each in app.warning][-1] == "Please say what would have been right."
+    assert [each.value for each in app.warning][-1] == "Please enter the correct value."
     assert kept() == []
     widget: Any = app.number_input if isinstance(truth, float) else app.selectbox
     widget(key=key).set_value(truth)
     app.text_input(key=f"_feedback_note_{answer['id']}").set_value("as measured")
     app.button(key=f"_feedback_send_{answer['id']}").click().run()
-    assert [each.value for each in app.success] == ["Thank you: it is recorded."]
+    assert [each.value for each in app.success] == ["Thank you, it is recorded."]
     [row] = kept()
     assert (row["id"], row["channel"], row["note"]) == (answer["id"], "page", "as measured")
     assert truth == (row["number"] if row["label"] is None else row["label"])

@@ -61,7 +61,7 @@ def journal(target: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "csv.gz", "jsonl", "jsonl.gz", "parquet"])
 @pytest.mark.parametrize("start", ["csv", "jsonl", "parquet"])
-def test_every_column_travels_through_and_predictions_follow(
+def test_every_column_is_kept_and_predictions_follow(
     start: str, suffix: str, model: RegressionModel, tmp_path: Path
 ) -> None:
     table = pd.read_csv(DATA).head(200)
@@ -100,7 +100,7 @@ def test_json_lines_from_json_lines_keep_their_lines(
     assert json.loads(second)["error"] == "row: got 'broken', expected one JSON object"
 
 
-def test_nested_parquet_travels_to_parquet_as_it_is_and_to_csv_as_json(
+def test_nested_parquet_is_kept_in_parquet_and_becomes_json_in_csv(
     model: RegressionModel, tmp_path: Path
 ) -> None:
     table = pd.read_csv(DATA).head(3)
@@ -148,7 +148,7 @@ def test_strict_stops_at_the_first_refused_row_and_leaves_nothing(
     assert left(tmp_path) == ["in.csv"]
 
 
-def test_what_is_told_before_the_first_row_leaves_an_older_output_as_it_was(
+def test_an_error_before_the_first_row_leaves_an_older_output_unchanged(
     model: RegressionModel, tmp_path: Path
 ) -> None:
     (tmp_path / "in.csv").write_text("var_1,x\n1,2\n")
@@ -197,7 +197,7 @@ def run(model: RegressionModel, source: Path, target: Path, **options: Any) -> S
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
+def test_a_stopped_run_is_resumed_and_ends_with_the_same_bytes(
     suffix: str, model: RegressionModel, tmp_path: Path
 ) -> None:
     source = bad_rows(tmp_path / "in.csv")
@@ -220,7 +220,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     assert left(tmp_path) == sorted(["in.csv", whole.name, target.name])
 
 
-def test_resume_without_anything_to_go_on_with_starts_at_the_beginning(
+def test_resume_without_an_unfinished_run_starts_at_the_beginning(
     model: RegressionModel, tmp_path: Path
 ) -> None:
     assert run(model, DATA, tmp_path / "out.csv", resume=True).counts.rows == 1232
@@ -337,23 +337,25 @@ def test_a_journal_is_on_the_disk_before_it_has_its_name(
 # --- the output -------------------------------------------------------------------------------
 
 
-def test_a_second_run_into_the_same_file_is_told(model: RegressionModel, tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_file_is_reported(
+    model: RegressionModel, tmp_path: Path
+) -> None:
     target = tmp_path / "out.csv"
-    told: list[object] = []
+    reported: list[object] = []
 
     def second(*_: object) -> None:
-        if not told:
+        if not reported:
             with pytest.raises(OutputError, match="another run is writing") as caught:
                 run(model, DATA, target)
-            told.append(caught.value)
+            reported.append(caught.value)
 
     run(model, DATA, target, progress=second)
-    assert told
+    assert reported
     assert len(pd.read_csv(target)) == 1232
 
 
 @pytest.mark.parametrize("link", ["itself", "symlink", "hardlink"])
-def test_an_output_that_is_the_input_is_told(
+def test_an_output_that_is_the_input_is_reported(
     link: str, model: RegressionModel, tmp_path: Path
 ) -> None:
     source = bad_rows(tmp_path / "in.csv")
@@ -376,7 +378,9 @@ def test_a_link_to_the_output_is_kept(model: RegressionModel, tmp_path: Path) ->
     assert len(pd.read_csv(tmp_path / "real.csv")) == 1232
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(model: RegressionModel, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported(
+    model: RegressionModel, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.csv").mkdir()
     for target, why in [
@@ -389,7 +393,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(model: RegressionModel, tmp_
             files.score(model, DATA, target)
 
 
-def test_a_device_that_is_full_is_told(model: RegressionModel) -> None:
+def test_a_device_that_is_full_is_reported(model: RegressionModel) -> None:
     with pytest.raises(OutputError, match="/dev/full cannot be written: No space left on device"):
         files.score(model, DATA, Path("/dev/full"), target_format=FileFormat("csv"))
 
@@ -437,7 +441,7 @@ def test_a_disk_that_is_full_at_the_end_of_parquet_leaves_what_can_be_resumed(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
-def test_progress_tells_rows_and_the_share_of_the_input(
+def test_progress_gives_rows_and_the_share_of_the_input(
     suffix: str, model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mlapp.tables.decoding.BLOCK", 1000)
@@ -446,14 +450,14 @@ def test_progress_tells_rows_and_the_share_of_the_input(
     monkeypatch.setattr("mlapp.tables.delimited.HEAD", 1000)
     source = tmp_path / f"in.{suffix}"
     files.score(model, DATA, source, Options(prefix="old_"))
-    told: list[tuple[int, float | None]] = []
-    files.score(model, source, tmp_path / "out.csv", progress=lambda *each: told.append(each))
-    rows = [row for row, _ in told]
+    reported: list[tuple[int, float | None]] = []
+    files.score(model, source, tmp_path / "out.csv", progress=lambda *each: reported.append(each))
+    rows = [row for row, _ in reported]
     assert rows == sorted(rows)
     assert rows[-1] == 1232
-    shares = [share for _, share in told[1:] if share is not None]
-    assert len(shares) == len(told) - 1
+    shares = [share for _, share in reported[1:] if share is not None]
+    assert len(shares) == len(reported) - 1
     assert shares == sorted(shares)
     assert shares[0] < 0.5
     assert shares[-1] == 1.0
-    assert len(told) > 20
+    assert len(reported) > 20

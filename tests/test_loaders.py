@@ -77,7 +77,7 @@ def test_a_first_version_that_cannot_be_opened_is_an_error_until_it_is_replaced(
     assert loaders.load_regression("houses").manifest.version == 2
 
 
-def test_a_version_made_anew_under_its_old_number_is_opened_anew(
+def test_a_version_that_is_replaced_under_its_number_is_opened_again(
     folder: Path, houses_csv: Path
 ) -> None:
     held = loaders.load_regression("houses")

@@ -13,7 +13,7 @@ def test_a_published_model_opens_by_its_task(folder: Path) -> None:
     assert isinstance(store.open_model(folder, "houses"), RegressionModel)
 
 
-def test_a_task_that_nothing_serves_is_told(folder: Path) -> None:
+def test_a_task_without_a_family_is_reported(folder: Path) -> None:
     artifact = artifacts.open(folder, "houses")
     manifest = artifact.manifest.model_copy(update={"task": "ranking"})
     with pytest.raises(ArtifactError, match="'ranking'"):

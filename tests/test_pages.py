@@ -70,7 +70,7 @@ def test_home_shows_each_model_with_its_quality_and_a_link() -> None:
     assert [link.value for link in app.page_link] == ["Use houses", "Use regression"]
 
 
-def test_home_shows_why_a_model_cannot_be_opened_and_how_to_mend_it(folder: Path) -> None:
+def test_home_shows_why_a_model_cannot_be_opened_and_how_to_fix_it(folder: Path) -> None:
     (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")
     app = home()
     assert "model.joblib has 6 bytes" in app.error[0].value
@@ -235,7 +235,7 @@ def test_a_link_reproduces_the_prediction() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_link_with_bad_values_tells_each_and_keeps_the_good_ones() -> None:
+def test_a_link_with_bad_values_reports_each_and_keeps_the_good_ones() -> None:
     app = page(ADDRESS | {"var_2": "abc", "var_3": "inf"})
     assert "var_2: got 'abc'" in app.error[0].value
     assert "var_3: got 'inf'" in app.error[0].value
@@ -336,7 +336,7 @@ def test_a_newer_version_with_other_categories_keeps_the_page_working(
     assert predict(app, {"area": 100.0}).metric
 
 
-def test_a_model_that_cannot_be_opened_says_why_and_the_others_go_on(folder: Path) -> None:
+def test_a_model_that_cannot_be_opened_says_why_and_the_others_work(folder: Path) -> None:
     (folder / "regression" / "1" / "interval.npz").write_bytes(b"")
     app = page()
     assert "interval.npz has 0 bytes" in app.error[0].value

@@ -18,9 +18,10 @@ from streamlit.testing.v1 import AppTest
 from mlapp.dashboard import whole_files
 from mlapp.families.regression import RegressionModel
 from mlapp.scoring import background, distributions, files
-from mlapp.scoring.background import Desk, Job, Upload
+from mlapp.scoring.background import Job, Upload
 from mlapp.scoring.batch import Options
 from mlapp.scoring.distributions import Histogram, Shares
+from mlapp.scoring.workspace import Workspace
 from mlapp.store import open_model
 from tests.conftest import wait_until
 from tests.test_pages import home, run
@@ -83,7 +84,7 @@ def shown(app: AppTest) -> dict[str, str]:
     return {metric.label: metric.value for metric in app.metric}
 
 
-def told(app: AppTest) -> str:
+def reported(app: AppTest) -> str:
     return "\n".join(f"{error.proto.title}: {error.value}" for error in app.error)
 
 
@@ -111,8 +112,8 @@ def test_a_file_is_scored_and_its_refused_row_says_why() -> None:
     assert list(app.dataframe[0].value["id"]) == ["1", "2", "3"]
     assert app.selectbox(key="many_column_var_1").value == "var_1"
     app = score(app)
-    counts = {key: shown(app)[key] for key in ("Rows", "Scored", "Noticed", "Refused")}
-    assert counts == {"Rows": "3", "Scored": "2", "Noticed": "1", "Refused": "1"}
+    counts = {key: shown(app)[key] for key in ("Rows", "Scored", "With a notice", "Refused")}
+    assert counts == {"Rows": "3", "Scored": "2", "With a notice": "1", "Refused": "1"}
     refused = app.dataframe[1].value
     assert list(refused["row"]) == [2]
     assert list(refused["why"]) == ["var_1: got 'much', expected a finite number"]
@@ -144,7 +145,7 @@ def test_the_template_is_scored_without_a_word(name: str, folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_column_is_mapped_by_hand_and_one_much_alike_by_itself() -> None:
     app = bring(page(), rows__csv=f"Score,VAR 2,var-3,var_4,var_5\n{ROW}\n".encode())
-    assert "var_1: got no column, expected a finite number" in told(app)
+    assert "var_1: got no column, expected a finite number" in reported(app)
     assert app.button(key="many_start").disabled
     assert app.selectbox(key="many_column_var_2").value == "VAR 2"
     app.selectbox(key="many_column_var_1").set_value("Score")
@@ -157,12 +158,12 @@ def test_a_column_cannot_be_two_inputs() -> None:
     app = bring(page(), rows__csv=f"{HEADER}\n{ROW}\n".encode())
     app.selectbox(key="many_column_var_1").set_value("var_2")
     app = run(app)
-    assert "got 'var_2' for var_1 and var_2, expected a column of its own" in told(app)
+    assert "got 'var_2' for var_1 and var_2, expected a different column" in reported(app)
     assert app.button(key="many_start").disabled
 
 
 @pytest.mark.usefixtures("folder")
-def test_another_file_is_mapped_anew() -> None:
+def test_another_file_gets_its_own_mapping() -> None:
     app = bring(page(), one__csv=f"Score,{HEADER}\n1,{ROW}\n".encode())
     app.selectbox(key="many_column_var_1").set_value("Score")
     app = bring(run(app), two__csv=f"Score,{HEADER}\n1,{ROW}\n".encode())
@@ -191,16 +192,16 @@ def zipped(*names: str) -> bytes:
         ("rows__gz", b"", "rows.gz: got '.gz', expected .csv"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_in_words(name: str, content: bytes, words: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported(name: str, content: bytes, words: str) -> None:
     app = bring(page(), **{name: content})
-    assert words in told(app)
+    assert words in reported(app)
     assert app.button(key="many_start").disabled
 
 
 @pytest.mark.usefixtures("folder")
 def test_an_old_encoding_can_be_said() -> None:
     app = bring(page(), rows__csv=f"who,{HEADER}\nRené,{ROW}\n".encode("windows-1252"))
-    assert "rows.csv is not UTF-8" in told(app)
+    assert "rows.csv is not UTF-8" in reported(app)
     app.selectbox(key="many_encoding").set_value("windows-1252")
     app = run(app)
     assert list(app.dataframe[0].value["who"]) == ["René"]
@@ -210,7 +211,7 @@ def test_an_old_encoding_can_be_said() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_result_can_be_scored_again_under_a_prefix() -> None:
     app = bring(page(), rows__csv=f"{HEADER},prediction\n{ROW},0.4\n".encode())
-    assert "has columns 'prediction' already" in told(app)
+    assert "already has columns 'prediction'" in reported(app)
     app.text_input(key="many_prefix").set_value("new_")
     app.checkbox(key="many_explain").check()
     app = score(run(app))
@@ -223,7 +224,7 @@ def test_several_files_are_scored_each_by_itself() -> None:
     other = pd.DataFrame([[734, 688, 81, 0.328, 0.259]], columns=NAMES).to_parquet()
     strange = b"a,b\n1,2\n"
     app = bring(page(), one__csv=ROWS, strange__csv=strange, two__parquet=other)
-    assert "strange.csv lacks a column: - var_1: got no such column among 'a', 'b'" in told(app)
+    assert "strange.csv lacks a column: - var_1: got no such column among 'a', 'b'" in reported(app)
     assert app.button(key="many_start").label == "Score 2 files"
     app = score(app)
     assert [result.counts.rows for result in job(app).results] == [3, 1]
@@ -237,7 +238,7 @@ def test_several_files_are_scored_each_by_itself() -> None:
 def test_texts_are_counted_by_label_and_their_column_can_be_chosen() -> None:
     table = "said,by\nWe said it was furious rage,Ann\nmerry cheer,Ben\n?,Cem\n"
     app = bring(page("moods"), rows__csv=table.encode())
-    assert "text: got no column" in told(app)
+    assert "text: got no column" in reported(app)
     app.selectbox(key="many_text_column").set_value("said")
     app = score(run(app), "moods")
     assert (shown(app)["Scored"], shown(app)["Refused"]) == ("2", "1")
@@ -298,13 +299,15 @@ def test_another_file_stops_the_job_and_deletes_what_was_there(gate: threading.E
 def test_the_end_of_a_session_stops_its_job_and_deletes_its_files(
     folder: Path, gate: threading.Event
 ) -> None:
-    before, desk = scratch_files(), Desk()
-    desk.take([Upload("rows.csv", io.BytesIO(ROWS)), Upload("more.csv", io.BytesIO(ROWS))])
-    desk.start(open_model(folder, "regression"), desk.uploads, Options(), None)
-    assert desk.job is not None
-    thread, results = desk.job._thread, desk.job.results
+    before, workspace = scratch_files(), Workspace()
+    workspace.replace_files(
+        [Upload("rows.csv", io.BytesIO(ROWS)), Upload("more.csv", io.BytesIO(ROWS))]
+    )
+    workspace.start(open_model(folder, "regression"), workspace.uploads, Options(), None)
+    assert workspace.job is not None
+    thread, results = workspace.job._thread, workspace.job.results
     wait_until(lambda: results[0].state == "scoring", "the job to begin")
-    del desk
+    del workspace
     gc.collect()
     gate.set()
     thread.join()
@@ -315,10 +318,10 @@ def test_the_end_of_a_session_stops_its_job_and_deletes_its_files(
 def test_a_job_stops_soon_after_its_session_is_disconnected_and_its_files_stay(
     folder: Path, gate: threading.Event
 ) -> None:
-    desk, looks = Desk(), iter([False, True, False, True, True])
-    desk.take([Upload("rows.csv", io.BytesIO(ROWS))])
-    desk.start(open_model(folder, "regression"), desk.uploads, Options(), None)
-    job = desk.job
+    workspace, looks = Workspace(), iter([False, True, False, True, True])
+    workspace.replace_files([Upload("rows.csv", io.BytesIO(ROWS))])
+    workspace.start(open_model(folder, "regression"), workspace.uploads, Options(), None)
+    job = workspace.job
     assert job is not None
     wait_until(lambda: job.results[0].state == "scoring", "the job to begin")
     seen: list[bool] = []
@@ -327,34 +330,34 @@ def test_a_job_stops_soon_after_its_session_is_disconnected_and_its_files_stay(
         seen.append(job.stopping)
         return next(looks, False)
 
-    desk.clear_when(left, every=0.001, times=1000, stop_after=2)
+    workspace.clear_when(left, every=0.001, times=1000, stop_after=2)
     wait_until(lambda: len(seen) > 5, "the session to be missed")
     gate.set()
     job.join()
     assert seen[:6] == [False, False, False, False, False, True]
     assert job.results[0].state == "stopped"
-    assert not desk.uploads[0].file.closed
+    assert not workspace.uploads[0].file.closed
 
 
-def test_files_of_somebody_who_left_are_deleted_and_those_of_others_kept(folder: Path) -> None:
-    before, desks, present = scratch_files(), [Desk(), Desk()], threading.Event()
-    for desk in desks:
-        desk.take([Upload("rows.csv", io.BytesIO(ROWS))])
-    held = [desks[0].uploads]  # as Streamlit holds what a button was given
-    desks[0].start(open_model(folder, "regression"), desks[0].uploads, Options(), None)
-    job = desks[0].job
+def test_files_of_a_user_who_left_are_deleted_and_those_of_others_kept(folder: Path) -> None:
+    before, workspaces, present = scratch_files(), [Workspace(), Workspace()], threading.Event()
+    for workspace in workspaces:
+        workspace.replace_files([Upload("rows.csv", io.BytesIO(ROWS))])
+    held = [workspaces[0].uploads]  # as Streamlit holds what a button was given
+    workspaces[0].start(open_model(folder, "regression"), workspaces[0].uploads, Options(), None)
+    job = workspaces[0].job
     assert job is not None
     job.join()
     assert scratch_files() == before + 4
-    desks[0].clear_when(lambda: True, every=0.01, times=3)
-    desks[1].clear_when(lambda: present.set() or False, every=0.01, times=3)
+    workspaces[0].clear_when(lambda: True, every=0.01, times=3)
+    workspaces[1].clear_when(lambda: present.set() or False, every=0.01, times=3)
     wait_until(lambda: scratch_files() == before + 1, "the files to be deleted")
     assert present.wait(60)
-    assert [len(desk.uploads) for desk in desks] == [0, 1]
+    assert [len(workspace.uploads) for workspace in workspaces] == [0, 1]
     assert held[0][0].file.closed
 
 
-def test_a_full_disk_is_told_and_ends_the_job(
+def test_a_full_disk_is_reported_and_ends_the_job(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -89,8 +89,8 @@ def test_a_shift_of_half_a_standard_deviation_is_flagged(
     assert "rooms" not in told
     capsys.readouterr()
     assert main(["drift", NAME, "--json"]) == 3
-    told = json.loads(capsys.readouterr().out)
-    states = {each["series"]["name"]: each["state"] for each in told["series"]}
+    reported = json.loads(capsys.readouterr().out)
+    states = {each["series"]["name"]: each["state"] for each in reported["series"]}
     assert states["area"] in ("watch", "act")
     assert states["rooms"] == "green"
 

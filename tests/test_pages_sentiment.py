@@ -167,7 +167,7 @@ def test_a_link_reproduces_the_answer() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_three_labels_are_told_apart_and_explained() -> None:
+def test_three_labels_are_distinguished_and_explained() -> None:
     app = predict(page({"_model": "moods"}), "we said it was furious rage again")
     assert app.metric[0].value == "angry"
     bars, words = app.get("vega_lite_chart")
@@ -202,7 +202,7 @@ def test_about_shows_what_was_measured_on_held_out_texts() -> None:
     assert list(app.dataframe[1].value["label"]) == ["Negative", "Positive"]
 
 
-def test_a_newer_version_answers_anew(folder: Path, trained_texts: Path) -> None:
+def test_a_newer_version_answers_again(folder: Path, trained_texts: Path) -> None:
     app = predict(page(), GOOD)
     publish_again(folder)
     app.button(key="predict").click()

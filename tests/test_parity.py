@@ -116,7 +116,7 @@ def by_binary(client: Client, row: dict[str, Any]) -> Answer:
         headers={HEADER: str(len(header))},
     )
     if answer.status_code == 422:
-        # A binary tensor has no null: its missing value is a NaN, and is told as one.
+        # A binary tensor has no null: its missing value is a NaN, and is reported as one.
         return [text.replace("got nan", "got nothing") for text in faults(answer.json["faults"])]
     return dict(
         zip(

@@ -95,6 +95,26 @@ def test_the_gate_lets_a_candidate_pass_that_is_no_worse(
     assert not history(folder)[0].forced
 
 
+@pytest.mark.parametrize("harm", ["served", "records"])
+def test_a_candidate_that_cannot_be_judged_is_promoted_by_force_alone(
+    folder: Path,
+    harm: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish(folder)
+    if harm == "served":
+        (folder / NAME / "1" / "model.joblib").write_bytes(b"damaged")
+    else:
+        (folder / "not-a-database").write_bytes(b"text" * 5_000)
+        monkeypatch.setenv("MLAPP_DATABASE_URL", f"sqlite:///{folder}/not-a-database")
+    assert main(["promote", NAME]) == 1
+    assert "houses 2 is not promoted: it cannot be judged" in capsys.readouterr().err
+    assert main(["promote", NAME, "--force", "it is all there is"]) == 0
+    [change] = history(folder)
+    assert (change.forced, change.reason) == (True, "it is all there is")
+
+
 def test_the_gate_flags_equal_models_as_worse_in_one_of_forty() -> None:
     rng = np.random.default_rng(3)
     verdicts = [

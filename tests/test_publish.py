@@ -292,7 +292,7 @@ def test_a_skops_file_is_published(
     ],
     ids=str,
 )
-def test_what_is_no_fitted_estimator_is_refused(
+def test_what_is_not_a_fitted_estimator_is_refused(
     model: Any, message: str, houses: pd.DataFrame, empty_folder: Path
 ) -> None:
     with pytest.raises(InvalidData, match=message):

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from tests.conftest import SHIPPED, Server, make_houses, make_moods
 
@@ -47,6 +49,10 @@ def test_contributing_names_every_file_that_has_only_slow_tests() -> None:
 @pytest.mark.slow
 def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_houses().to_csv(tmp_path / "houses.csv", index=False)
+    houses = make_houses().dropna()[["area", "rooms", "price"]]
+    houses.to_csv(tmp_path / "train.csv", index=False)
+    fitted = LinearRegression().fit(houses[["area", "rooms"]], houses["price"])
+    joblib.dump(fitted, tmp_path / "model.joblib")
     moods = make_moods().rename(columns={"review": "text", "sentiment": "mood"})
     moods.to_csv(tmp_path / "reviews.csv", index=False)
     shutil.copytree(SHIPPED, tmp_path / "artifacts")

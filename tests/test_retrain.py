@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlapp import answering, loaders
@@ -18,7 +17,7 @@ from mlapp.records.feedback import Given
 from mlapp.scoring.retraining import find_option, set_data
 from mlapp.store import artifacts, promotion
 from tests import stand_in_training
-from tests.conftest import use_artifacts
+from tests.conftest import make_moods, use_artifacts
 from tests.test_pages_monitor import page
 
 NAME = "plots"
@@ -202,28 +201,35 @@ def set_command(root: Path, command: str) -> None:
 
 
 @pytest.mark.slow
-def test_judged_texts_are_written_with_the_columns_of_the_training(
-    every_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_text_model_goes_round_the_whole_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from mlapp.scoring import retraining
+    from training import sentiment
 
+    root, data = tmp_path / "artifacts", tmp_path / "moods.csv"
+    make_moods().rename(columns={"review": "said", "sentiment": "mood"}).to_csv(data, index=False)
     monkeypatch.delenv("MLAPP_DATABASE_URL")
     monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    use_artifacts(root, monkeypatch)
     records.close()
-    model = loaders.load_model("moods")
-    answered = ask(
-        "moods", [f"we were {word} n{n}\n" for word in ("furious", "still") for n in range(9)]
-    )
-    judge(every_model, answered, ["glad"] * 18)
-    log = records.writer()
-    assert log is not None
-    learned = confirmed.read(log.database, "moods").learned
-    path = tmp_path / "extra.parquet"
-    retraining.write_extra(path, model, ["training.sentiment", "--text-column=said"], learned)
-    table = pd.read_parquet(path)
-    assert list(table) == ["said", "sentiment"]
-    assert set(table["sentiment"]) == {"glad"}
-    assert all(text.endswith("\n") for text in table["said"])
+    columns = ["--text-column", "said", "--label-column", "mood", "--model", "linear"]
+    where = ["--data", str(data), "--name", "moods", "--artifacts", str(root)]
+    assert sentiment.main([*where, *columns]) == 0
+    answered = ask("moods", [f"we saw a gloomy sea, twice\n{n}" for n in range(150)])
+    judge(root, answered, ["angry"] * 150)
+    assert main(["retrain", "moods"]) == 0
+    told = capfd.readouterr().out
+    assert "held-out rows: no different; mean log loss" in told
+    assert "on 180 rows" in told
+    assert "judged answers: better" in told
+    assert main(["promote", "moods"]) == 0
+    after = ask("moods", ["a gloomy sea"])
+    assert after.answers.records()[0]["label"] == "angry"
+    assert main(["rollback", "moods", "--because", "it is a drill"]) == 0
+    before = ask("moods", ["a gloomy sea"])
+    assert before.answers.records()[0]["label"] == answered.answers.records()[0]["label"]
+    actions = [each.action for each in promotion.history(root, "moods")]
+    assert actions == ["promoted", "rolled back"]
     records.close()
 
 

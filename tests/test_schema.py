@@ -68,7 +68,7 @@ def test_columns_are_taken_by_name_in_any_order() -> None:
     assert SCHEMA.check(backwards).row(0) == SCHEMA.check([GOOD]).row(0)
 
 
-def test_a_column_without_an_input_is_left_out_and_told() -> None:
+def test_a_column_that_is_not_an_input_is_ignored_and_reported() -> None:
     for rows in ([GOOD | {"colour": "red"}], pd.DataFrame([GOOD | {"colour": "red"}])):
         assert SCHEMA.check(rows).unused == ("colour",)
 
@@ -82,7 +82,7 @@ def test_a_column_given_twice_is_a_fault() -> None:
     assert faults(rows) == [(None, "area")]
 
 
-def test_every_fault_of_every_row_is_told_in_order() -> None:
+def test_every_fault_of_every_row_is_reported_in_order() -> None:
     rows = [GOOD, {"area": "abc", "rooms": 3, "district": "south"}, GOOD | {"area": None}]
     assert faults(rows) == [(1, "area"), (1, "district"), (2, "area")]
 
@@ -97,7 +97,7 @@ def test_faults_name_the_index_label_of_a_table() -> None:
     + [None, math.nan, math.inf, -math.inf, 1e308, 10**400, True, [1], {}, 1j, pd.NA, pd.NaT]
     + [np.bool_(True), np.datetime64("2020-01-01"), pd.Timestamp("2020-01-01"), b"1"],
 )
-def test_what_is_no_finite_number_is_refused(value: object) -> None:
+def test_what_is_not_a_finite_number_is_refused(value: object) -> None:
     assert faults([GOOD | {"area": value}]) == [(0, "area")]
 
 
@@ -124,11 +124,11 @@ def test_a_category_may_have_blanks_around_it() -> None:
     assert SCHEMA.check([GOOD | {"district": " west "}]).row(0)["district"] == "west"
 
 
-def test_a_row_that_is_no_mapping_is_refused() -> None:
+def test_a_row_that_is_not_a_mapping_is_refused() -> None:
     assert faults([GOOD, [1, 2, 3]]) == [(1, "row")]
 
 
-def test_a_fault_tells_what_arrived_and_what_is_allowed() -> None:
+def test_a_fault_says_what_arrived_and_what_is_allowed() -> None:
     with pytest.raises(InvalidInput) as caught:
         SCHEMA.check([{"area": "x" * 500, "rooms": "many", "district": "south"}])
     area, rooms, district = caught.value.faults
@@ -138,7 +138,7 @@ def test_a_fault_tells_what_arrived_and_what_is_allowed() -> None:
     assert (district.got, district.allowed) == ("'south'", "one of 'east', 'north', 'west'")
 
 
-def test_a_value_outside_the_training_range_is_noticed_not_refused() -> None:
+def test_a_value_outside_the_training_range_gets_a_notice_and_is_not_refused() -> None:
     checked = SCHEMA.check([GOOD, GOOD | {"area": 900, "rooms": 0.5}])
     assert [(notice.row, notice.input) for notice in checked.notices] == [(1, "area"), (1, "rooms")]
     assert checked.notices[0].message == (
@@ -229,7 +229,7 @@ def test_rows_are_checked_while_another_thread_imports_pandas(
     assert not is_frame([{"var_1": 1}])
 
 
-def test_names_that_rows_lack_or_the_model_does_not_know_are_noticed() -> None:
+def test_names_that_rows_lack_or_the_model_does_not_know_get_a_notice() -> None:
     checked = SCHEMA.check([{"area": 50, "district": "east", "colour": "red"}])
     assert list(map(str, checked.notices)) == [
         "row 0, rooms: not given, and taken as missing",
@@ -237,11 +237,11 @@ def test_names_that_rows_lack_or_the_model_does_not_know_are_noticed() -> None:
     ]
 
 
-def test_a_name_that_many_rows_lack_is_noticed_once() -> None:
+def test_a_name_that_many_rows_lack_gets_one_notice() -> None:
     rows = [{"area": 50, "district": "east"}] * 500 + [GOOD]
     [notice] = SCHEMA.check(rows).notices
     assert str(notice) == "rooms: not given, and taken as missing (in 500 rows, first in row 0)"
 
 
-def test_an_input_that_is_given_as_missing_is_not_noticed() -> None:
+def test_an_input_that_is_given_as_missing_gets_no_notice() -> None:
     assert SCHEMA.check([GOOD | {"rooms": None}]).notices == []

@@ -42,7 +42,7 @@ def many_rows(path: Path, times: int = 1500) -> Path:
     return path
 
 
-def test_a_file_is_scored_and_what_became_of_it_is_told(place: Path) -> None:
+def test_a_file_is_scored_and_summarised(place: Path) -> None:
     ran = score(DATA, "-o", place / "out.csv")
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == ""
@@ -51,7 +51,7 @@ def test_a_file_is_scored_and_what_became_of_it_is_told(place: Path) -> None:
     assert pd.read_csv(place / "out.csv")["prediction"].notna().all()
 
 
-def test_refused_rows_give_status_3_and_are_told(place: Path) -> None:
+def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
     lines = "area,rooms,district\n100,3,east\nabc,3,east\n100,3,south\n1,2\n"
     ran = score("-", "-o", "-", "--model", "houses", "--to", "jsonl", input=lines)
     assert ran.returncode == 3
@@ -90,9 +90,9 @@ def test_what_cannot_be_done_gives_status_1_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(place)
     assert main(["score", *map(str, arguments)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert message in told
+    reported = capsys.readouterr().err
+    assert reported.startswith("error: ")
+    assert message in reported
     assert left(place) == []
 
 
@@ -115,8 +115,8 @@ def test_a_wrong_command_line_gives_status_2(arguments: list[str], status: int) 
 def test_help_documents_the_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["score", "--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in told
+    reported = " ".join(capsys.readouterr().out.split())
+    assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in reported
 
 
 def test_strict_stops_at_the_first_refused_row(place: Path) -> None:
@@ -207,7 +207,7 @@ def running(place: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
 
 @pytest.mark.parametrize("running", ["csv", "parquet"], indirect=True)
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(running: Running) -> None:
+def test_a_killed_run_is_resumed_and_ends_with_the_same_bytes(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGKILL)
     running.process.communicate()
@@ -224,21 +224,21 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(running: Running) -> 
 
 @pytest.mark.parametrize("running", ["csv"], indirect=True)
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(running: Running) -> None:
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_continue(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGINT)
-    _, told = running.process.communicate()
+    _, reported = running.process.communicate()
     assert running.process.returncode == 130
-    [line] = told.splitlines()
+    [line] = reported.splitlines()
     assert line.startswith("interrupted after ")
-    assert "--resume goes on" in line
+    assert "--resume continues" in line
     assert not running.target.exists()
     assert score(*running.arguments, "--resume").returncode == 0
 
 
 @pytest.mark.parametrize("running", ["csv"], indirect=True)
 @pytest.mark.slow
-def test_a_second_run_into_the_same_file_is_told(running: Running) -> None:
+def test_a_second_run_into_the_same_file_is_reported(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGSTOP)
     ran = score(DATA, "-o", running.target)
@@ -251,7 +251,7 @@ def test_a_second_run_into_the_same_file_is_told(running: Running) -> None:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_what_is_done_can_be_resumed(suffix: str, place: Path) -> None:
+def test_a_full_disk_is_reported_and_what_is_done_can_be_resumed(suffix: str, place: Path) -> None:
     many_rows(place / "in.csv", 200)
     target = place / f"out.{suffix}"
     arguments = [str(place / "in.csv"), "-o", str(target)]
@@ -278,15 +278,15 @@ def test_a_terminal_shows_a_bar(place: Path) -> None:
     command = [*COMMAND, str(place / "in.csv"), "-o", str(place / "out.csv")]
     process = subprocess.Popen(command, cwd=ROOT, stderr=inner)
     os.close(inner)
-    told = b""
+    reported = b""
     try:
         while data := os.read(outer, 4096):
-            told += data
+            reported += data
     except OSError:
         pass  # so a terminal ends on Linux
     os.close(outer)
     assert process.wait() == 0
-    bars = [each for each in told.decode().split("\r\x1b[K") if each.startswith("[")]
+    bars = [each for each in reported.decode().split("\r\x1b[K") if each.startswith("[")]
     assert bars
     assert all("rows/s" in each and each.rstrip().endswith("left") for each in bars)
-    assert told.decode().rstrip().endswith("rows/s")
+    assert reported.decode().rstrip().endswith("rows/s")

@@ -66,7 +66,9 @@ def texts(rows: list[dict[str, Any]]) -> dict[str, list[str]]:
 # --- the plan ---------------------------------------------------------------------------------
 
 
-def test_a_missing_column_is_told_with_those_that_are_there(regression: RegressionModel) -> None:
+def test_a_missing_column_is_reported_with_the_columns_that_exist(
+    regression: RegressionModel,
+) -> None:
     with pytest.raises(InvalidInput) as caught:
         score(regression, {"var_1": ["1"], "VAR_2": ["1"]})
     assert [fault.input for fault in caught.value.faults] == ["var_2", "var_3", "var_4", "var_5"]
@@ -90,7 +92,7 @@ def test_columns_are_found_in_any_order_and_by_other_names(regression: Regressio
         ({"var_1": "var_5", "var_2": "var_5"}, "several columns for 'var_5'"),
     ],
 )
-def test_a_wrong_mapping_is_told(
+def test_a_wrong_mapping_is_reported(
     columns: dict[str, str], message: str, regression: RegressionModel
 ) -> None:
     with pytest.raises(InvalidTable, match=message):
@@ -99,7 +101,7 @@ def test_a_wrong_mapping_is_told(
 
 def test_a_prediction_does_not_overwrite_a_column(regression: RegressionModel) -> None:
     columns = texts([ROW]) | {"lower": ["kept"], "error": ["kept"]}
-    with pytest.raises(InvalidTable, match=r"columns 'lower', 'error' already.*--prefix"):
+    with pytest.raises(InvalidTable, match=r"already has columns 'lower', 'error'.*--prefix"):
         score(regression, columns)
     found = score(regression, columns, prefix="new_").batch
     assert found.schema.names[-5:] == [f"new_{n}" for n in (*COLUMNS, "notice", "error")]
@@ -113,7 +115,7 @@ def test_the_column_of_texts_is_found(names: list[str], sentiment: SentimentMode
     assert found.column("label").to_pylist() == sentiment.predict(["a good film"])["label"].tolist()
 
 
-def test_a_column_of_texts_that_nobody_can_guess_is_asked_for(sentiment: SentimentModel) -> None:
+def test_a_column_of_texts_that_cannot_be_guessed_must_be_named(sentiment: SentimentModel) -> None:
     columns = {"a": ["good"], "b": ["bad"]}
     with pytest.raises(InvalidInput, match="--text-column"):
         score(sentiment, columns)

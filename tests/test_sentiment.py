@@ -89,7 +89,7 @@ def test_a_text_gets_the_same_answer_alone_and_among_others(each: SentimentModel
         pd.testing.assert_frame_equal(alone, same, rtol=1e-9)
 
 
-def test_the_share_of_unknown_words_is_told(model: SentimentModel) -> None:
+def test_the_share_of_unknown_words_is_given(model: SentimentModel) -> None:
     assert model.predict(["wonderful xyzzy, quux!"])["unknown"][0] == pytest.approx(2 / 3)
 
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_classified_is_refused_with_its_row(
     assert fault.allowed == "a text with at least one letter, digit or symbol"
 
 
-def test_every_refused_text_is_told_at_once(model: SentimentModel) -> None:
+def test_every_refused_text_is_reported_at_once(model: SentimentModel) -> None:
     with pytest.raises(InvalidInput) as caught:
         model.predict(["", GOOD, "?!"])
     assert [fault.row for fault in caught.value.faults] == [0, 2]
@@ -403,7 +403,7 @@ def test_the_softmax_of_huge_scores_is_finite() -> None:
 
 
 @pytest.mark.parametrize("name", ["network.onnx", "tokenizer.json"])
-def test_a_file_that_cannot_be_read_is_told(trained_texts: Path, name: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported(trained_texts: Path, name: str) -> None:
     artifact = artifacts.open(trained_texts, "sentiment")
     broken = Artifact(artifact.path, artifact.manifest, {**artifact.files, name: b"broken"})
     with pytest.raises(ArtifactError, match=r"cannot be loaded.*training\.sentiment"):

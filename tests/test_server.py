@@ -91,7 +91,7 @@ def predicts(at: Server) -> bool:
 # --- slow clients -------------------------------------------------------------------------------
 
 
-def test_a_thousand_half_sent_requests_hold_up_nobody_and_are_cut_off(
+def test_a_thousand_half_sent_requests_block_no_others_and_are_cut_off(
     hurried: Callable[..., Server],
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -399,7 +399,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_file_that_the_disk_has_no_room_for_is_refused_and_harms_nobody(
+def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_does_no_harm(
     hurried: Callable[..., Server], small_disk: Path
 ) -> None:
     at = hurried(TMPDIR=str(small_disk))

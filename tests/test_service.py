@@ -254,7 +254,9 @@ def test_faults_are_problem_details_that_name_row_input_got_and_expected(
         (b'{"instances": [{"var_1": "\\ud800"}]}', 400),
     ],
 )
-def test_a_bad_body_is_told_apart_from_bad_values(client: Client, body: bytes, status: int) -> None:
+def test_a_bad_body_is_distinguished_from_bad_values(
+    client: Client, body: bytes, status: int
+) -> None:
     answer = client.post(PREDICT, data=body, content_type="application/json")
     assert answer.status_code == status
     assert answer.mimetype == "application/problem+json"
@@ -308,7 +310,7 @@ def test_a_compressed_body_is_read(
     assert client.post(PREDICT, data=body, headers=headers).status_code == 415
 
 
-def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_go_on(
+def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_work(
     folder: Path,
 ) -> None:
     (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")

@@ -140,7 +140,7 @@ def test_metrics_are_added_up_over_the_workers(own: Callable[..., Server]) -> No
     assert float(total[1]) == 40
 
 
-def test_a_killed_worker_costs_no_wrong_answer_and_the_service_goes_on(
+def test_a_killed_worker_causes_no_wrong_answer_and_the_service_continues(
     own: Callable[..., Server],
 ) -> None:
     server = own("--workers", "2")

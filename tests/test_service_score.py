@@ -266,8 +266,14 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (f"{SCORE}?decimal=;", ROWS, CSV, 422, "decimal: got ';', expected '.' or ','"),
         (f"{SCORE}?sheet=1", ROWS, CSV, 422, "sheet: got '1', expected none"),
         (SCORE, ROWS, {"Content-Type": "text/csv; charset=x"}, 422, "encoding: got 'x', expected"),
-        (SCORE, ROWS.replace("id", "lower"), CSV, 422, "has columns 'lower' already"),
-        (TEXTS, b"a,b\nx,y\n", CSV, 422, "text: got none of the columns 'a', 'b'"),
+        (SCORE, ROWS.replace("id", "lower"), CSV, 422, "already has columns 'lower'"),
+        (
+            TEXTS,
+            b"a,b\nx,y\n",
+            CSV,
+            422,
+            "text: got no option that says which of the columns 'a', 'b'",
+        ),
     ],
 )
 def test_what_is_wrong_before_the_first_row_is_a_problem(
@@ -292,7 +298,7 @@ def test_a_file_may_be_larger_than_a_request_but_has_a_limit(every_model: Path) 
     assert f"larger than {len(ROWS):,} bytes" in answer.json["detail"]
 
 
-def test_an_answer_that_the_disk_has_no_room_for_is_refused(client: Client, tmp_path: Path) -> None:
+def test_an_answer_that_does_not_fit_on_the_disk_is_refused(client: Client, tmp_path: Path) -> None:
     body = write_rows(tmp_path / "rows.csv", 20_000).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -547,7 +553,7 @@ def test_an_answer_breaks_off_where_the_file_is_damaged(alone: Server, damaged: 
         )
     whole = curl(*given, "--http1.0", alone.address + SCORE, kind=PARQUET)
     assert json.loads(whole.stdout)["status"] == 422
-    wait_until(lambda: "a file is damaged behind row" in alone.log.read_text(), "the log")
+    wait_until(lambda: "a file is damaged after row" in alone.log.read_text(), "the log")
     assert "Traceback" not in alone.log.read_text()
     assert is_free(alone)
     assert not spools(alone)

@@ -1,4 +1,4 @@
-"""A candidate that answers along: recorded beside what was served, and never in its way."""
+"""Shadow candidates: recorded with the served answers, and never in their way."""
 
 import json
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from werkzeug.test import Client
 
 from mlapp import loaders
@@ -14,26 +15,28 @@ from mlapp.families.contract import replay
 from mlapp.families.sentiment import SentimentModel
 from mlapp.records import queries, shadow
 from mlapp.records import writer as records
+from mlapp.records.database import shadows
 from mlapp.service import create_app
 from mlapp.store import artifacts
-from tests.conftest import client_of, make_houses
+from tests.conftest import client_of, make_houses, make_moods
 from tests.test_pages_monitor import page
+from training import sentiment
 from training.regression import train
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
 
 @pytest.fixture
-def shadowed(every_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder where version 2 of `houses`, a candidate of other prices, answers along."""
+def shadowed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder where version 2 of `houses`, a candidate with other prices, is a shadow."""
     table = tmp_path / "dearer.csv"
     make_houses().assign(price=lambda houses: houses["price"] + 500).to_csv(table, index=False)
-    train(root=every_model, data=table, target="price", name="houses", say=lambda line: None)
-    artifacts.candidate_mark(every_model, "houses", 2).touch()
+    train(root=folder, data=table, target="price", name="houses", say=lambda line: None)
+    artifacts.candidate_mark(folder, "houses", 2).touch()
     monkeypatch.delenv("MLAPP_DATABASE_URL")
     monkeypatch.setenv("MLAPP_SHADOW", "houses=2")
     records.close()
-    yield every_model
+    yield folder
     records.close()
 
 
@@ -96,14 +99,17 @@ def test_what_the_candidate_itself_is_asked_is_not_asked_again(
 ) -> None:
     body = {"instances": [HOUSE]}
     assert client.post("/v1/models/houses/versions/2:predict", json=body).status_code == 200
-    predict(client, "moods", "a quiet sea")
+    predict(client, "regression", {f"var_{place}": 1.0 for place in range(1, 6)})
     records.close()
     assert [row["shadow"] for row in exported(capfdbinary)] == [None, None]
 
 
 def test_labels_are_compared_too(
-    client: Client, shadowed: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, shadowed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make_moods().to_csv(tmp_path / "moods.csv", index=False)
+    where = ["--data", str(tmp_path / "moods.csv"), "--artifacts", str(shadowed)]
+    assert sentiment.main([*where, "--name", "moods", "--model", "linear"]) == 0
     first = artifacts.open(shadowed, "moods")
     kept = ("task", "data", "training", "labels", "metrics", "golden")
     fields = {field: getattr(first.manifest, field) for field in kept}
@@ -147,5 +153,8 @@ def test_purging_deletes_what_candidates_said(client: Client) -> None:
     predict(client, "houses", HOUSE)
     database = records.writer().database  # type: ignore[union-attr]
     records.close()
+    with database.begin() as connection:
+        assert len(connection.execute(select(shadows)).all()) == 1
     queries.purge(database, 0)
-    assert queries.shadowed(database, "houses", 0) == []
+    with database.begin() as connection:
+        assert connection.execute(select(shadows)).all() == []

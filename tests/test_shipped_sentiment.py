@@ -59,7 +59,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("label", ["Positive", "Negative"])
-def test_plainly_good_and_plainly_bad_reviews_are_told_apart(
+def test_plainly_good_and_plainly_bad_reviews_are_distinguished(
     model: SentimentModel, label: str
 ) -> None:
     answer = model.predict(PLAIN[label])

@@ -164,7 +164,7 @@ def test_a_nul_byte_and_a_long_cell_are_read() -> None:
     assert list(faults) == [1]
 
 
-def test_a_row_that_is_longer_than_all_limits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_is_longer_than_all_limits_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delimited, "BLOCK", 100)
     monkeypatch.setattr(delimited, "LONGEST_ROW", 1000)
     text = "a,b\n" + "1,2\n" * 10 + '3,"' + "4,5\n" * 1000
@@ -249,29 +249,29 @@ def test_quotes_that_only_alternate_and_stray_ones_give_the_same_row_ends() -> N
 # --- names ------------------------------------------------------------------------------------
 
 
-def test_names_that_are_empty_or_twice_there_are_told() -> None:
+def test_empty_and_repeated_names_are_reported() -> None:
     assert "no name for column 1, 3" in refusal(io.BytesIO(b",a, ,b\n1,2,3,4\n"), FileFormat("csv"))
     assert "several columns named 'a'" in refusal(io.BytesIO(b"a,b,a\n1,2,3\n"), FileFormat("csv"))
 
 
 @pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize("data", [b"", b"\n \n", codecs.BOM_UTF8])
-def test_an_empty_file_is_told(format_: TableFormat, data: bytes) -> None:
+def test_an_empty_file_is_reported(format_: TableFormat, data: bytes) -> None:
     assert "is empty" in refusal(io.BytesIO(data), FileFormat(format_))
 
 
 @pytest.mark.parametrize("data", [b"a,b", b"a,b\n", b"a,b\r\n\r\n", b'"a",b\n\n\n'])
-def test_a_header_without_rows_is_told(data: bytes) -> None:
+def test_a_header_without_rows_is_reported(data: bytes) -> None:
     assert "has a header but no rows" in refusal(io.BytesIO(data), FileFormat("csv"))
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "none.csv")
     (tmp_path / "folder.csv").mkdir()
     assert "Is a directory" in refusal(tmp_path / "folder.csv")
 
 
-def test_a_header_without_an_end_is_told() -> None:
+def test_a_header_without_an_end_is_reported() -> None:
     assert "its first row has more than" in refusal(
         io.BytesIO(b"a," * (1 << 20)), FileFormat("csv")
     )
@@ -308,7 +308,7 @@ def test_an_encoding_can_be_said(encoding: str) -> None:
     assert rows == [["1", text[-2]]]
 
 
-def test_latin_1_in_the_last_row_is_told_at_once_with_the_way_out() -> None:
+def test_latin_1_in_the_last_row_is_reported_at_once_with_a_fix() -> None:
     data = b"a,b\n" + b"1,2\n" * 500_000 + "3,é\n".encode("latin-1")
     with pytest.raises(InvalidTable) as caught, open_table(io.BytesIO(data), FileFormat("csv")):
         pytest.fail("the file was opened")
@@ -316,7 +316,7 @@ def test_latin_1_in_the_last_row_is_told_at_once_with_the_way_out() -> None:
     assert "--encoding windows-1252" in str(caught.value)
 
 
-def test_latin_1_in_a_stream_is_told_on_the_way() -> None:
+def test_latin_1_in_a_stream_is_reported_while_it_is_read() -> None:
     data = b"a,b\n" + b"1,2\n" * 500_000 + "3,é\n".encode("latin-1")
     with open_table(io.BufferedReader(Pipe(data)), FileFormat("csv")) as table:
         chunks = table.chunks()
@@ -325,19 +325,19 @@ def test_latin_1_in_a_stream_is_told_on_the_way() -> None:
             list(chunks)
 
 
-def test_utf_16_without_a_mark_is_told() -> None:
+def test_utf_16_without_a_mark_is_reported() -> None:
     message = refusal(io.BytesIO("a,b\n1,2\n".encode("utf-16-le")), FileFormat("csv"))
     assert "NUL" in message
     assert "utf-16-le" in message
 
 
 @pytest.mark.parametrize("encoding", ["klingon", "hex"])
-def test_an_encoding_that_nobody_knows_is_told(encoding: str) -> None:
+def test_an_unknown_encoding_is_reported(encoding: str) -> None:
     message = refusal(io.BytesIO(b"a,b\n1,2\n"), FileFormat("csv", encoding=encoding))
     assert f"encoding: got '{encoding}'" in message
 
 
-def test_a_text_cut_within_a_character_is_told() -> None:
+def test_a_text_cut_within_a_character_is_reported() -> None:
     assert "not UTF-8" in refusal(io.BytesIO(b"a,b\n1,\xc3"), FileFormat("csv"))
 
 
@@ -368,19 +368,25 @@ def test_gzip_and_zip_are_unpacked_whatever_they_are_called(tmp_path: Path) -> N
             assert read(path) == ([["1", "2"]], {})
 
 
-def test_an_archive_of_several_files_is_told_with_their_names() -> None:
+def test_an_archive_of_several_files_is_reported_with_their_names() -> None:
     message = refusal(io.BytesIO(zipped(a="a,b\n1,2\n", b="x")), FileFormat("csv", compressed=True))
     assert "got 2 files (a, b), expected one" in message
 
 
-def test_a_broken_archive_is_told_at_once() -> None:
+def test_a_broken_archive_is_reported_at_once() -> None:
     rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
     packed = gzip.compress(rows.encode())
     damaged = packed[:-6] + b"\x00" + packed[-5:]  # the checksum
     mangled = packed[:12] + b"\xff" * 20 + packed[32:]
     archives = [packed[:9999], damaged, mangled, zipped(a=rows)[:-30], b"no archive"]
-    told = ["ended before", "CRC check failed", "invalid", "not a zip file", "is not a gzip or zip"]
-    for data, message in zip(archives, told, strict=True):
+    reported = [
+        "ended before",
+        "CRC check failed",
+        "invalid",
+        "not a zip file",
+        "is not a gzip or zip",
+    ]
+    for data, message in zip(archives, reported, strict=True):
         with (
             pytest.raises(InvalidTable, match=message),
             open_table(io.BytesIO(data), FileFormat("csv", compressed=True)),
@@ -388,14 +394,14 @@ def test_a_broken_archive_is_told_at_once() -> None:
             pytest.fail("the archive was opened")
 
 
-def test_a_damaged_byte_in_a_zip_is_told_at_once() -> None:
+def test_a_damaged_byte_in_a_zip_is_reported_at_once() -> None:
     rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
     data = bytearray(zipped(a=rows))
     data[len(data) // 2] ^= 0xFF
     assert "damaged" in refusal(io.BytesIO(bytes(data)), FileFormat("csv", compressed=True))
 
 
-def test_a_zip_with_a_password_is_told(tmp_path: Path) -> None:
+def test_a_zip_with_a_password_is_reported(tmp_path: Path) -> None:
     data = bytearray(zipped(a="a,b\n1,2\n"))
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + offset] |= 1  # the flag of an encrypted member
@@ -403,7 +409,7 @@ def test_a_zip_with_a_password_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zip"])
-def test_a_bomb_is_told_before_it_fills_the_machine(
+def test_a_decompression_bomb_is_reported_before_it_fills_the_machine(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoding, "FREE", 1 << 20)
@@ -438,7 +444,7 @@ def test_json_values_become_texts_and_lines_stay_as_they_are() -> None:
     assert chunk.lines.to_pylist() == [line[:-1] + ("," if line != "{}" else "") for line in lines]
 
 
-def test_a_line_that_is_no_object_is_a_fault() -> None:
+def test_a_line_that_is_not_an_object_is_a_fault() -> None:
     rows, faults = read_csv('{"a": 1}\n[1, 2]\n\n{"a": NaN}\nnothing\n{"a": 4}', "jsonl")
     assert rows == [["1"], [None], [None], [None], ["4"]]
     assert faults == {
@@ -461,13 +467,13 @@ def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(
     assert faults == {1000: "row: got the key 'b', expected only keys of the first rows"}
 
 
-def test_json_that_is_no_lines_is_told() -> None:
+def test_json_that_is_not_json_lines_is_reported() -> None:
     assert "expected a JSON object in each line" in refusal(
         io.BytesIO(b"[1]\n"), FileFormat("jsonl")
     )
 
 
-def test_a_line_that_is_longer_than_all_limits_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_longer_than_all_limits_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jsonlines, "BLOCK", 100)
     monkeypatch.setattr(jsonlines, "LONGEST_LINE", 1000)
     data = b'{"a": 1}\n' * 100 + b'{"a": "' + b"x" * 5000 + b'"}'
@@ -505,7 +511,7 @@ def test_parquet_with_long_texts_is_read_a_few_rows_at_a_time(tmp_path: Path) ->
     assert max(sizes) < 50
 
 
-def test_parquet_that_is_broken_or_empty_or_has_equal_names_is_told(tmp_path: Path) -> None:
+def test_parquet_that_is_damaged_or_empty_or_has_repeated_names_is_reported(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"a": [1, 2]})
     path.write_bytes(path.read_bytes()[:-9])
     assert "cannot be read, or is damaged" in refusal(path)
@@ -514,12 +520,12 @@ def test_parquet_that_is_broken_or_empty_or_has_equal_names_is_told(tmp_path: Pa
     assert "several columns named 'a'" in refusal(path)
 
 
-def test_parquet_called_csv_is_told(tmp_path: Path) -> None:
+def test_parquet_called_csv_is_reported(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"a": [1, 2]})
     assert "got Parquet, expected text" in refusal(path.rename(tmp_path / "a.csv"))
 
 
-def test_parquet_from_a_pipe_is_told() -> None:
+def test_parquet_from_a_pipe_is_reported() -> None:
     assert "read from files only" in refusal(
         io.BufferedReader(Pipe(b"PAR1")), FileFormat("parquet")
     )

@@ -52,7 +52,7 @@ def test_markup_stands_between_words(vocabulary: Vocabulary, between: str) -> No
     assert words(vocabulary, f"good{between}film") == ["good", "film"]
 
 
-def test_a_less_than_sign_is_no_markup(vocabulary: Vocabulary) -> None:
+def test_a_less_than_sign_is_not_markup(vocabulary: Vocabulary) -> None:
     assert words(vocabulary, "bad < good and 1 > go") == ["bad", "good", "[UNK]", "[UNK]", "go"]
 
 
@@ -145,7 +145,7 @@ def test_the_vocabulary_is_bounded_and_leaves_out_rare_words() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"model": 3}'])
-def test_a_file_that_is_no_tokenizer_is_refused(content: bytes) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="no tokenizer"):
         Vocabulary(content)
 
@@ -164,7 +164,7 @@ def test_a_tokenizer_with_other_special_words_is_refused() -> None:
     ("text", "got"),
     [("", "nothing"), (" \n\t", "nothing"), (None, "nothing"), (3.5, "3.5"), (b"good", "b'good'")],
 )
-def test_what_is_no_text_is_refused_with_what_arrived(text: object, got: str) -> None:
+def test_what_is_not_a_text_is_refused_with_what_arrived(text: object, got: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         check_texts(["fine", text])  # type: ignore[list-item]
     [fault] = caught.value.faults
@@ -172,14 +172,14 @@ def test_what_is_no_text_is_refused_with_what_arrived(text: object, got: str) ->
     assert fault.allowed == "a text with at least one letter, digit or symbol"
 
 
-def test_every_fault_is_told_with_its_own_row() -> None:
+def test_every_fault_is_reported_with_its_row() -> None:
     with pytest.raises(InvalidInput) as caught:
         check_texts(pd.Series(["", "good", None], index=["a", "b", "c"]))
     assert [fault.row for fault in caught.value.faults] == ["a", "c"]
 
 
 @pytest.mark.parametrize("texts", ["good", None, 3, {"a": "good"}])
-def test_what_is_no_sequence_of_texts_is_refused(texts: object) -> None:
+def test_what_is_not_a_sequence_of_texts_is_refused(texts: object) -> None:
     with pytest.raises(InvalidInput, match="a sequence of texts"):
         check_texts(texts)  # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ def test_what_was_done_before_is_shown_and_not_timed() -> None:
     assert stream.getvalue().startswith("download 100%, 0 s left")
 
 
-def test_the_time_left_is_told_in_minutes_where_it_is_long() -> None:
+def test_a_long_time_left_is_given_in_minutes() -> None:
     stream = io.StringIO()
     progress = Progress("epoch", 1000, stream=stream)
     progress._began -= 60

@@ -118,7 +118,7 @@ def test_the_command_line_trains_and_says_what_it_did(
         (["--data", str(SAMPLE), "--labels", "One"], "--labels names 'One'"),
     ],
 )
-def test_what_cannot_be_trained_on_is_told_in_one_line(
+def test_data_that_cannot_be_trained_on_is_reported_in_one_line(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*options, "--artifacts", str(tmp_path)]) == 1

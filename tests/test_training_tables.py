@@ -119,7 +119,7 @@ def test_broken_parquet_says_so(tmp_path: Path) -> None:
         ([f"id-{row}" for row in range(ROWS)], "identifier"),
         (list(range(ROWS)), "counts the rows"),
         (list(range(1000, 1000 + ROWS)), "counts the rows"),
-        (pd.date_range("2026-01-01", periods=ROWS), "dates"),
+        (pd.to_timedelta(np.arange(ROWS) % 7, unit="D"), "durations"),
     ],
 )
 def test_a_column_that_teaches_nothing_is_left_out_by_name(column: object, reason: str) -> None:
@@ -130,13 +130,17 @@ def test_a_column_that_teaches_nothing_is_left_out_by_name(column: object, reaso
     assert any(pd.Series(said).str.contains(reason))
 
 
-def test_a_column_with_too_many_categories_is_left_out_by_name() -> None:
+def test_the_rare_of_too_many_categories_are_one() -> None:
     said: list[str] = []
     many = pd.DataFrame({"x": np.random.default_rng(0).normal(size=600)})
     many["y"] = many["x"]
     many["town"] = [f"town {row % 60}" for row in range(600)]
-    prepare(many, "y", said.append)
-    assert said == ["Left out column town: it has 60 categories, at most 50 are used"]
+    inputs, output = prepare(many, "y", said.append)
+    assert "of 60 categories, the 49 most frequent are used" in said[0]
+    town = learn_schema(inputs, output)["town"]
+    assert isinstance(town, Category)
+    assert (len(town.categories), town.other) == (50, "other")
+    assert town.parse("a town that is not there") == town.parse("other")
 
 
 def test_a_column_that_repeats_another_is_left_out() -> None:

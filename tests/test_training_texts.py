@@ -126,12 +126,12 @@ def test_a_folder_or_archive_like_aclimdb_is_read_without_its_test_half(
     assert not any(text.startswith("test") for text in reviews.texts)
 
 
-def test_a_folder_without_reviews_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_reviews_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"train/LABEL/\*\.txt"):
         read(tmp_path)
 
 
-def test_a_broken_archive_is_told(imdb: Path) -> None:
+def test_a_damaged_archive_is_reported(imdb: Path) -> None:
     path = imdb.with_name("aclImdb_v1.tar.gz")
     with tarfile.open(path, "w:gz") as archive:
         archive.add(imdb, "aclImdb")
@@ -143,7 +143,7 @@ def test_a_broken_archive_is_told(imdb: Path) -> None:
 # --- what is left out -------------------------------------------------------------------------
 
 
-def test_equal_texts_are_kept_once_and_told(tmp_path: Path) -> None:
+def test_equal_texts_are_kept_once_and_reported(tmp_path: Path) -> None:
     frame = made()
     twin = frame.iloc[[3]].assign(review="REVIEW number: 3 is   good!")
     path = tmp_path / "mine.csv"
@@ -164,7 +164,7 @@ def test_equal_texts_with_different_labels_are_all_left_out(tmp_path: Path) -> N
     assert said == ["Left out 2 texts that occur with different labels"]
 
 
-def test_texts_without_words_or_label_are_left_out_and_told(tmp_path: Path) -> None:
+def test_texts_without_words_or_label_are_left_out_and_reported(tmp_path: Path) -> None:
     frame = made().astype({"sentiment": object})
     frame.loc[0, "review"] = " ?! "
     frame.loc[1:2, "sentiment"] = None
@@ -219,7 +219,7 @@ def test_labels_that_teach_nothing_are_refused(
         ({"label_column": "mood"}, "no column 'mood'; choose --label-column from id, "),
     ],
 )
-def test_a_missing_column_is_told_with_those_there_are(
+def test_a_missing_column_is_reported_with_the_columns_that_exist(
     tmp_path: Path, option: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "mine.csv"
@@ -249,7 +249,7 @@ def zipped(count: int) -> bytes:
         ("a.parquet", b"PAR1", "is damaged"),
     ],
 )
-def test_a_broken_or_empty_file_is_told(
+def test_a_damaged_or_empty_file_is_reported(
     tmp_path: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -257,7 +257,7 @@ def test_a_broken_or_empty_file_is_told(
         read(tmp_path / name)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"gone\.csv cannot be read: No such file"):
         read(tmp_path / "gone.csv")
 
@@ -316,7 +316,9 @@ def test_a_file_is_downloaded_checked_and_kept(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_was_cut_off_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
+def test_a_download_that_was_cut_off_is_resumed(
+    server: Server, tmp_path: Path, ranges: bool
+) -> None:
     server.hang_up_after = 300_000
     with pytest.raises(InvalidData, match="Run it again"):
         download(server.url, DIGEST, tmp_path, quiet)
@@ -339,11 +341,11 @@ def test_a_file_with_another_digest_is_removed(server: Server, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_anew(server: Server, tmp_path: Path) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "data.tar.gz").write_bytes(b"damaged")
     assert download(server.url, DIGEST, tmp_path, quiet).read_bytes() == CONTENT
 
 
-def test_a_server_that_does_not_answer_is_told(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="cannot be downloaded"):
         download("http://127.0.0.1:9/data.tar.gz", DIGEST, tmp_path, quiet)

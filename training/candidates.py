@@ -1,155 +1,266 @@
-"""The models that a text classifier is chosen from, and which of them is best."""
+"""The models that are tried on a table: a baseline, linear ones, boosted trees; and the choice.
 
-import math
+All are measured on the same folds, by what each held-out row costs them: the squared error of a
+number, the log loss of a label. Published is the simplest model that is no worse than the best
+beyond chance (Breiman et al., "Classification and regression trees", 1984, section 3.4.3: the rule
+of one standard error). The error is that of the mean difference between the two on the same rows,
+and a difference of more than `TOLERATED` is never put down to chance.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mlapp.families.linear_text import LINEAR, LinearText
-from mlapp.families.sentiment import softmax
-from mlapp.schema import Floats
-from training import text_linear
-from training.judging import Judgement, ask
-from training.losses import fingerprint, log_losses
-from training.plan import NETWORK_FROM, Plan
-from training.quality import Candidate, choose, compare, fit_temperature, majority, measure
-from training.recipes import Options
-from training.tables import Say
-from training.text_linear import Counted
-from training.texts import Reviews
+from mlapp.schema import Category, Checked, Floats, Schema
+from training.calibration import cross_temper, fit_temperature, set_temperature
+from training.folds import Fold, each_fold, held_out
+from training.losses import row_losses
+from training.progress import Progress
 
-MOST_LOSSES = 20_000  # held-out texts whose losses are published
+BASELINE, LINEAR, RIDGE, BOOSTED = "baseline", "linear", "ridge", "boosted"
+MODELS = ("auto", LINEAR, BOOSTED)  # of --model
 
+# Boosted trees: small steps, and as many trees as the folds find best.
+STAGES = (5, 10, 15, 20, 30, 40, 60, 80, 110, 150, 200)
+RATE = 0.1
+LEAVES = 31  # of a tree
+FEWEST_IN_LEAF = 10
+TREES = 1_500  # of all labels together, at most
+ROWS_PER_TREE = 10  # of a small table; more trees would only repeat its noise
+LEAST_TREES = 60
 
-def fit_candidates(
-    reviews: Reviews, counted: Counted, plan: Plan, asked: Options, say: Say
-) -> list[Candidate]:
-    """Return the candidates, the fastest first."""
-    labels = len(reviews.labels)
-    found = [majority(reviews.classes[plan.train], labels, len(plan.validation))]
-    if asked.model != "network":
-        say("Fitting the linear model")
-        found.append(_fit_linear(reviews, counted, plan))
-    if asked.model == "linear":
-        return found
-    if plan.fold is not None:
-        say(
-            f"A network is compared from {NETWORK_FROM:,} texts on: it learns less from fewer than"
-            " the linear model. --model network trains it all the same"
-        )
-        return found
-    from training import text_network  # takes seconds, and only many texts need it
-
-    say("Training the network")
-    found.append(
-        text_network.train(reviews, plan, asked.film_phrases, asked.recipe, asked.seed, say)
-    )
-    return found
-
-
-def _fit_linear(reviews: Reviews, counted: Counted, plan: Plan) -> Candidate:
-    classes, labels = reviews.classes, len(reviews.labels)
-    model = text_linear.fit(counted, plan.train, classes, labels)
-    if plan.fold is not None:
-        judged, model.temperature = text_linear.cross_validate(
-            counted, classes, labels, plan.fold, plan.extra
-        )
-        return _candidate(model, judged.probabilities, lambda: judged)
-    scores = ask(model, reviews.pick(plan.validation)).scores
-    model.temperature = fit_temperature(scores, classes[plan.validation])
-    probabilities = softmax(scores / model.temperature)
-    return _candidate(model, probabilities, lambda: ask(model, reviews.pick(plan.held_out)))
-
-
-def _candidate(
-    model: LinearText, probabilities: Floats, judge: Callable[[], Judgement]
-) -> Candidate:
-    metrics = {"temperature": model.temperature, "terms": len(model.terms.hashes)}
-    return Candidate(
-        "linear", probabilities, files={LINEAR: model.dump()}, metrics=metrics, judge=judge
-    )
-
-
-# --- measure ---------------------------------------------------------------------------------
+STRENGTHS = np.logspace(-2, 5, 15)  # of ridge regression, chosen by leaving rows out one by one
+TOLERATED = 0.01  # of R² or log loss that a simpler model may be worse
+Takes = Literal["terms", "values"]
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The candidate that is published.
+class Candidate:
+    """A model that may be fitted.
 
     Attributes:
-        candidate: the best within one standard error, and of equals the fastest.
-        judged: what it says of the held-out texts.
-        metrics: how good that is.
-        report: the rest of what was measured.
+        name: what it is called.
+        takes: the rows that it is fitted on: `terms` or `values`, see `mlapp.families.engines`.
+        make: returns an estimator, of so many trees where it has stages.
+        stages: the numbers of trees that are tried, ascending; () for a model without trees.
+    """
+
+    name: str
+    takes: Takes
+    make: Callable[[int], Any]
+    stages: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate as measured on the folds.
+
+    Attributes:
+        candidate: what was measured.
+        answers: to held-out rows: (n,) or (n, labels); NaN for rows that no fold holds out.
+        losses: of the held-out rows, in their order.
+        trees: how many were best; 0 for a model without trees.
+        temperature: by which the logits of the labels are divided; the answers are at it.
     """
 
     candidate: Candidate
-    judged: Judgement
-    metrics: Mapping[str, Any]
-    report: Mapping[str, Any]
+    answers: Floats
+    losses: Floats
+    trees: int
+    temperature: float = 1.0
+
+    def fit(self, rows: Mapping[Takes, Floats], target: Any) -> Any:
+        """Return the candidate fitted on all rows."""
+        fitted = self.candidate.make(self.trees).fit(rows[self.candidate.takes], target)
+        if self.temperature != 1:
+            set_temperature(fitted, self.temperature)
+        return fitted
 
 
-def choose_best(candidates: Sequence[Candidate], plan: Plan, reviews: Reviews, say: Say) -> Chosen:
-    """Choose a candidate, and measure it."""
-    classes, labels = reviews.classes, reviews.labels
-    name = choose(candidates, classes[plan.validation])
-    [chosen] = (each for each in candidates if each.name == name)
-    compared = compare(candidates, classes[plan.validation], name)
-    say(f"On {len(plan.validation):,} texts that none of them was trained on:")
-    for row in compared:
-        say(
-            f"  {row['model']}: accuracy {row['accuracy']:.4f} ± {row['standard_error']:.4f}"
-            + (", published" if row["published"] else "")
-        )
-    # Held-out texts judge what was chosen; they choose nothing.
-    assert chosen.judge is not None
-    judged = chosen.judge()
-    metrics, report = measure(judged.probabilities, classes[plan.held_out], labels)
-    metrics |= dict(chosen.metrics) | {"held_out": len(plan.held_out)}
-    metrics |= _measure_baseline(plan, reviews)
-    report |= {
-        "labels": list(labels),
-        "compared": compared,
-        "learning_curve": list(chosen.curve),
-        "losses": _losses(judged, plan, reviews),
-    }
-    _say_measured(metrics, report, plan, say)
-    return Chosen(chosen, judged, metrics, report)
+def list_candidates(
+    model: str, schema: Schema, rows: int, labels: int, least_squares: bool
+) -> list[Candidate]:
+    """Return the models to try, the simplest first.
 
-
-def _measure_baseline(plan: Plan, reviews: Reviews) -> dict[str, float]:
-    """Return how good it would be to give every held-out text the labels' shares."""
-    baseline = majority(reviews.classes[plan.train], len(reviews.labels), len(plan.held_out))
-    found, _ = measure(baseline.probabilities, reviews.classes[plan.held_out], reviews.labels)
-    return {f"baseline_{name}": found[name] for name in ("accuracy", "log_loss")}
-
-
-def _losses(judged: Judgement, plan: Plan, reviews: Reviews) -> dict[str, Any]:
-    """Return what held-out texts cost: of many, those with the smallest fingerprints.
-
-    So two versions report on the same texts.
+    Args:
+        model: one of `MODELS`.
+        schema: of the inputs.
+        rows: how many there are.
+        labels: how many labels are told apart; 0 where a number is predicted.
+        least_squares: whether there are rows enough for a fit of least squares.
     """
-    named = [(fingerprint(text), place) for place, text in enumerate(reviews.pick(plan.held_out))]
-    shown = sorted(named)[:MOST_LOSSES]
-    places = np.array([place for _, place in shown])
-    classes = reviews.classes[plan.held_out][places]
-    return log_losses([name for name, _ in shown], classes, judged.take(places).probabilities)
+    dummy = DummyClassifier(strategy="prior") if labels else DummyRegressor()
+    found = [Candidate(BASELINE, "terms", lambda _: dummy)]
+    if model != BOOSTED and labels:
+        found.append(Candidate(LINEAR, "terms", lambda _: _logistic()))
+    elif model != BOOSTED:
+        if least_squares:
+            found.append(Candidate(LINEAR, "terms", lambda _: _scaled(LinearRegression())))
+        found.append(Candidate(RIDGE, "terms", lambda _: _scaled(RidgeCV(alphas=STRENGTHS))))
+    if model != LINEAR:
+        most = min(TREES // max(labels - 1, 1), max(LEAST_TREES, rows // ROWS_PER_TREE))
+        stages = tuple(each for each in STAGES if each <= max(most, STAGES[0]))
+        found.append(Candidate(BOOSTED, "values", partial(_boosted, schema, rows, labels), stages))
+    return found
 
 
-def _say_measured(
-    metrics: Mapping[str, Any], report: Mapping[str, Any], plan: Plan, say: Say
-) -> None:
-    """Say how good the published model is, and where it is no better than the baseline."""
-    baseline = metrics["baseline_accuracy"]
-    error = math.sqrt(baseline * (1 - baseline) / len(plan.held_out))
-    if metrics["accuracy"] <= baseline + error:
-        say(f"It is no better than always saying the same, which is right in {baseline:.1%}")
-    say(f"On {len(plan.held_out):,} held-out texts:")
-    say(f"  accuracy          {metrics['accuracy']:.4f}")
-    say(f"  log loss          {metrics['log_loss']:.4f}")
-    say(f"  calibration error {metrics['ece']:.4f}, at temperature {metrics['temperature']:.3f}")
-    for row in report["per_class"][:20]:
-        say(f"  {row['label']}: precision {row['precision']:.4f}, recall {row['recall']:.4f}")
+def _scaled(estimator: Any) -> Any:
+    return make_pipeline(StandardScaler(), estimator)
+
+
+def _logistic() -> Any:
+    return _scaled(LogisticRegression(C=1.0, max_iter=200, tol=1e-4))
+
+
+def _boosted(schema: Schema, rows: int, labels: int, trees: int) -> Any:
+    kind = HistGradientBoostingClassifier if labels else HistGradientBoostingRegressor
+    categories = [isinstance(spec, Category) for spec in schema.expanded]
+    return kind(
+        max_iter=trees,
+        learning_rate=RATE,
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=max(FEWEST_IN_LEAF, min(20, rows // 20)),
+        early_stopping=False,
+        categorical_features=categories if any(categories) else None,
+        random_state=0,
+    )
+
+
+# --- measuring -------------------------------------------------------------------------------
+
+
+def rows_for(checked: Checked) -> dict[Takes, Floats]:
+    """Return checked rows in each form that a candidate may take."""
+    return {"terms": checked.schema.encode(checked), "values": checked.schema.expand(checked)}
+
+
+def try_all(
+    candidates: Sequence[Candidate],
+    rows: Mapping[Takes, Floats],
+    target: Any,
+    folds: Sequence[Fold],
+    labels: int,
+) -> list[Tried]:
+    """Measure each candidate on the folds, showing progress."""
+    progress = Progress("Comparing models", len(candidates) * len(folds))
+    return [_try(each, rows[each.takes], target, folds, labels, progress) for each in candidates]
+
+
+def _try(
+    candidate: Candidate,
+    rows: Floats,
+    target: Any,
+    folds: Sequence[Fold],
+    labels: int,
+    progress: Progress,
+) -> Tried:
+    def work(fold: Fold) -> Floats:
+        fitted, stages = candidate.make(max(candidate.stages, default=0)), candidate.stages
+        if labels and len(np.unique(target[fold.train])) == 1:  # as early rows may have
+            fitted, stages = DummyClassifier(strategy="prior"), (0,) * len(stages)
+        fitted = fitted.fit(rows[fold.train], target[fold.train])
+        found = _answers(fitted, rows[fold.test], stages, labels)
+        progress.advance(1, candidate.name)
+        return found
+
+    found = each_fold(work, folds)
+    costs = [
+        np.array([row_losses(target[fold.test], part) for part in parts])
+        for fold, parts in zip(folds, found, strict=True)
+    ]  # (stages, rows) of each fold
+    sums = np.array([each.sum(axis=1) for each in costs])
+    held = held_out(folds)
+    answers = np.full((len(rows), labels) if labels else (len(rows),), np.nan)
+    for place, (fold, parts) in enumerate(zip(folds, found, strict=True)):
+        # The other folds say how many trees, so that a row has no part in the choice.
+        answers[fold.test] = parts[int((sums.sum(axis=0) - sums[place]).argmin())]
+    trees = candidate.stages[int(sums.sum(axis=0).argmin())] if candidate.stages else 0
+    tried = Tried(candidate, answers, row_losses(target[held], answers[held]), trees)
+    return _calibrate(tried, target, folds) if labels and candidate.name != BASELINE else tried
+
+
+def _calibrate(tried: Tried, target: Any, folds: Sequence[Fold]) -> Tried:
+    """Bring the probabilities of a candidate to the temperature at which they are right."""
+    held = held_out(folds)
+    temperature = fit_temperature(target[held], tried.answers[held])
+    answers = cross_temper(target, tried.answers, folds)
+    return replace(
+        tried,
+        answers=answers,
+        losses=row_losses(target[held], answers[held]),
+        temperature=temperature,
+    )
+
+
+def _answers(fitted: Any, rows: Floats, stages: Sequence[int], labels: int) -> Floats:
+    """Return the answers after each stage, or of a model without stages once: (stages, n, ...)."""
+    if not labels:
+        if not stages:
+            return np.asarray(fitted.predict(rows), dtype=np.float64).reshape(1, len(rows))
+        staged = enumerate(fitted.staged_predict(rows), start=1)
+        return np.array([each for trees, each in staged if trees in stages])
+    if not stages or not stages[0]:
+        found = [fitted.predict_proba(rows)] * max(1, len(stages))
+    else:
+        staged = enumerate(fitted.staged_predict_proba(rows), start=1)
+        found = [each for trees, each in staged if trees in stages]
+    # A fold may lack a label: those of a group, or of a time.
+    answers = np.zeros((len(found), len(rows), labels))
+    answers[:, :, fitted.classes_] = found
+    return answers
+
+
+# --- choosing --------------------------------------------------------------------------------
+
+
+def choose(tried: Sequence[Tried], spread: float) -> tuple[Tried, list[dict[str, Any]]]:
+    """Return the model to publish, and what is reported of all.
+
+    Args:
+        tried: the baseline, then models from the simplest on.
+        spread: what turns a loss into a figure: the variance of the target, by which R² is 1 less
+            the loss; 0 where the figure is the log loss itself.
+    """
+    best = min(tried, key=lambda each: each.losses.mean())
+    scale = spread or 1.0
+    compared, chosen = [], None
+    for each in tried:
+        behind = (each.losses - best.losses) / scale
+        error = _standard_error(behind)
+        close = behind.mean() <= min(error, TOLERATED) or each is best
+        if chosen is None and close and each is not tried[0]:
+            chosen = each
+        loss = float(each.losses.mean() / scale)
+        compared.append(
+            {
+                "model": each.candidate.name,
+                "metric": "R²" if spread else "log loss",
+                "figure": 1 - loss if spread else loss,
+                "standard_error": _standard_error(each.losses / scale),
+                "behind_best": float(behind.mean()),
+                "behind_error": error,
+                "published": False,
+            }
+        )
+    if chosen is None:  # the baseline is the best; a model that looks at its input is wanted
+        chosen = min(tried[1:], key=lambda each: each.losses.mean())
+    compared[[each is chosen for each in tried].index(True)]["published"] = True
+    return chosen, compared
+
+
+def _standard_error(values: Floats) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def is_better(one: Tried, other: Tried) -> bool:
+    """Return whether a model is better than another by more than one standard error."""
+    gain = other.losses - one.losses
+    return bool(gain.mean() > _standard_error(gain))

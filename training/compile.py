@@ -27,7 +27,7 @@ from mlapp.families.engines import (
     ask,
     untrusted_types,
 )
-from mlapp.schema import Category, Checked, Floats, Schema
+from mlapp.schema import Category, Checked, Date, Floats, Number, Schema
 from training.graph import Block, Graph, NotCompiled, Origin, dump
 from training.graph_models import answer, is_linear
 
@@ -156,20 +156,24 @@ def write(
 def _first_block(schema: Schema, given: str, takes: Takes) -> Block:
     if given == "terms":
         origins = [
-            Origin(place) if term == spec.name and not isinstance(spec, Category) else None
+            Origin(place) if term == spec.name and isinstance(spec, Number) else None
             for place, spec in enumerate(schema.inputs)
             for term in spec.terms
         ]
         return Block(given, [None] * len(origins), list(origins))
     codes: list[dict[str, float] | None] = []
-    for spec in schema.inputs:
+    for spec in schema.expanded:
         as_text = isinstance(takes, Layout) and isinstance(spec, Category)
         names = spec.categories if isinstance(spec, Category) else ()
         # Their places are what they count for in arithmetic.
         truths = isinstance(takes, Layout) and takes.kinds[spec.name] == "bool"
         as_text = as_text and not (truths and tuple(names) == ("False", "True"))
         codes.append({each: float(at) for at, each in enumerate(names)} if as_text else None)
-    return Block(given, codes, [Origin(place) for place in range(len(codes))])
+    origins = [
+        None if isinstance(spec, Date) else Origin(schema.names.index(spec.name))
+        for spec in schema.expanded
+    ]
+    return Block(given, codes, origins)
 
 
 def _is_additive(engine: OnnxEngine, name: str, rows: Checked) -> bool:
@@ -256,7 +260,7 @@ def compare(engine: Engine, estimators: Mapping[str, Any], rows: Checked, takes:
 def _given(rows: Checked, takes: Takes) -> Any:
     if isinstance(takes, Layout):
         return takes.restore(rows)
-    return rows.matrix if takes == "values" else rows.schema.encode(rows)
+    return rows.schema.expand(rows) if takes == "values" else rows.schema.encode(rows)
 
 
 def _difference(ours: Floats, theirs: Floats, name: str) -> float:

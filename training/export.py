@@ -8,6 +8,7 @@ the gates in the order input, forget, cell, output; ONNX wants input, output, fo
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -44,21 +45,8 @@ def export_network(network: keras.Model, int8: bool = False) -> bytes:
     # Keras adds one bias, ONNX two.
     biases = np.stack([np.append(_gates(bias, units), np.zeros(4 * units)) for *_, bias in cells])
     constants = {"W": inputs, "R": recurrent, "B": biases.astype(np.float32)}
-    if int8:
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
-        constants |= {
-            "table": np.round(table / scale).astype(np.int8),
-            "scale": scale.astype(np.float32),
-        }
-        nodes = [
-            helper.make_node("Gather", ["table", "words"], ["bytes"]),
-            helper.make_node("Gather", ["scale", "words"], ["scales"]),
-            helper.make_node("Cast", ["bytes"], ["floats"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["floats", "scales"], ["vectors"]),
-        ]
-    else:
-        constants["table"] = table
-        nodes = [helper.make_node("Gather", ["table", "words"], ["vectors"])]
+    nodes, tables = _look_up(table, int8)
+    constants |= tables
     width = len(cells) * units
     constants |= {"flat": np.array([-1]), "shape": np.array([-1, width])}
     nodes = [
@@ -88,6 +76,29 @@ def export_network(network: keras.Model, int8: bool = False) -> bytes:
     )
     onnx.checker.check_model(model, full_check=True)
     return _quantize(model) if int8 else bytes(model.SerializeToString())
+
+
+def _look_up(table: Any, int8: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Return the nodes that turn words into vectors, and their constants.
+
+    Args:
+        table: the vectors, (words, width).
+        int8: whether they become 8-bit integers, with a scale for each word.
+    """
+    if not int8:
+        return [helper.make_node("Gather", ["table", "words"], ["vectors"])], {"table": table}
+    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
+    constants = {
+        "table": np.round(table / scale).astype(np.int8),
+        "scale": scale.astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["table", "words"], ["bytes"]),
+        helper.make_node("Gather", ["scale", "words"], ["scales"]),
+        helper.make_node("Cast", ["bytes"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["floats", "scales"], ["vectors"]),
+    ]
+    return nodes, constants
 
 
 def export_head(network: keras.Model, pooling: Pooling, temperature: float = 1.0) -> Head:

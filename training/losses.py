@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlapp.schema import Floats
+from mlapp.schema import Checked, Floats
 
 SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
 
@@ -25,11 +25,31 @@ def fingerprint(row: Mapping[str, Any] | str) -> str:
     return hashlib.sha256(row.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def fingerprints(rows: Checked, target: Sequence[Any], name: str) -> list[str]:
+    """Return what identifies each row: its inputs and its target, by name."""
+    return [fingerprint({**rows.row(place), name: value}) for place, value in enumerate(target)]
+
+
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (str, bool, np.bool_)):
         return str(value)
     number = float(value)
     return None if np.isnan(number) else number
+
+
+def row_losses(target: Any, answers: Floats) -> Floats:
+    """Return what each of n answers costs: the squared error, or the log loss.
+
+    Args:
+        target: numbers, or the places of labels, (n,).
+        answers: numbers (n,), or probabilities (n, labels).
+    """
+    if answers.ndim == 1:
+        squares: Floats = (target - answers) ** 2
+        return squares
+    own = answers[np.arange(len(target)), target]
+    logs: Floats = -np.log(np.maximum(own, SMALLEST))
+    return logs
 
 
 def squared_errors(

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,11 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from mlapp import families
 from mlapp.errors import InvalidData, quote
-from mlapp.families.contract import replay
 from mlapp.families.regression import ANSWER, Answer
-from mlapp.families.shapley import BACKGROUND as BACKGROUND_ROWS
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
-from mlapp.schema import Checked, Floats
-from mlapp.settings import read_settings
-from mlapp.store import artifacts
+from mlapp.schema import Floats
 from training import measures
 from training.compile import Compiled, compile_estimator, random_rows
 from training.estimators import (
@@ -33,7 +27,9 @@ from training.estimators import (
 )
 from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.foreign import OnnxEstimator
+from training.intervals import conformal_quantile
 from training.tables import Say, read_table
+from training.versions import choose_background, write_version
 
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
@@ -117,7 +113,7 @@ def publish(
     measured = _measure(model, data, seen, classifies, say)
     files, metrics, report = _report(measured, labels, level, say)
     files |= compiled.files
-    files[BACKGROUND] = dump_background(_background(checked))
+    files[BACKGROUND] = dump_background(choose_background(checked))
     files[REPORT] = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
     fields: dict[str, Any] = {
         "task": "classification" if classifies else "regression",
@@ -135,40 +131,20 @@ def publish(
         "labels": labels,
         "metrics": metrics,
     }
-    published = _store(name, files, compiled, fields, checked, root, candidate)
-    say(f"Published {published.path}")
-    return published
-
-
-def _store(
-    name: str,
-    files: Mapping[str, bytes],
-    compiled: Compiled,
-    fields: dict[str, Any],
-    checked: Checked,
-    root: Path | None,
-    candidate: bool,
-) -> Artifact:
-    libraries = ("mlapp", "numpy", *compiled.libraries)
-    first = families.from_artifact(artifacts.draft(name, files, libraries, golden=(), **fields))
     random = random_rows(checked, {}, GOLDEN_ROWS)
-    rows = [checked.schema.typical, *map(random.row, range(len(random)))]
-    answers = first.answer(first.check(rows)).records()
-    golden = [{"input": row, "output": out} for row, out in zip(rows, answers, strict=True)]
-    drafted = artifacts.draft(name, files, libraries, golden=golden, **fields)
-    root = read_settings().artifacts if root is None else root
-    return artifacts.publish(
-        root,
-        drafted,
-        lambda artifact: replay(families.from_artifact(artifact)),
+    published = write_version(
+        name,
+        files,
+        ("mlapp", "numpy", *compiled.libraries),
+        fields,
+        checked,
+        None,
+        [schema.typical, *map(random.row, range(len(random)))],
+        root=root,
         candidate=candidate,
     )
-
-
-def _background(checked: Checked) -> Floats:
-    count = min(BACKGROUND_ROWS, len(checked))
-    places = np.random.default_rng(SEED).choice(len(checked), count, replace=False)
-    return checked.matrix[np.sort(places)]
+    say(f"Published {published.path}")
+    return published
 
 
 def _describe(data: Rows) -> Data:
@@ -296,17 +272,13 @@ def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floa
         return Answer(), predicted
     apart = np.abs(measured.target - measured.answers)
     half = np.random.default_rng(SEED).permutation(len(apart)) % 2 == 0
-    margins = np.where(half, _quantile(apart[~half], level), _quantile(apart[half], level))
+    margins = np.where(
+        half, conformal_quantile(apart[~half], level), conformal_quantile(apart[half], level)
+    )
     rows = np.column_stack(
         [measured.answers, measured.answers - margins, measured.answers + margins]
     )
-    return Answer(level, _quantile(apart, level)), rows
-
-
-def _quantile(scores: Floats, level: float) -> float:
-    """Return the smallest score that at least the level of n + 1 rows do not exceed."""
-    rank = min(len(scores), math.ceil((len(scores) + 1) * level))
-    return float(np.sort(scores)[rank - 1])
+    return Answer(level, conformal_quantile(apart, level)), rows
 
 
 def _say_form(compiled: Compiled, say: Say) -> None:

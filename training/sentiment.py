@@ -32,7 +32,6 @@ from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
 from training import text_linear
-from training.candidates import Chosen, choose_best, fit_candidates
 from training.download import download
 from training.examples import FILM, frequent_words, make_examples
 from training.phrases import LABELS
@@ -41,6 +40,7 @@ from training.progress import MANY, describe_seconds
 from training.recipes import RECIPES, SEED, Options
 from training.splits import CALIBRATION, HELD_OUT
 from training.tables import Say
+from training.text_candidates import Chosen, choose_best, fit_candidates
 from training.text_linear import Counted
 from training.texts import IMDB, IMDB_SHA256, Reviews, read_reviews
 

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,19 +11,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mlapp.dates import DAY, varying_parts
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.manifest import Data
-from mlapp.schema import Category, Number, Output, Schema, describe, parse_text
+from mlapp.schema import Category, Date, Input, Number, Output, Schema, describe
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
 from mlapp.tables.reading import open_table
+from training.columns import How, group_rare, read_column
+from training.columns import Say as Say
 
-MAX_CATEGORIES = 50  # more are refused: each costs a column and needs rows of its own
 # Names of the columns that models answer with, and of the pages' button.
 RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
 _PANDAS_INDEX = r"__index_level_\d+__"  # what pandas calls row names in Parquet
-
-Say = Callable[[str], None]
 
 
 def read_table(
@@ -134,21 +133,14 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"There is no column {target!r}; choose --target from {', '.join(map(str, table))}"
         )
-    if reserved := [name for name in RESERVED if name in table and name != target]:
-        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
-    if private := [name for name in map(str, table) if name.startswith("_")]:
+    output, _ = read_column(target, table[target], say)
+    if output.dtype.kind != "f":
+        found = output.dropna()
         raise InvalidData(
-            f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
+            f"The target {target!r} must hold numbers; it holds"
+            f" {describe(found.iloc[0] if len(found) else None)};"
+            " python -m training.classification tells labels apart"
         )
-    output = table[target]
-    if not pd.api.types.is_numeric_dtype(output) or pd.api.types.is_bool_dtype(output):
-        numbers = pd.to_numeric(output.astype(str), errors="coerce")
-        odd = output[numbers.isna() & output.notna()]
-        found = (
-            describe(odd.iloc[0]) if len(odd) else describe(output.iloc[0] if len(output) else None)
-        )
-        raise InvalidData(f"The target {target!r} must hold numbers; it holds {found}")
-    output = output.astype(float)
     usable = output.abs() <= LARGEST
     if dropped := int((~usable).sum()):
         say(f"Left out {dropped} rows: {target} is missing or not finite")
@@ -158,27 +150,42 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"The target {target!r} is constant or missing in every row: nothing to learn"
         )
+    return prepare_inputs(inputs, target, say), output
+
+
+def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
+    """Return the columns that may teach something, cleaned; tell the others through `say`.
+
+    Raises:
+        InvalidData: a column has a name that is not free, or none is left.
+    """
+    if reserved := [name for name in RESERVED if name in inputs]:
+        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
+    if private := [name for name in map(str, inputs) if name.startswith("_")]:
+        raise InvalidData(
+            f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
+        )
     kept: dict[str, pd.Series] = {}
+    how: dict[str, How] = {}
     for name in map(str, inputs):
-        column = _clean(inputs[name])
+        column, how[name] = read_column(name, inputs[name], say)
         reason = _useless(name, column, kept)
+        if reason is None and column.dtype == object:
+            found = group_rare(name, column, say)
+            if isinstance(found, str):
+                reason = found
+            else:
+                column, more = found
+                how[name] |= more
         if reason:
             say(f"Left out column {name}: {reason}")
         else:
             kept[name] = column
     if not kept:
         raise InvalidData(f"No column is left to predict {target!r} from")
-    return pd.DataFrame(kept), output
-
-
-def _clean(column: pd.Series) -> pd.Series:
-    """Return numbers as floats (NaN for missing and infinite), all else as text (None)."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        numbers = column.astype(float)
-        return numbers.where(numbers.abs() <= LARGEST)
-    if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
-        return column
-    return pd.Series([parse_text(value) for value in column], index=column.index, dtype=object)
+    frame = pd.DataFrame(kept)
+    frame.attrs["how"] = how
+    return frame
 
 
 def _useless(name: str, column: pd.Series, kept: dict[str, pd.Series]) -> str | None:
@@ -191,17 +198,15 @@ def _useless(name: str, column: pd.Series, kept: dict[str, pd.Series]) -> str | 
         return "every value is missing"
     if different == 1 and len(present) == len(column):
         return f"it is constant ({describe(present.iloc[0])})"
-    if column.dtype.kind in "Mm":
-        return "it holds dates or times; turn them into numbers"
+    if column.dtype.kind == "m":
+        return "it holds durations; turn them into numbers"
     for other, values in kept.items():
         if column.equals(values):
             return f"it repeats {other}"
     if column.dtype == object:
         if different > 0.9 * len(present) and different > 10:
             return "nearly every value is different, as in an identifier"
-        if different > MAX_CATEGORIES:
-            return f"it has {different} categories, at most {MAX_CATEGORIES} are used"
-    elif (
+    elif column.dtype.kind != "M" and (
         different == len(column) > 10 and (column == column.iloc[0] + np.arange(len(column))).all()
     ):
         return "it counts the rows, as an identifier does"
@@ -210,12 +215,8 @@ def _useless(name: str, column: pd.Series, kept: dict[str, pd.Series]) -> str | 
 
 def learn_schema(inputs: pd.DataFrame, output: "pd.Series[float]") -> Schema:
     """Learn the schema from inputs and output that `prepare` returned."""
-    specs = [
-        _learn_category(name, inputs[name])
-        if inputs[name].dtype == object
-        else _learn_number(name, inputs[name])
-        for name in map(str, inputs)
-    ]
+    how = inputs.attrs.get("how", {})
+    specs = [_learn_input(name, inputs[name], how.get(name, {})) for name in map(str, inputs)]
     return Schema(
         inputs=tuple(specs),
         output=Output(
@@ -225,6 +226,33 @@ def learn_schema(inputs: pd.DataFrame, output: "pd.Series[float]") -> Schema:
             decimals=useful_decimals(output),
         ),
     )
+
+
+def _learn_input(name: str, column: pd.Series, how: How) -> Input:
+    if column.dtype == object:
+        return _learn_category(name, column).model_copy(update=how)
+    if column.dtype.kind == "M":
+        return _learn_date(name, column, how["pattern"])
+    return _learn_number(name, column).model_copy(update=how)
+
+
+def _learn_date(name: str, column: pd.Series, pattern: str) -> Date:
+    seconds = column.dropna().astype("datetime64[us]").astype("int64").to_numpy(dtype=float) / 1e6
+    low, lower, middle, upper, high = np.quantile(
+        seconds, [0.05, 0.25, 0.5, 0.75, 0.95], method="lower"
+    ).tolist()
+    found = Date(
+        name=name,
+        minimum=float(seconds.min()),
+        maximum=float(seconds.max()),
+        quantiles=(low, lower, middle, upper, high),
+        typical="",
+        pattern=pattern,
+        timed=bool((seconds % DAY).any()),
+        parts=varying_parts(seconds),
+        missing=bool(column.isna().any()),
+    )
+    return found.model_copy(update={"typical": found.plain(middle)})
 
 
 def _learn_number(name: str, column: "pd.Series[float]") -> Number:

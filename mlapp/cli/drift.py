@@ -1,4 +1,4 @@
-"""`mlapp drift`: whether what comes in still looks like the training data."""
+"""`mlapp drift`: whether the requests still look like the training data."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from mlapp.settings import read_settings
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
-        "drift", help="compare what came in with the training data, input by input"
+        "drift", help="compare requests with the training data, input by input"
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--days", type=float, default=7.0, help="(default: %(default)g)")
@@ -20,7 +20,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 
 def show_drift(name: str, days: float, as_json: bool) -> int:
-    """Print a line for each series of the served version; exit status 3 where one is flagged.
+    """Print a line for each series of the served version; exit status 3 if one is flagged.
 
     Raises:
         ModelNotFound: there is no such model.

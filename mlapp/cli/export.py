@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mlapp.exporting import FORMS, export
+from mlapp.exporting import TARGETS, export
 from mlapp.settings import read_settings
 
 
@@ -15,14 +15,14 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "version", metavar="VERSION", type=int, nargs="?", help="(default: the one served)"
     )
-    parser.add_argument("--to", choices=FORMS, required=True, help="what is to load it")
+    parser.add_argument("--to", choices=TARGETS, required=True, help="what will load it")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-FORM)"
+        "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-mlflow and so on)"
     )
 
 
 def export_version(options: argparse.Namespace) -> int:
-    """Write the folder, and print how it is served.
+    """Write the folder, and print how to serve it.
 
     Raises:
         MlappError: the version cannot be opened, or the folder not written.

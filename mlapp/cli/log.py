@@ -1,4 +1,4 @@
-"""`mlapp log`: what was answered, exported or deleted."""
+"""`mlapp log`: export or delete the records of answers."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from mlapp.settings import read_settings
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
-    log = commands.add_parser("log", help="export or delete what was recorded of answers")
+    log = commands.add_parser("log", help="export or delete the records of answers")
     actions = log.add_subparsers(dest="action", required=True)
     export = actions.add_parser(
         "export",
@@ -65,7 +65,7 @@ def parse_time(text: str) -> int:
     """Read a time as milliseconds since 1970; one without an offset is UTC.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: the text is something else.
     """
     try:
         moment = datetime.fromisoformat(text)
@@ -82,7 +82,7 @@ def parse_days(text: str) -> int:
     """Read a number of days.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: the text is something else.
     """
     if not (text.isascii() and text.isdecimal()):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0")

@@ -1,6 +1,6 @@
 """The command line: its commands and their options.
 
-Exit status: 0 done, 1 something failed, 2 the command line is wrong; `mlapp score` has its own.
+Exit status: 0 success, 1 failure, 2 the command line is wrong; `mlapp score` has its own.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mlapp.errors import MlappError
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, and parsers of commands, that take no abbreviated options."""
+    """A parser that does not accept abbreviated options; so do those of the commands."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output has enough; what is left of it must not fail at the exit.
+        # The reader of the output has closed it; flushing the rest at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -66,7 +66,7 @@ def make_parser() -> Parser:
     rename.add_argument("new", metavar="NEW")
     verify = commands.add_parser("verify", help="check digests and replay golden predictions")
     verify.add_argument("name", nargs="?", metavar="NAME", help="a model (default: all)")
-    pin = commands.add_parser("pin", help="hold a version, however many newer are published")
+    pin = commands.add_parser("pin", help="serve a version even if newer ones are published")
     pin.add_argument("name", metavar="NAME")
     pin.add_argument("version", metavar="VERSION", type=int)
     unpin = commands.add_parser("unpin", help="serve the newest version again")
@@ -75,7 +75,7 @@ def make_parser() -> Parser:
         "predict",
         help='predict one row (--var_1 734 ...) or one text ("a review")',
         usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
-        epilog="--set INPUT=VALUE gives the value of an input called model, help or set.",
+        epilog="--set INPUT=VALUE sets an input that is called model, help or set.",
     )
     one.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
@@ -97,8 +97,8 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     """Run a command and return its exit status.
 
     Args:
-        options: what the parser read.
-        rest: the arguments that it does not know: the row or text of `mlapp predict`.
+        options: the parsed options.
+        rest: the other arguments: the row or text of `mlapp predict`.
 
     Raises:
         MlappError: it failed; the message says why.

@@ -13,7 +13,7 @@ from mlapp.store import artifacts, changes
 
 
 def list_models() -> int:
-    """Print a line for each published version; those that do not open say why below."""
+    """Print a line for each published version, then why some cannot be opened."""
     root = read_settings().artifacts
     lines = [("NAME", "VERSION", "TASK", "CREATED (UTC)", "QUALITY", "SIZE", "OPENS", "SERVED")]
     found, troubles = describe_models(root)
@@ -47,11 +47,11 @@ def print_models() -> int:
 
 
 def describe_models(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return each published version, and what is wrong.
+    """Return a description of each published version, and the errors that were found.
 
     A version has: name, version, task, takes, gives, created, bytes, metrics, quality, opens, fault
-    (why it does not open) and state: `served`, `pinned` (and served), `candidate` or `old`. What
-    its manifest does not tell is None.
+    (why it cannot be opened) and state: `served`, `pinned` (and served), `candidate` or `old`.
+    Unknown values are None.
     """
     found, troubles = [], []
     for name in artifacts.names(root):
@@ -73,13 +73,13 @@ def describe_models(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def describe_version(root: Path, name: str, version: int) -> dict[str, Any]:
-    """Return what `describe_models` says of a version, but its state."""
-    told: dict[str, Any] = {"name": name, "version": version}
+    """Return the description of a version without its state; see `describe_models`."""
+    described: dict[str, Any] = {"name": name, "version": version}
     keys = ("task", "takes", "gives", "created", "bytes", "metrics", "quality", "fault")
-    told |= dict.fromkeys(keys) | {"opens": False}
+    described |= dict.fromkeys(keys) | {"opens": False}
     try:
         manifest = artifacts.read_manifest(root / name / str(version))
-        told |= {
+        described |= {
             "task": manifest.task,
             "takes": manifest.kind.takes,
             "gives": manifest.kind.gives,
@@ -88,15 +88,15 @@ def describe_version(root: Path, name: str, version: int) -> dict[str, Any]:
             "metrics": dict(manifest.metrics),
         }
         headline = store.open_model(root, name, version).headline
-        told["quality"] = {"name": headline.name, "value": headline.value}
-        told["opens"] = True
+        described["quality"] = {"name": headline.name, "value": headline.value}
+        described["opens"] = True
     except MlappError as error:
-        told["fault"] = str(error)
-    return told
+        described["fault"] = str(error)
+    return described
 
 
 def remove_version(name: str, version: int) -> int:
-    """Delete a version, and print which is served then.
+    """Delete a version, and print which one is served now.
 
     Raises:
         ModelNotFound: there is no such version.
@@ -149,11 +149,11 @@ def verify_models(name: str | None) -> int:
 
 
 def pin_version(name: str, version: int | None) -> int:
-    """Hold a version of a model, or with None release it, and print which is served.
+    """Pin a version of a model, or unpin it if None, and print which one is served.
 
     Raises:
         ModelNotFound: there is no such version.
-        InvalidSettings: the environment holds a version.
+        InvalidSettings: the environment pins a version.
     """
     root = read_settings().artifacts
     if version is None:

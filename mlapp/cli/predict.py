@@ -11,10 +11,10 @@ from mlapp.settings import read_settings
 
 
 def predict_one(name: str | None, words: Sequence[str]) -> int:
-    """Print the prediction of one row or text, a line per figure.
+    """Print the prediction for one row or text, one line per value.
 
     Args:
-        name: the model's name; by default the usual one for what the words are.
+        name: the model's name; by default that for rows or for texts in `loaders.USUAL`.
         words: `--INPUT VALUE` for each input of a row, or one text.
 
     Raises:
@@ -38,15 +38,14 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
 def read_row(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
     """Read a row from `--INPUT VALUE`, `--INPUT=VALUE` and `--set INPUT=VALUE`.
 
-    Names are taken as they are, never abbreviated; `--set` reaches those that the command has
-    options of its own for.
+    Names must be complete; `--set` is for those that are also options of the command.
 
     Args:
         names: the model's inputs.
         words: the command's arguments.
 
     Raises:
-        InvalidInput: with each argument that is none of these.
+        InvalidInput: with each argument that has none of these forms.
     """
     row: dict[str, str] = {}
     faults = []

@@ -15,7 +15,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     promote.add_argument(
         "version", metavar="VERSION", type=int, nargs="?", help="(default: the newest candidate)"
     )
-    promote.add_argument("--force", metavar="WHY", help="promote it though it is worse")
+    promote.add_argument("--force", metavar="WHY", help="promote it even if it is worse")
     rollback = commands.add_parser("rollback", help="serve the version before the one served")
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("--because", metavar="WHY", default="", help="for the history")

@@ -1,4 +1,4 @@
-"""`mlapp publish`: a fitted estimator of scikit-learn becomes a published version."""
+"""`mlapp publish`: publish a fitted estimator of scikit-learn."""
 
 import argparse
 import shlex
@@ -15,7 +15,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser("publish", help="publish a fitted estimator of scikit-learn")
     add = parser.add_argument
     add("model", metavar="MODEL", type=Path, help="a .joblib, .skops or .onnx file")
-    add("--data", metavar="FILE", type=Path, required=True, help="a table like the training's")
+    add("--data", metavar="FILE", type=Path, required=True, help="a table like the training data")
     add("--target", metavar="COLUMN", required=True, help="the column that the model predicts")
     add("--name", metavar="NAME", required=True, help="the published model's name")
     add(
@@ -28,7 +28,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "--level",
         type=float,
         default=0.9,
-        help="the share of new rows that intervals are to hold (default: %(default)s)",
+        help="the share of new rows that intervals should contain (default: %(default)s)",
     )
     add("--candidate", action="store_true", help="serve it only after mlapp promote")
     add_reading_options(parser)
@@ -41,7 +41,7 @@ def publish_model(options: argparse.Namespace) -> int:
         MlappError: it cannot be published; the message says why.
     """
     try:
-        from training.publish import publish_file  # whoever serves needs none of it
+        from training.publish import publish_file  # serving does not need it
     except ModuleNotFoundError as error:
         if error.name not in ("onnx", "scipy", "skops"):
             raise

@@ -1,4 +1,4 @@
-"""`mlapp quality`: how good the judged answers were, beside what training measured."""
+"""`mlapp quality`: the quality of answers by feedback, compared with what training measured."""
 
 import argparse
 import json
@@ -59,7 +59,7 @@ def _line(each: "Quality") -> str:
 
 
 def _plain(each: "Quality") -> dict[str, Any]:
-    """Return figures as JSON has them: by name, and the week as a date."""
+    """Return figures for JSON: by name, and the week as a date."""
     found = asdict(each) | {"week": None if each.week is None else each.week.isoformat()}
     found["figures"] = {name: figure._asdict() for name, figure in each.figures.items()}
     found["calibration"] = [

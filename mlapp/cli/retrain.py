@@ -1,4 +1,4 @@
-"""`mlapp retrain`: train a model again, with the judged answers, and publish a candidate."""
+"""`mlapp retrain`: train a model again with feedback, and publish a candidate."""
 
 import argparse
 from pathlib import Path
@@ -13,14 +13,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "retrain",
         help="train a model again with the judged answers, as a candidate",
         description="Run the command that trained the served version again, with the judged answers"
-        " as more rows, and publish a candidate, which nobody is served. Files that the command"
-        " names are looked for in the current folder.",
+        " as more rows, and publish a candidate, which is not served. Files that the command names"
+        " are looked up in the current folder.",
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--data", metavar="FILE", type=Path, help="instead of the command's own")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and train nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
 
 
 def retrain_model(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`mlapp score`: a whole file of rows or texts through a model.
+"""`mlapp score`: score a whole file of rows or texts.
 
 Exit status: 0 all rows scored, 3 some refused (the others are scored), 1 nothing done, 2 the
 command line is wrong, 130 interrupted.
@@ -34,15 +34,15 @@ from mlapp.tables.formats import (
 from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
-LISTED = 10  # refused rows that are shown
+LISTED = 10  # refused rows that are listed
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
-read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns travel
-through, followed by the prediction's; a row that the model refuses says why in its column `error`.
-OUT appears when it is whole. """
+read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns are kept,
+followed by the prediction's; if the model refuses a row, its column `error` says why. OUT appears
+when it is complete. """
 STATUSES = """\
 exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 the
-command line is wrong; 130 interrupted, and --resume goes on"""
+command line is wrong; 130 interrupted, --resume continues"""
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -64,17 +64,17 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "--columns",
         metavar="THEIRS=OURS,...",
         default="",
-        help="columns that are called otherwise than the model's inputs",
+        help="columns whose names differ from the model's inputs",
     )
-    add("--explain", action="store_true", help="add what each input, or the words, add")
+    add("--explain", action="store_true", help="add the contribution of each input or word")
     add("--strict", action="store_true", help="stop at the first refused row; write nothing")
-    add("--resume", action="store_true", help="go on where a run into OUT was cut off")
+    add("--resume", action="store_true", help="continue a run into OUT that was cut off")
     add("--workers", type=parse_count, metavar="N", help="threads (default: one for each core)")
     add("--prefix", default="", help="what the names of the prediction's columns begin with")
     add(
         "--raw",
         action="store_true",
-        help="write texts to CSV as they are, though a spreadsheet may run them as formulas",
+        help="write texts to CSV unchanged, though a spreadsheet may run them as formulas",
     )
     add(
         "--engine",
@@ -124,7 +124,7 @@ def score_file(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         meter.clear()
         kept = isinstance(target, Path) and is_unfinished(target)
-        hint = "the same command with --resume goes on" if kept else "nothing is written"
+        hint = "the same command with --resume continues" if kept else "nothing is written"
         print(f"interrupted after {meter.rows:,} rows; {hint}", file=sys.stderr)
         return INTERRUPTED
     finally:
@@ -197,7 +197,7 @@ def parse_count(text: str) -> int:
     """Read a whole number from 1.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: the text is something else.
     """
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1")
@@ -220,7 +220,7 @@ def print_summary(summary: Summary[RefusedRow] | Summary[RefusedRowOfFile], outp
 
 
 class Meter:
-    """Progress on standard error: a bar on a terminal, else a line now and then."""
+    """Progress on standard error: a bar on a terminal, otherwise a line every ten seconds."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -248,13 +248,13 @@ class Meter:
             print(line, file=sys.stderr)
             return
         width = shutil.get_terminal_size().columns
-        room = min(30, width - len(line) - 5)
-        if share and room >= 10:
-            done = round(share * room)
-            line = f"[{'#' * done}{'-' * (room - done)}] {line}"
+        length = min(30, width - len(line) - 5)
+        if share and length >= 10:
+            done = round(share * length)
+            line = f"[{'#' * done}{'-' * (length - done)}] {line}"
         print(f"\r\x1b[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

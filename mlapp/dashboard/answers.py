@@ -1,4 +1,4 @@
-"""An answer and its reasons, as pages show them: of any kind of model."""
+"""Answers and their reasons on pages, for every kind of model."""
 
 import pandas as pd
 import streamlit as st
@@ -22,7 +22,7 @@ DECIMALS = 2  # of a logit
 
 
 def as_percent(probability: float) -> str:
-    """Write a probability without claiming certainty."""
+    """Return a probability as text that never claims certainty."""
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
 
 
@@ -35,7 +35,7 @@ def show_answer(answers: Answers) -> None:
 
 
 def show_number(answers: Numbers) -> None:
-    """Show a predicted number, with its interval where the model has one."""
+    """Show a predicted number, with its interval if the model has one."""
     output, [answer] = answers.output, answers.records()
     st.metric(f"Predicted {literal(output.name)}", output.format(answer["prediction"]))
     if output.level is None:
@@ -46,7 +46,7 @@ def show_number(answers: Numbers) -> None:
 
 
 def show_labels(answers: Labels) -> None:
-    """Show the likeliest label, how sure that is, and the probability of each label."""
+    """Show the most likely label and the probability of each label."""
     output, [label] = answers.output, answers.labels
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.metric(f"Predicted {literal(output.name)}", literal(label))
@@ -60,11 +60,11 @@ def show_labels(answers: Labels) -> None:
 
 
 def show_meaning(gives: Gives) -> None:
-    """Say how an answer is to be read, and what the page's address is good for."""
+    """Show how to read an answer, and that the page's address is a link to it."""
     share = "The address of this page holds the values: share it to share the prediction."
     if isinstance(gives, NumberOutput):
         if gives.level is not None:
-            share = f"{gives.level:.0%} of new rows are expected to lie in their interval. {share}"
+            share = f"{gives.level:.0%} of new rows are expected to be in their interval. {share}"
     else:
         share = (
             f"Of a hundred answers with a probability of 80%, about eighty should be right. {share}"
@@ -82,7 +82,7 @@ def show_notices(answers: Answers) -> None:
 
 
 def show_reasons(model: Model, reasons: Reasons) -> None:
-    """Show why one instance is answered as it is."""
+    """Show the reasons of the answer to one instance."""
     if isinstance(reasons, RowReasons):
         show_row_reasons(model, reasons)
     elif isinstance(reasons, TextReasons):
@@ -106,7 +106,7 @@ def show_row_reasons(model: Model, reasons: RowReasons) -> None:
         name, decimals = f"logit of {label}", DECIMALS
         said = (
             f"What each value adds to the logit of {label}, from {baseline:+.2f} on average to"
-            f" {total:+.2f}. What raises it speaks for {label}."
+            f" {total:+.2f}. What raises it makes {label} more likely."
         )
     st.altair_chart(
         charts.contributions(baseline, added, name, decimals),

@@ -1,4 +1,4 @@
-"""The pages' charts: data in, Altair chart out. Colours and fonts are the app's theme."""
+"""The pages' charts: data in, Altair chart out. Colours and fonts come from the app's theme."""
 
 from typing import TypeAlias
 
@@ -6,11 +6,11 @@ import altair as alt
 import pandas as pd
 
 from mlapp.families.contract import Explanation
-from mlapp.schema import Category, Number
+from mlapp.schema import Category, Input
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
-BARS = 12  # more inputs than this are summed up in one bar
+BARS = 12  # the most bars; the last one sums up all further inputs
 
 
 def contributions(baseline: float, effects: "pd.Series[float]", name: str, decimals: int) -> Drawn:
@@ -19,8 +19,8 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
     Args:
         baseline: where the sum begins.
         effects: what each input adds, by its name.
-        name: what the sum is called.
-        decimals: of the numbers beside the bars.
+        name: the name of the sum.
+        decimals: of the numbers next to the bars.
     """
     added = effects.sort_values(key=abs, ascending=False)
     if len(added) > BARS:
@@ -64,29 +64,33 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
 
 
 def what_if(
-    spec: Number | Category,
+    spec: Input,
     output: str,
     moved: pd.DataFrame,
     current: float | str | None,
     prediction: float,
 ) -> Drawn:
-    """Draw the prediction and its interval as one input moves, and mark where it is now.
+    """Draw the prediction and its interval as one input varies, and mark the current value.
 
     Args:
-        spec: the input that moves.
+        spec: the input that varies.
         output: the target's name.
-        moved: what `what_if` returned for it; a band is drawn where it has intervals.
-        current: the input's value now, or None where it is missing; then nothing is marked.
-        prediction: the prediction now.
+        moved: what `what_if` returned for it; a band is drawn if it has intervals.
+        current: the input's current value; None if it is missing, then nothing is marked.
+        prediction: the current prediction.
     """
     name, banded = spec.name, moved.shape[1] > 2
-    # By place, since the input may be called as a column of the answers is.
+    # By position, since the input may have the name of a column of the answers.
     data = moved.set_axis(["value", "prediction", "lower", "upper"][: moved.shape[1]], axis=1)
     data = data.assign(series="prediction")
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
-    number = isinstance(spec, Number)
-    value = "value:Q" if number else "value:N"
-    x = alt.X(value, title=name, scale=alt.Scale(zero=False, nice=False) if number else alt.Scale())
+    number = not isinstance(spec, Category)
+    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
+    x = alt.X(
+        value,
+        title=name,
+        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
+    )
     y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False))
     tooltip = [
         alt.Tooltip(value, title=name),
@@ -111,11 +115,11 @@ def what_if(
 
 
 def predicted_against_actual(name: str, held_out: dict[str, list[float]]) -> Drawn:
-    """Draw held-out rows' predictions against what they really were.
+    """Draw the predictions of held-out rows against the actual values.
 
     Args:
         name: the target's.
-        held_out: lists actual and prediction.
+        held_out: lists `actual` and `prediction`.
     """
     data = pd.DataFrame(held_out)
     ends = data[["actual", "prediction"]]
@@ -139,10 +143,10 @@ def predicted_against_actual(name: str, held_out: dict[str, list[float]]) -> Dra
 
 
 def residuals(held_out: dict[str, list[float]]) -> Drawn:
-    """Draw how far held-out rows lie from their predictions, as a histogram.
+    """Draw a histogram of the residuals of held-out rows.
 
     Args:
-        held_out: lists actual and prediction.
+        held_out: lists `actual` and `prediction`.
     """
     data = pd.DataFrame(held_out)
     data["residual"] = data["actual"] - data["prediction"]
@@ -160,11 +164,11 @@ def residuals(held_out: dict[str, list[float]]) -> Drawn:
 
 
 def words(text: str, explanation: Explanation, other: str) -> Drawn:
-    """Draw the words that weigh most, each once with what all its places add to the logit.
+    """Draw the words with the largest weights; the weights of all occurrences of a word are summed.
 
     Args:
-        text: the text as given.
-        explanation: what `SentimentModel.explain` returned for it.
+        text: the text.
+        explanation: why the model labels it as it does.
         other: what negative weights speak for.
     """
     added: dict[str, float] = {}
@@ -193,10 +197,10 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
 
 
 def confusion(labels: list[str], counts: list[list[int]], unit: str) -> Drawn:
-    """Draw how many held-out instances of each label were given each label.
+    """Draw the confusion matrix of held-out instances.
 
     Args:
-        labels: the labels, n of them.
+        labels: the n labels.
         counts: n rows, one per true label, of n counts, one per predicted label.
         unit: what was labelled, in the plural.
     """
@@ -228,7 +232,7 @@ def confusion(labels: list[str], counts: list[list[int]], unit: str) -> Drawn:
 
 
 def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
-    """Draw how often held-out instances get their own label, by the prediction's probability.
+    """Draw the reliability diagram of held-out instances: accuracy by predicted probability.
 
     Args:
         bins: of the probability: lower, confidence, accuracy, and the count `texts` of instances.

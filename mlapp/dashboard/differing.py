@@ -1,4 +1,4 @@
-"""How two versions differ on a file, as the part "Compare" shows it."""
+"""How two versions differ on a file, for the tab "Compare"."""
 
 import streamlit as st
 
@@ -11,12 +11,12 @@ def show(model: Model, other: Model, result: Result) -> None:
     """Show how many rows differ, and those that differ most.
 
     Args:
-        model: what scored the file.
+        model: scored the file.
         other: the version that it was compared with.
-        result: what came of it.
+        result: of scoring the file.
     """
     found, gives, version = result.differences, model.gives, other.manifest.version
-    assert found is not None  # as there are two versions
+    assert found is not None  # since there are two versions
     st.subheader(f"Version {model.manifest.version} and version {version}")
     with st.grid(4, min_column_width=150):
         st.metric("Compared", f"{found.compared:,}", border=True, help="Rows that both answered.")
@@ -27,22 +27,22 @@ def show(model: Model, other: Model, result: Result) -> None:
                     "Outside the interval",
                     f"{found.changed:,}",
                     border=True,
-                    help=f"The prediction lies outside the interval of version {version}.",
+                    help=f"The prediction is outside the interval of version {version}.",
                 )
             mean = f"{found.mean:,.{gives.decimals + 1}f}"
-            said = "The mean of the differences, without their signs."
+            meaning = "The mean absolute difference of the predictions."
         else:
             st.metric("Other label", f"{found.changed:,}", border=True, help="The labels differ.")
             mean = f"{found.mean:.1%}"
-            said = (
-                "How far the probabilities are apart, on average: half the sum of the distances,"
-                " from 0% to 100%."
+            meaning = (
+                "The mean total variation distance of the probabilities: half the sum of their"
+                " absolute differences, from 0% to 100%."
             )
-        st.metric("Mean difference", mean, border=True, help=said)
+        st.metric("Mean difference", mean, border=True, help=meaning)
     if found.alone:
-        st.caption(f"{found.alone:,} rows were answered by only one of the two versions.")
+        st.caption(f"Only one of the two versions answered {found.alone:,} rows.")
     if not found.differing:
-        st.caption("Both versions answer every row alike.")
+        st.caption("Both versions give the same answer to every row.")
         return
     table = found.table()
     st.markdown("**The rows that differ most**")
@@ -59,7 +59,7 @@ def show(model: Model, other: Model, result: Result) -> None:
     shown = f"These are the {len(table):,} rows" if len(table) > 1 else "This is the row"
     st.caption(
         literal(
-            f"{shown} that differ most; the whole result above has all rows, with the columns of"
-            f" version {version} behind the column difference."
+            f"{shown} that differ most. The result above has all rows; the columns of version"
+            f" {version} follow the column difference."
         )
     )

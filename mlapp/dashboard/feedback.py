@@ -1,4 +1,4 @@
-"""Was it right: what a person says of an answer. Keys begin with `_feedback`."""
+"""Feedback on an answer: what it should have been. Keys begin with `_feedback`."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ from mlapp.settings import read_settings
 
 
 def show(model: Model, answered: Answered) -> None:
-    """Let a person say what the answer to one instance should have been.
+    """Let the user say what the answer to one instance should have been.
 
-    Nothing is shown where answers are not recorded.
+    Nothing is shown if answers are not recorded.
     """
     if records.writer():
         st.fragment(_show)(model, answered)
@@ -48,17 +48,17 @@ def _show(model: Model, answered: Answered) -> None:
                 key=f"_feedback_truth_{name}",
             )
         note = st.text_input(
-            "Note", max_chars=LONGEST_NOTE, key=f"_feedback_note_{name}", placeholder="If you like"
+            "Note", max_chars=LONGEST_NOTE, key=f"_feedback_note_{name}", placeholder="Optional"
         )
         if st.form_submit_button("Send", key=f"_feedback_send_{name}"):
             if truth is None:
-                st.warning("Please say what would have been right.")
+                st.warning("Please enter the correct value.")
             else:
                 _give(Given(name, truth, note or None))
 
 
 def _give(given: Given) -> None:
-    """Keep what a person said, and say so."""
+    """Record the feedback, and show that it is recorded."""
     log = records.writer()
     if log is None:
         return
@@ -69,4 +69,4 @@ def _give(given: Given) -> None:
     except MlappError as error:
         st.error(literal(str(error)), title="This was not recorded")
     else:
-        st.success("Thank you: it is recorded." if new else "Thank you: it was recorded before.")
+        st.success("Thank you, it is recorded." if new else "Thank you, it was already recorded.")

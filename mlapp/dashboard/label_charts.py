@@ -1,4 +1,4 @@
-"""Charts of labels' probabilities: data in, Altair chart out, as in `charts`."""
+"""Charts of the probabilities of labels; see `charts`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,16 +6,16 @@ import altair as alt
 import pandas as pd
 
 from mlapp.dashboard.charts import BARS, Drawn
-from mlapp.schema import Category, Floats, Number
+from mlapp.schema import Category, Floats, Input
 
-LINES = 6  # labels whose curves are drawn: as many as the theme has colours
+LINES = 6  # the most labels whose curves are drawn: the number of the theme's colours
 
 
 def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
-    """Draw the probability of each label as a bar, the likeliest first.
+    """Draw the probability of each label as a bar, the most likely first.
 
     Args:
-        labels: the labels; the least likely of many are summed up in one bar.
+        labels: the labels; if there are many, the least likely are summed up in one bar.
         values: their probabilities, (labels,).
     """
     ranked = sorted(zip(labels, values.tolist(), strict=True), key=lambda item: -item[1])
@@ -46,20 +46,20 @@ def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
 
 
 def what_if(
-    spec: Number | Category,
+    spec: Input,
     moved: pd.DataFrame,
     columns: Mapping[str, str],
     values: Floats,
     current: float | str | None,
 ) -> Drawn:
-    """Draw the labels' probabilities as one input moves, and mark where it is now.
+    """Draw the probabilities of labels as one input varies, and mark the current value.
 
     Args:
-        spec: the input that moves.
+        spec: the input that varies.
         moved: what `what_if` returned for it.
         columns: the column of each label in it.
-        values: the probabilities now, (labels,); of many labels, the likeliest are drawn.
-        current: the input's value now, or None where it is missing; then nothing is marked.
+        values: the current probabilities, (labels,); the curves of the `LINES` largest are drawn.
+        current: the input's current value; None if it is missing, then nothing is marked.
     """
     places = sorted(range(len(values)), key=lambda place: -values[place])[:LINES]
     labels = [label for place, label in enumerate(columns) if place in places]
@@ -71,12 +71,12 @@ def what_if(
         if place in places
     ]
     here = pd.DataFrame({"value": [current]})
-    number = isinstance(spec, Number)
-    value = "value:Q" if number else "value:N"
+    number = not isinstance(spec, Category)
+    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
     x = alt.X(
         value,
         title=spec.name,
-        scale=alt.Scale(zero=False, nice=False) if number else alt.Scale(),
+        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
     )
     lines = alt.Chart(pd.concat(parts)).encode(
         x=x,

@@ -1,4 +1,4 @@
-"""Any text made safe to show: as literal Markdown, and as HTML with its decisive words marked."""
+"""Text from outside, made safe to show: as literal Markdown, and as HTML with words marked."""
 
 import html
 import re
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from mlapp.families.contract import Span
 
-MARKED = 200  # words that are marked at most: the heaviest
-LEAST = 0.05  # share of the heaviest weight below which a word is not marked
+MARKED = 200  # the most words that are marked: those with the largest weights
+LEAST = 0.05  # the smallest weight of a marked word, as a share of the largest
 
-# A colour for each direction that is readable on light and dark, and a line for those without.
+# A colour for each direction that is readable on light and dark, and a line for the colour-blind.
 _STYLES = {
     True: "background:rgba(13,148,136,{alpha:.2f});border-bottom:2px solid rgb(13,148,136)",
     False: "background:rgba(234,88,12,{alpha:.2f});border-bottom:2px dashed rgb(234,88,12)",
@@ -18,7 +18,7 @@ _FRAME = (
     "white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:plaintext;line-height:1.9;"
     "max-height:26rem;overflow-y:auto"
 )
-# A browser, or the way to it, cannot carry these.
+# Browsers cannot show these, or JSON cannot carry them.
 _UNSHOWABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -34,25 +34,25 @@ _MARKDOWN = re.compile(
 
 
 def literal(text: str) -> str:
-    """Return Markdown, in one line, that shows a text as it is.
+    """Return Markdown, in one line, that shows a text literally.
 
-    Whatever comes from a link, a file or a manifest is written so: Markdown of others could load
-    pictures from elsewhere, and tell who looks at it.
+    Whatever comes from a link, a file or a manifest must be escaped: its Markdown could load
+    images from another site, which would then learn who reads the page.
     """
     line = " ".join(_UNSHOWABLE.sub("\ufffd", text).split())
     return _MARKDOWN.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """Return a Markdown list of texts, each as it is."""
+    """Return a Markdown list of literal texts."""
     return "\n".join(f"- {literal(text)}" for text in texts)
 
 
 def mark(text: str, spans: Sequence[Span]) -> str:
-    """Return a text as HTML with the heaviest spans marked by how much they weigh.
+    """Return a text as HTML with the spans of the largest weights marked.
 
     Args:
-        text: any text; nothing in it is read as markup. What cannot be shown becomes U+FFFD.
+        text: any text; it is escaped, and characters that cannot be shown become U+FFFD.
         spans: in order, not overlapping; positive weights get a solid line, negative a dashed one.
     """
     shown = _UNSHOWABLE.sub("\ufffd", text)

@@ -1,4 +1,4 @@
-"""The parts of the page Monitor: traffic, drift, and the latest answers."""
+"""The parts of the page Monitor: traffic, drift, quality, and the latest answers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +43,7 @@ def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
     st.subheader("Traffic")
     table = traffic(counts)
     if table.empty:
-        st.caption("Nothing was asked in this time.")
+        st.caption("There were no requests in this time.")
         return
     requests, errors = int(table["requests"].sum()), int(table["errors"].sum())
     with st.grid(3, min_column_width=170):
@@ -93,7 +93,7 @@ def _within(times: Mapping[int, int], share: float) -> str:
 
 
 def show_drift(root: Path, model: Model, database: Database, since: int) -> None:
-    """Show how far each input, what was read of texts, and the answers have moved.
+    """Show how far each input, the further columns of answers, and the answers have moved.
 
     Raises:
         RecordsUnavailable: the records cannot be read.
@@ -115,7 +115,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
         show = st.error if worst[0].state == "act" else st.warning
         show(literal(f"Moved beyond chance: {names}."), title="The data has moved")
     elif all(each.state == "unknown" for each in found):
-        st.caption(f"At least {drift.FEWEST} values are needed before anything can be said.")
+        st.caption(f"At least {drift.FEWEST} values are needed to measure drift.")
     else:
         st.success("Nothing moved beyond chance.", title="All green")
     st.dataframe(
@@ -128,7 +128,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
                 width="small",
             ),
             "PSI": st.column_config.NumberColumn(
-                format="%.3f", help="Population stability index: 0 is no change, 0.25 a large one."
+                format="%.3f",
+                help="Population stability index: 0 means no change, 0.25 a large one.",
             ),
             "p": st.column_config.NumberColumn(
                 format="%.2g", help="How often chance alone moves the values as far."
@@ -188,7 +189,7 @@ def distribution(each: Drift) -> alt.Chart:
 
 
 def show_shadows(database: Database, name: str, since: int) -> None:
-    """Show how often a candidate that answers along would have said something else, if one does.
+    """Show how often the answers of a shadow candidate differ from those that were served.
 
     Raises:
         RecordsUnavailable: the records cannot be read.
@@ -227,7 +228,7 @@ QUALITIES = {
 
 
 def show_quality(root: Path, database: Database, name: str, since: int) -> None:
-    """Show how good the judged answers were, by version and week, beside the held-out figures.
+    """Show the quality of answers by feedback, by version and week, with the held-out figures.
 
     Raises:
         RecordsUnavailable: the records cannot be read.
@@ -290,9 +291,9 @@ def show_latest(database: Database, name: str) -> None:
     table["ms"] = table.pop("seconds") * 1000
     first = ["time", "channel", "version"]
     last = [name for name in ("ms", "key", "id", "place") if name in table]
-    said = [name for name in table if name not in [*first, *last, "model", "rows"]]
+    others = [name for name in table if name not in [*first, *last, "model", "rows"]]
     st.dataframe(
-        table[[*first, *said, *last]],
+        table[[*first, *others, *last]],
         hide_index=True,
         column_config={
             "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),

@@ -67,7 +67,7 @@ def show_versions(name: str) -> None:
 
 
 def _describe_drift(manifest: Manifest) -> dict[str, str]:
-    """Return how far each series has moved over the last week, in words; nothing if unknown."""
+    """Return a text about the drift of each series over the last week, without unknown ones."""
     settings = read_settings()
     try:
         model = loaders.load_model(manifest.name, manifest.version)
@@ -84,7 +84,7 @@ def _describe_drift(manifest: Manifest) -> dict[str, str]:
 
 
 def show_shadows(name: str) -> None:
-    """Show how often a candidate that answers along would have said something else, if one does."""
+    """Show how often the answers of a shadow candidate differ from those that were served."""
     settings = read_settings()
     try:
         since = queries.now() - settings.log_days * queries.DAY
@@ -130,7 +130,7 @@ def _compare(
 
 
 def show_controls(name: str) -> None:
-    """Offer to promote a candidate and to roll back, where `MLAPP_ADMIN` allows it."""
+    """Offer to promote a candidate and to roll back, if `MLAPP_ADMIN` allows it."""
     settings = read_settings()
     waiting = artifacts.candidates(settings.artifacts, name)
     for version in reversed(waiting):

@@ -1,6 +1,6 @@
-"""What the pages of row models share: the form, the answer to it, its reasons, the what-if curve.
+"""Parts of the pages of row models: the form, the answer, its reasons, the what-if curve.
 
-The widget of an input has the input's name as its key, and so has the address parameter.
+The key of an input's widget is the input's name, and so is its address parameter.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ import streamlit as st
 
 from mlapp import answering
 from mlapp.answering import Answered
-from mlapp.dashboard import charts, label_charts, shared
+from mlapp.dashboard import answers, charts, feedback, label_charts, shared
 from mlapp.dashboard.markup import literal
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Model, Numbers, RowInput
 from mlapp.families.varying import what_if
-from mlapp.schema import Category, Number, Schema
+from mlapp.schema import Category, Input, Number, Schema
 
 Row = Mapping[str, float | str | None]
 
@@ -27,12 +27,40 @@ class Asked:
     """A row that was entered or linked, and its answer.
 
     Attributes:
-        row: the values as they were understood, by input name.
+        row: the parsed values, by input name.
         answered: the checked row and the answer.
     """
 
     row: Row
     answered: Answered
+
+
+def show_predict(model: Model, link: Mapping[str, str], title: str) -> None:
+    """Show the form, and next to it the answer, its reasons and the what-if curve.
+
+    Args:
+        model: a model that takes a row.
+        link: the parameters of a link that was opened.
+        title: of the reasons.
+    """
+    entry, reasons = st.columns([2, 3], gap="large")
+    with entry:
+        asked = ask(model, link)
+    if asked:
+        with entry:
+            with st.container(border=True):
+                answers.show_answer(asked.answered.answers)
+                answers.show_meaning(model.gives)
+            answers.show_notices(asked.answered.answers)
+            feedback.show(model, asked.answered)
+        with reasons:
+            st.subheader(title)
+            answers.show_reasons(model, model.reasons(asked.answered.batch))
+            st.subheader("What if")
+            show_what_if(model, asked)
+    else:
+        with reasons:
+            st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
 
 
 def schema_of(model: Model) -> Schema:
@@ -42,21 +70,21 @@ def schema_of(model: Model) -> Schema:
 
 
 def last_row(model: Model) -> Row | None:
-    """Return the row that was last answered for a model of this name, in this session."""
+    """Return the row that a model of this name answered last in this session, if any."""
     found: Row | None = st.session_state.get("_rows", {}).get(model.manifest.name)
     return found
 
 
 def ask(model: Model, link: Mapping[str, str]) -> Asked | None:
-    """Show the form; return the row to show with its answer, None where there is none yet.
+    """Show the form; return the row to show with its answer, None if there is none yet.
 
-    A new answer goes into the page's address and into the history.
+    A new answer is added to the history, and its row is put into the page's address.
 
     Args:
         model: a model that takes a row.
         link: the parameters of a link that was opened.
     """
-    row = _take_over(model)
+    row = _restore_row(model)
     fresh = False
     if linked := {name: link[name] for name in schema_of(model).names if name in link}:
         row = _follow_link(model, linked)
@@ -73,8 +101,8 @@ def ask(model: Model, link: Mapping[str, str]) -> Asked | None:
     return asked
 
 
-def _take_over(model: Model) -> dict[str, Any] | None:
-    """Give the widgets to a model, and return its last row if it still has the model's inputs."""
+def _restore_row(model: Model) -> dict[str, Any] | None:
+    """Fill the widgets with a model's last row; return it if it still has the model's inputs."""
     state, schema, name = st.session_state, schema_of(model), model.manifest.name
     row = state.setdefault("_rows", {}).get(name)
     if state.get("_inputs_of") != name:
@@ -89,7 +117,7 @@ def _take_over(model: Model) -> dict[str, Any] | None:
 
 
 def _follow_link(model: Model, linked: dict[str, str]) -> dict[str, Any] | None:
-    """Fill in the values of a link, and return the row where it is whole and valid."""
+    """Fill in the values of a link; return the row if it is complete and valid."""
     schema, row = schema_of(model), None
     try:
         seeded = schema.check([schema.typical | linked])
@@ -105,7 +133,7 @@ def _follow_link(model: Model, linked: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _show_form(model: Model) -> dict[str, Any] | None:
-    """Show the form; return its values if it was sent."""
+    """Show the form; return its values if it was submitted."""
     schema = schema_of(model)
     with st.form("_form"):
         with st.grid(2, min_column_width=150):
@@ -117,7 +145,7 @@ def _show_form(model: Model) -> dict[str, Any] | None:
     return {name: st.session_state[shared.input_key(name)] for name in schema.names}
 
 
-def _show_input(spec: Number | Category) -> None:
+def _show_input(spec: Input) -> None:
     state, key = st.session_state, shared.input_key(spec.name)
     if key not in state or not _can_show(spec, state[key]):
         state[key] = spec.typical
@@ -128,30 +156,38 @@ def _show_input(spec: Number | Category) -> None:
             step=spec.step,
             format="%g",
             key=key,
-            help=f"In training: {spec.minimum:.12g} to {spec.maximum:.12g}"
-            + (", or nothing" if spec.missing else ""),
+            help=f"In training: {spec.seen}" + (", or nothing" if spec.missing else ""),
             persist_state="session",
         )
-    else:
+    elif isinstance(spec, Category):
         st.selectbox(
             literal(spec.name),
             [*spec.categories, *([None] if spec.missing else [])],
             format_func=lambda value: "not known" if value is None else value,
             key=key,
-            help=f"{len(spec.categories)} categories were seen in training",
+            help=f"Training saw {len(spec.categories)} categories",
+            persist_state="session",
+        )
+    else:
+        st.text_input(
+            literal(spec.name),
+            key=key,
+            help=f"{spec.allowed}; in training: {spec.seen}",
             persist_state="session",
         )
 
 
-def _can_show(spec: Number | Category, value: object) -> bool:
-    """Return whether an input's widget can hold a value: another version may have left it."""
+def _can_show(spec: Input, value: object) -> bool:
+    """Return whether an input's widget can hold a value, which may come from another version."""
     if isinstance(spec, Number):
         return value is None or isinstance(value, float | int)
+    if not isinstance(spec, Category):
+        return isinstance(value, str) or (value is None and spec.missing)
     return value in spec.categories or (value is None and spec.missing)
 
 
 def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
-    """Answer a row, once for each time that it is asked.
+    """Answer a row, or return the kept answer if it is not asked again.
 
     Raises:
         InvalidInput: with every fault of the row.
@@ -169,19 +205,19 @@ def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
 
 
 def _as_text(value: float | str | None) -> str:
-    """Write a value for the page's address, so that it reads back as the same value."""
+    """Return a value as text for the page's address, which parses to the same value."""
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return value or ""
 
 
 def show_what_if(model: Model, asked: Asked) -> None:
-    """Show how the answer moves with one input, whichever is chosen."""
+    """Show how the answer changes with one input, which the user chooses."""
     st.fragment(_show_what_if)(model, asked)
 
 
 def _show_what_if(model: Model, asked: Asked) -> None:
-    """Let one input move, without running the rest of the page again."""
+    """Vary one input, without running the rest of the page again."""
     schema, gives = schema_of(model), model.gives
     moving = st.selectbox("Input to move", schema.names, key=f"_what_if_{model.manifest.name}")
     moved, current = what_if(model, asked.row, moving), asked.row[moving]
@@ -197,19 +233,14 @@ def _show_what_if(model: Model, asked: Asked) -> None:
         alt, band = f"Probability of each {gives.name} as {moving} moves", ""
     st.altair_chart(chart, alt=alt)
     has_band = isinstance(given, Numbers) and given.output.level is not None
-    st.caption("The other inputs are held." + (band if has_band else ""))
+    st.caption("The other inputs stay as they are." + (band if has_band else ""))
 
 
 def show_inputs(schema: Schema) -> None:
-    """Show the inputs with their typical values and what training saw of them."""
+    """Show the inputs with their typical values and their ranges in training."""
     st.subheader("The inputs")
     ranges = [
-        {"input": spec.name, "typical": str(spec.typical)}
-        | (
-            {"seen in training": f"{spec.minimum:.12g} to {spec.maximum:.12g}"}
-            if isinstance(spec, Number)
-            else {"seen in training": ", ".join(spec.categories)}
-        )
+        {"input": spec.name, "typical": str(spec.typical), "seen in training": spec.seen}
         for spec in schema.inputs
     ]
     st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")

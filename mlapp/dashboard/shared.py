@@ -1,4 +1,4 @@
-"""What all pages share: links, the choice of a model and a version, faults, the history.
+"""Parts of all pages: links, the choice of a model and a version, faults, the history.
 
 Session keys and address parameters that begin with `_` are the pages' own; all others are inputs.
 """
@@ -22,12 +22,12 @@ from mlapp.schema import name_columns, quote
 
 M = TypeVar("M", bound=Model)
 
-SERVED = "served"  # the choice of the version that is served, whichever it is
+SERVED = "served"  # the choice of whichever version is served
 KEPT = 1000  # predictions in the history of a session
 
 
 def begin(page: str) -> None:
-    """Hand over to Home.py if it has not run before this page.
+    """Run Home.py instead if it has not run before this page.
 
     Streamlit runs a page alone, without its navigation, when a process's first visitor opens the
     page by its address.
@@ -41,9 +41,9 @@ def begin(page: str) -> None:
 
 
 def read_link() -> dict[str, str]:
-    """Return the address's parameters if a link was opened or the browser went back, else none.
+    """Return the address's parameters if a link was opened or the browser went back, else nothing.
 
-    What `write_link` wrote itself is not a link.
+    An address that `write_link` wrote is not a link.
     """
     address = st.query_params.to_dict()
     arrived = address != st.session_state.get("_address")
@@ -66,12 +66,12 @@ def choose(
     link: Mapping[str, str],
     load: Callable[[str, int | None], M],
 ) -> M:
-    """Return the model to show, of the version that was chosen; the page stops where there is none.
+    """Return the chosen version of the chosen model; stop the page if there is no model.
 
     Args:
-        kind: of the models to choose from; a box appears when there are several.
-        default: the one to begin with, if it is published.
-        key: the key of the box with the models.
+        kind: of the models to choose from; a widget appears when there are several.
+        default: the name of the first choice, if it is published.
+        key: the key of the widget with the models.
         link: its `_model` and `_version` are chosen.
         load: the loader of the kind.
     """
@@ -105,9 +105,9 @@ def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -
 
 
 def _choose_version(name: str, link: Mapping[str, str]) -> int | None:
-    """Return the version that was chosen, None for the one that is served, whichever it is."""
+    """Return the chosen version, None for whichever version is served."""
     state, versions = st.session_state, loaders.model_versions(name)
-    # Each model has a choice of its own; the widget's key is the same for all.
+    # Each model has its own choice, but the widget's key is the same for all.
     chosen: dict[str, int | str] = state.setdefault("_versions", {})
     if link:
         chosen[name] = link.get("_version", SERVED)
@@ -142,14 +142,14 @@ def _offer_served(name: str) -> None:
     def follow() -> None:
         st.session_state["_versions"][name] = SERVED
         st.session_state.pop("_version", None)
-        # The address differs from the one that was read: its values are read again.
+        # This changes the address, so its values are read again.
         st.query_params.pop("_version", None)
 
     st.button("Use the served version", key="_use_served", type="primary", on_click=follow)
 
 
 def _open_model(name: str, load: Callable[[str, int | None], M], version: int | None) -> M:
-    """Return a model, with a note where it is not the newest version that could be served."""
+    """Return a model, and show a note if it is not the version that should be served."""
     try:
         model = load(name, version)
     except ArtifactError as error:
@@ -174,13 +174,13 @@ def _served_version(name: str) -> int | None:
 
 
 def read_report(model: Model) -> Mapping[str, Any]:
-    """Return what training measured, for pictures; nothing where the family keeps no report."""
+    """Return what training measured, for charts; empty if the family keeps no report."""
     report: Mapping[str, Any] = getattr(model, "report", {})
     return report
 
 
 def show_tabs(name: str) -> Sequence[Any]:
-    """Show the tabs of a page, each of which runs only while it is open.
+    """Show the tabs of a page; each runs only while it is open.
 
     Returns:
         The tabs for one prediction, for many rows, for two versions, and about the model.
@@ -190,7 +190,7 @@ def show_tabs(name: str) -> Sequence[Any]:
 
 
 def show_origin(manifest: Manifest) -> None:
-    """Show what a model was trained on, when, and with what."""
+    """Show what a model was trained on, when, and with which libraries."""
     size = manifest.describe_use()
     if manifest.kind.takes == "row":
         size += f", {manifest.data.columns} columns"
@@ -206,7 +206,7 @@ def show_origin(manifest: Manifest) -> None:
 
 
 def show_artifact_error(error: ArtifactError, title: str) -> None:
-    """Show why a version cannot be opened, and the command that helps."""
+    """Show why a version cannot be opened, and the command that fixes it."""
     st.error(literal(error.message), title=title, icon=":material/broken_image:")
     if error.fix:
         st.caption("To fix it:")
@@ -219,7 +219,7 @@ def show_invalid(error: InvalidInput, title: str = "Please enter valid values") 
 
 
 class Prediction(NamedTuple):
-    """A prediction of the session: when, by which version, and its values and answer by column."""
+    """A prediction of the session: its time, its version, and its values and answer by column."""
 
     time: datetime
     model: str
@@ -229,7 +229,7 @@ class Prediction(NamedTuple):
 
 
 def input_key(name: str) -> str:
-    """Return the session key of an input's widget: its name, unless that is the page's own."""
+    """Return the session key of an input's widget: its name, unless the page reserves that."""
     return f"_input_{name}" if name.startswith("many_") else name
 
 
@@ -237,12 +237,12 @@ def remember(model: Model, answered: Answered, values: Mapping[str, Any]) -> Non
     """Add the one answer of a batch to the session's history.
 
     Args:
-        model: what answered.
+        model: the model that answered.
         answered: the answer.
-        values: what was entered, by column.
+        values: the input values, by column.
     """
     manifest, [answer] = model.manifest, answered.answers.records()
-    # An input or a label may be called as a column of the answer is.
+    # An input or a label may have the name of a column of the answer.
     columns = name_columns(list(values), answer, "input_")
     entry = {columns[name]: value for name, value in values.items()} | answer
     prediction = Prediction(datetime.now(UTC), manifest.name, manifest.version, answered.id, entry)
@@ -251,11 +251,11 @@ def remember(model: Model, answered: Answered, values: Mapping[str, Any]) -> Non
 
 
 def show_history(name: str, formats: Mapping[str, Any]) -> None:
-    """Show a model's predictions of this session, the newest first, and offer them as CSV.
+    """Show a model's predictions in this session, newest first, with a download as CSV.
 
     Args:
         name: the model's name.
-        formats: column configurations by column, as `st.dataframe` takes them.
+        formats: column configurations of `st.dataframe`, by column.
     """
     past = [each for each in st.session_state.get("_history", []) if each.model == name][::-1]
     if not past:

@@ -1,4 +1,4 @@
-"""The part "Compare" of a page: two versions of a model, on one instance and on a file."""
+"""The tab "Compare" of a page: two versions of a model, on one instance and on a file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +17,11 @@ Instance = Mapping[str, Any] | str
 
 
 def show(model: Model, instance: Instance | None) -> None:
-    """Show the part.
+    """Show the tab.
 
     Args:
-        model: the model, in the version that the page shows.
-        instance: the row or the text that was last answered; None where there is none.
+        model: the version that the page shows.
+        instance: the row or the text that was answered last; None if there is none.
     """
     other = _choose_other(model)
     if other is None:
@@ -40,14 +40,14 @@ def show(model: Model, instance: Instance | None) -> None:
 
 
 def _choose_other(model: Model) -> Model | None:
-    """Return the other version; None, and why, where there is none to compare with."""
+    """Return the other version; if there is none to compare with, say why and return None."""
     name, shown = model.manifest.name, model.manifest.version
     others = [each for each in reversed(loaders.model_versions(name)) if each != shown]
     if not others:
         st.info(
             f"Version {shown} is the only one of {name}. Train it again under the same name, and"
             " compare the two here.",
-            title="There is one version",
+            title="There is only one version",
             icon=":material/difference:",
         )
         return None
@@ -69,8 +69,8 @@ def _choose_other(model: Model) -> Model | None:
         return None
     if other.manifest.kind != model.manifest.kind:
         st.error(
-            f"Version {version} takes a {other.takes.kind} and gives {other.gives.kind}: its"
-            " answers are of another kind.",
+            f"Version {version} takes a {other.takes.kind} and gives {other.gives.kind}; the two"
+            " answers have nothing to compare.",
             title="The two versions cannot be compared",
         )
         return None
@@ -99,7 +99,7 @@ def _show_instance(model: Model, other: Model, instance: Instance) -> None:
 
 
 def _answer(model: Model, instance: Instance) -> tuple[Answered, Reasons]:
-    """Return an answer and its reasons, once for each version and instance.
+    """Return an answer and its reasons, which are kept for each version and instance.
 
     Raises:
         InvalidInput: with every fault of the instance.
@@ -137,8 +137,8 @@ def _show_difference(ours: Found, theirs: Found) -> None:
 def _show_label_difference(given: Labels, before: Labels, names: list[str]) -> None:
     [label], [label_before] = given.labels, before.labels
     same = label == label_before
-    said = f"Both say {label}." if same else f"{names[0]} says {label}, {names[1]} {label_before}."
-    st.markdown(literal(said[0].upper() + said[1:]))
+    text = f"Both say {label}." if same else f"{names[0]} says {label}, {names[1]} {label_before}."
+    st.markdown(literal(text[0].upper() + text[1:]))
     table = pd.DataFrame(
         {
             name: dict(zip(each.output.labels, each.probabilities[0].tolist(), strict=True))
@@ -152,9 +152,7 @@ def _show_label_difference(given: Labels, before: Labels, names: list[str]) -> N
 def _show_reasons_difference(reasons: RowReasons, before: RowReasons, names: list[str]) -> None:
     labels = [each.labels[0] if each.labels else None for each in (reasons, before)]
     if labels[0] != labels[1]:
-        st.caption(
-            "The reasons are for different labels, so they are not subtracted from one another."
-        )
+        st.caption("The reasons are for different labels, so their difference has no meaning.")
         return
     table = pd.DataFrame(
         {
@@ -171,7 +169,7 @@ def _show_reasons_difference(reasons: RowReasons, before: RowReasons, names: lis
 def _show_table(
     table: pd.DataFrame, first: str, names: list[str], formats: Mapping[str, Any]
 ) -> None:
-    """Show values of both versions and their difference, the largest first."""
+    """Show values of both versions and their difference, largest first."""
     table["difference"] = table[names[0]].fillna(0) - table[names[1]].fillna(0)
     table = table.sort_values("difference", key=abs, ascending=False)
     st.dataframe(

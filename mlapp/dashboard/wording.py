@@ -1,19 +1,19 @@
-"""What a page calls a model's texts and labels: as the columns that it was trained on."""
+"""The nouns for a model's texts and labels on its page: the columns that it was trained on."""
 
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _PLAIN = re.compile(r"[^\W\d_]+(?:[ _-][^\W\d_]+){0,2}")  # one to three words
-LONGEST = 30  # characters of a column's name that is used as a noun
+LONGEST = 30  # the most characters of a column's name that is used as a noun
 
 
 class Wording(NamedTuple):
     """Nouns, in lower case.
 
     Attributes:
-        text: what a text is called, as in "Enter a review".
-        label: what a label is called, as in "Predict sentiment".
+        text: for a text, as in "Enter a review".
+        label: for a label, as in "Predict sentiment".
     """
 
     text: str
@@ -26,9 +26,9 @@ class Wording(NamedTuple):
 
 
 def read_wording(report: Mapping[str, Any]) -> Wording:
-    """Return the nouns of a model by its report.
+    """Return the nouns of a model, from its report.
 
-    Versions that do not say what their columns were called learned from reviews and sentiments.
+    Versions that do not name their columns were trained on reviews and sentiments.
     """
     columns = report.get("columns", {"text": "review", "label": "sentiment"})
     return Wording(_noun(columns["text"], "text"), _noun(columns["label"], "label"))

@@ -1,11 +1,11 @@
-"""The families of models: what each takes and gives, and one file for each.
+"""The families of models, each in one file.
 
-contract        what a model takes and gives: what all the rest knows about it
-varying         how an answer varies as one input of a row does
+contract        what a model takes and gives; nothing else is known about it elsewhere
+varying         how an answer varies with one input of a row
 text            the check and the tokenizer of texts, shared with training
-engines         what computes a table model's numbers
-shapley         what each input of a row adds to any function of it
-table           what the families of table models share
+engines         the runtimes that compute a table model's numbers
+shapley         Shapley values: what each input of a row adds to any function of it
+table           the base class of table models
 regression      a row to a number
 classification  a row to labels
 sentiment       a text to a label
@@ -23,7 +23,7 @@ from mlapp.errors import ArtifactError
 from mlapp.families.contract import Family, Model
 from mlapp.manifest import Artifact
 
-# Imported with the first model of the family: each needs libraries that the others do not.
+# Imported with the first model of the family, since each needs other libraries.
 FAMILIES = {
     "classification": "mlapp.families.classification:ClassificationModel",
     "regression": "mlapp.families.regression:RegressionModel",
@@ -36,7 +36,7 @@ def from_artifact(artifact: Artifact) -> Model:
     """Load the model of an opened artifact.
 
     Raises:
-        ArtifactError: it cannot be loaded, or nothing here serves its task.
+        ArtifactError: it cannot be loaded, or no family has its task.
     """
     task = artifact.manifest.task
     if task in FAMILIES:

@@ -1,8 +1,9 @@
 """A published classifier of rows: takes a row, gives labels with probabilities.
 
-Reasons explain a logit. Of two labels it is log(p / (1 - p)) of the second; of more, it is that of
-the label given: log(p) less the mean of all labels' log(p), which for a softmax is the label's
-score less the mean score. A probability of 0 or 1, as a forest may give, counts as 1e-7 away.
+Reasons explain a logit. With two labels it is log(p / (1 - p)) of the second. With more it is that
+of the predicted label: log(p) less the mean of all labels' log(p), which for a softmax is the
+label's score less the mean score. Probabilities of 0 and 1, which forests may give, are clipped to
+1e-7 and 1 - 1e-7.
 """
 
 from typing import TYPE_CHECKING
@@ -19,14 +20,14 @@ from mlapp.schema import Checked, Floats, Rows
 if TYPE_CHECKING:  # takes longer to import than a row takes to classify
     import pandas as pd
 
-NEAREST = 1e-7  # to 0 and 1 that a probability is explained
+NEAREST = 1e-7  # how near to 0 and 1 probabilities are explained
 
 
 class ClassificationModel(TableModel):
     """A classifier: takes a row, gives labels with probabilities.
 
     Attributes:
-        labels: what it distinguishes.
+        labels: the labels that it distinguishes.
         gives: what it gives.
     """
 
@@ -34,7 +35,7 @@ class ClassificationModel(TableModel):
         """Load the model from an opened artifact.
 
         Raises:
-            ArtifactError: it is no classifier of rows, or its files cannot be read here.
+            ArtifactError: it is not a classifier of rows, or its files cannot be read here.
         """
         manifest = artifact.manifest
         if manifest.task != "classification" or manifest.labels is None:
@@ -47,9 +48,9 @@ class ClassificationModel(TableModel):
 
     @property
     def headline(self) -> Headline:
-        """The balanced accuracy on rows that the model had not seen, or else on its own."""
+        """The balanced accuracy on rows that the model had not seen, or on its training rows."""
         metrics = self.manifest.metrics
-        meaning = "Mean over the labels of the share of their rows that get them."
+        meaning = "Mean over the labels of the share of their rows that are predicted correctly."
         if "balanced_accuracy" in metrics:
             measured = self.manifest.training.get("measured", "cross-validated")
             value = f"{float(str(metrics['balanced_accuracy'])):.1%}"
@@ -68,7 +69,7 @@ class ClassificationModel(TableModel):
     def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Classify n rows: columns label, probability and one per label; same index.
 
-        The labels' columns are called as `gives.columns` says.
+        `gives.columns` has the names of the labels' columns.
 
         Raises:
             InvalidInput: with every fault of every row.
@@ -80,7 +81,7 @@ class ClassificationModel(TableModel):
         return pd.DataFrame(self.answer(checked).records(), checked.index, columns)
 
     def explained(self, columns: Columns) -> Floats:
-        """Return the logits that reasons explain: (n, 1) of two labels, else (n, labels)."""
+        """Return the logits that reasons explain: (n, 1) for two labels, otherwise (n, labels)."""
         likely = np.clip(columns["probabilities"], NEAREST, 1 - NEAREST)
         logs = np.log(likely)
         if len(self.labels) == 2:
@@ -89,9 +90,9 @@ class ClassificationModel(TableModel):
         return centred
 
     def reasons(self, batch: Checked) -> RowReasons:
-        """Say what each input adds to the mean logit of the label."""
+        """Return what each input adds to the mean logit of the label."""
         found = self.shapley_values(batch)
         given = self.probabilities(batch).argmax(axis=1)
         if len(self.labels) == 2:
-            return self.describe(found, np.zeros_like(given), [self.labels[1]] * len(batch))
-        return self.describe(found, given, [self.labels[place] for place in given.tolist()])
+            return self.select_reasons(found, np.zeros_like(given), [self.labels[1]] * len(batch))
+        return self.select_reasons(found, given, [self.labels[place] for place in given.tolist()])

@@ -1,11 +1,11 @@
-"""What a model takes, and what it gives: all that the rest of the package knows about a model.
+"""The contract of models: what a model takes and gives. Nothing else is known about a model.
 
     instances -> `Model.check` -> Batch -> `Model.answer` -> Answers
                                         -> `Model.reasons` -> Reasons
 
 A model takes a row of typed inputs (`schema.Schema`) or a text (`TextInput`). It gives a number
-(`NumberOutput`, `Numbers`) or labels with probabilities (`LabelOutput`, `Labels`). Whatever serves
-models asks these descriptions, and never which family a model belongs to.
+(`NumberOutput`, `Numbers`) or labels with probabilities (`LabelOutput`, `Labels`). Code that serves
+models relies on these descriptions alone, never on the family of a model.
 """
 
 import json
@@ -19,18 +19,18 @@ import numpy.typing as npt
 
 from mlapp.errors import ArtifactError
 from mlapp.manifest import Artifact, Manifest, command_of
-from mlapp.schema import Category, Column, Floats, Notice, Number, Schema, Text, name_columns
+from mlapp.schema import Column, Floats, Input, Notice, Schema, Text, name_columns
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
 
-Datatype: TypeAlias = Literal["FP64", "INT64", "BOOL", "BYTES"]  # as the Open Inference Protocol
+Datatype: TypeAlias = Literal["FP64", "INT64", "BOOL", "BYTES"]  # of the Open Inference Protocol
 Values: TypeAlias = npt.NDArray[Any]
 
-BASELINE = "baseline"  # what reasons begin with, beside the inputs
-ERROR = "error"  # what estimated reasons end with
-EFFECT = "effect_"  # what the columns of reasons begin with in a file
-MARGIN = 0.2  # by how much the likeliest label must lead
+BASELINE = "baseline"  # the first column of reasons, before those of the inputs
+ERROR = "error"  # the last column of estimated reasons
+EFFECT = "effect_"  # the prefix of the columns of reasons in a file
+MARGIN = 0.2  # by how much the most likely label must lead
 
 
 class Field(NamedTuple):
@@ -39,7 +39,7 @@ class Field(NamedTuple):
     Attributes:
         name: the column's name.
         datatype: of its values.
-        width: how many values a row has; None where it has one, not in a list.
+        width: how many values a row has in a list; None if it has a single value.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Field(NamedTuple):
 
 
 class Headline(NamedTuple):
-    """The metric that tells most about a model: its name, its value as text, what it means."""
+    """The most informative metric of a model: its name, its value as text, what it means."""
 
     name: str
     value: str
@@ -60,7 +60,7 @@ class Headline(NamedTuple):
 
 @dataclass(frozen=True)
 class TextInput:
-    """A model that takes a text. An instance is the text alone; a table has it in one column.
+    """A model that takes a text. An instance is the text itself; in a table it is one column.
 
     Attributes:
         example: a text of the kind that the model was trained on.
@@ -101,10 +101,10 @@ class RowInput:
 
         Args:
             schema: the inputs.
-            estimated: whether reasons are estimated, and so have a stated error.
+            estimated: whether reasons are estimated, with a standard error.
         """
         self.schema, self.estimated = schema, estimated
-        self.inputs: tuple[Number | Category, ...] = schema.inputs
+        self.inputs: tuple[Input, ...] = schema.inputs
         self.names = schema.names
         taken = (BASELINE, "label", "logit", *([ERROR] if estimated else []))
         self._columns = name_columns(self.names, taken, "input_")
@@ -116,7 +116,7 @@ class RowInput:
 
     @property
     def reason_columns(self) -> dict[str, str]:
-        """What each input is called among the reasons: its name, or `input_` and its name."""
+        """The column of each input in the reasons: its name, prefixed with `input_` if taken."""
         return self._columns
 
     @property
@@ -134,7 +134,7 @@ class Batch(Protocol):
 
     @property
     def row_labels(self) -> "pd.Index | None":
-        """The labels of the n instances; None stands for 0 to n-1."""
+        """The labels of the n instances; None means 0 to n-1."""
 
     @property
     def notices(self) -> Sequence[Notice]:
@@ -143,7 +143,7 @@ class Batch(Protocol):
     def __len__(self) -> int: ...
 
     def row(self, place: int) -> Mapping[str, Any]:
-        """Return one instance as it would be entered, by input name; None where missing."""
+        """Return one instance as a user would enter it, by input name; None where missing."""
 
 
 # --- what a model gives ----------------------------------------------------------------------
@@ -155,7 +155,7 @@ class NumberOutput:
 
     Attributes:
         name: of the target.
-        decimals: how many decimals a prediction deserves.
+        decimals: how many decimals of a prediction are worth showing.
         level: the share of new rows that the interval is meant to hold, between 0 and 1.
     """
 
@@ -188,10 +188,10 @@ class LabelOutput:
     Attributes:
         labels: what the model distinguishes.
         name: of the target.
-        extras: what an answer says beside the labels, as how much of a text was read; each with
-            whether files have it, too.
-        margin: an answer is unsure where the two likeliest labels are no farther apart; of two
-            labels, 0.2 is a probability of 0.4 to 0.6.
+        extras: further columns of an answer, such as how much of a text was read; each with
+            whether files have it too.
+        margin: an answer is unsure if the probabilities of the two most likely labels differ by no
+            more; with two labels, 0.2 means a probability of 0.4 to 0.6.
     """
 
     labels: tuple[str, ...]
@@ -203,15 +203,15 @@ class LabelOutput:
 
     @cached_property
     def own(self) -> tuple[str, ...]:
-        """The names of an answer's columns but those of the labels."""
+        """The names of an answer's columns, except those of the labels."""
         names = [each.name for each, _ in self.extras]
         return ("label", "probability", *names, "probabilities")
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """What the column of each label is called: the label, or `p_` and it where that is taken.
+        """The column of each label: the label, prefixed with `p_` if that is taken.
 
-        A label may be called `label` or `probability`, as a column of the answer is.
+        A label may be called `label` or `probability`, like a column of the answer.
         """
         return name_columns(self.labels, self.own, "p_")
 
@@ -237,9 +237,9 @@ class LabelOutput:
         )
 
     def explained(self, label: str) -> str:
-        """Return the label that reasons are given for, where none is named.
+        """Return the label that reasons explain by default, given the most likely label.
 
-        Of two labels it is the second, so that positive reasons always speak for the same one.
+        Of two labels it is the second, so that positive reasons always favour the same one.
         """
         return self.labels[1] if len(self.labels) == 2 else label
 
@@ -300,18 +300,18 @@ class Labels:
 
     @cached_property
     def labels(self) -> list[str]:
-        """The likeliest label of each instance."""
+        """The most likely label of each instance."""
         return [self.output.labels[place] for place in self.probabilities.argmax(axis=1).tolist()]
 
     @cached_property
     def probability(self) -> Floats:
-        """The probability of each instance's likeliest label, (n,)."""
+        """The probability of each instance's most likely label, (n,)."""
         highest: Floats = self.probabilities.max(axis=1, initial=0.0)
         return highest
 
     @cached_property
     def unsure(self) -> npt.NDArray[np.bool_]:
-        """Whether the two likeliest labels are no farther apart than the margin, (n,)."""
+        """Whether the two most likely labels differ by no more than the margin, (n,)."""
         ordered = np.sort(self.probabilities, axis=1)
         close: npt.NDArray[np.bool_] = ordered[:, -1] - ordered[:, -2] <= self.output.margin
         return close
@@ -326,7 +326,7 @@ class Labels:
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each answer as a mapping by column; each label has a column of its own."""
+        """Return each answer as a mapping by column; each label has its own column."""
         columns = list(self.output.columns.values())
         extras = {name: values.tolist() for name, values in self.extras.items()}
         found = zip(
@@ -356,10 +356,10 @@ Answers: TypeAlias = Numbers | Labels
 
 
 class Reasons(Protocol):
-    """Why n answers are as they are: contributions that sum to a stated total."""
+    """The reasons of n answers: contributions that sum to a stated total."""
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each instance's reasons as JSON has them."""
+        """Return each instance's reasons for JSON."""
 
     def table(self) -> dict[str, Values]:
         """Return the columns `takes.reason_fields` by name."""
@@ -374,8 +374,8 @@ class RowReasons:
         baseline: where the sums begin, (n,).
         effects: what each input adds, by its name, (n,) each. Baseline and effects sum to the
             prediction, or to the logit of the label.
-        labels: the label that is explained in each row; None where a number is.
-        error: the largest standard error of a row's effects, (n,); None where they are exact.
+        labels: the label that is explained in each row; None if it is a number.
+        error: the largest standard error of a row's effects, (n,); None if they are exact.
     """
 
     takes: RowInput
@@ -398,7 +398,7 @@ class RowReasons:
         return columns | ({} if self.error is None else {ERROR: self.error})
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each row's reasons as JSON has them."""
+        """Return each row's reasons for JSON."""
         columns = {name: values.tolist() for name, values in self.columns().items()}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         if self.labels is None:
@@ -428,7 +428,7 @@ class Explanation:
         label: the label that is explained. With two labels the logit is log(p / (1 - p)) of its
             calibrated probability p. With more it is its score less the mean of all scores.
         logit: see above; positive speaks for the label.
-        bias: the part of the logit that no word has.
+        bias: the part of the logit that is not due to any word.
         spans: every token of the text, in order, each with its weight, 0 for most.
     """
 
@@ -446,9 +446,9 @@ class TextReasons:
     """Which words decide the answers to n texts.
 
     Attributes:
-        texts: as they were given.
-        explanations: one for each.
-        method: how the weights are found, in a sentence for people.
+        texts: the n texts.
+        explanations: one for each text.
+        method: a sentence for users about how the weights are computed.
     """
 
     texts: Sequence[str]
@@ -456,7 +456,7 @@ class TextReasons:
     method: str = ""
 
     def records(self) -> list[dict[str, Any]]:
-        """Return each text's reasons as JSON has them."""
+        """Return each text's reasons for JSON."""
         return [
             {
                 "label": each.label,
@@ -473,7 +473,7 @@ class TextReasons:
     def table(self) -> dict[str, Values]:
         """Return each text's strongest words with their weights, as JSON.
 
-        A positive weight speaks for the second label of two, or of more labels for the one given.
+        A positive weight speaks for the second of two labels, or for the given one of more.
         """
         found = []
         for text, explained in zip(self.texts, self.explanations, strict=True):
@@ -491,7 +491,7 @@ class Model(Protocol):
 
     @property
     def manifest(self) -> Manifest:
-        """What the version says of itself."""
+        """The manifest of the version."""
 
     @property
     def size(self) -> int:
@@ -507,11 +507,11 @@ class Model(Protocol):
 
     @property
     def platform(self) -> str:
-        """What computes it, as the Open Inference Protocol names platforms."""
+        """The platform, in the terms of the Open Inference Protocol."""
 
     @property
     def tolerance(self) -> float:
-        """By how much a number may differ when replayed, absolutely and relatively."""
+        """The absolute and relative tolerance of a replayed number."""
 
     @property
     def headline(self) -> Headline:
@@ -527,21 +527,21 @@ class Model(Protocol):
     def check_columns(self, columns: Mapping[str, Column]) -> Batch:
         """Check instances that arrive as columns of equal length, one or more, by input name.
 
-        Names that do not match get a notice, and inputs that may be missing need no column.
+        Names that do not match get a notice; inputs that allow missing values need no column.
 
         Raises:
             InvalidInput: with every fault of every instance.
         """
 
     def answer(self, batch: Any) -> Answers:
-        """Answer a batch of `check`; an answer is the same whatever instances come with it."""
+        """Answer a checked batch; an answer does not depend on the other instances of the batch."""
 
     def reasons(self, batch: Any) -> Reasons:
-        """Say why the instances of a batch of `check` are answered as they are."""
+        """Explain the answers to a checked batch."""
 
 
 class Family(Protocol):
-    """What opens a model: nearly always the model's class."""
+    """A function that opens a model: usually the model's class."""
 
     def __call__(self, artifact: Artifact) -> Model:
         """Load the model of an opened artifact.
@@ -583,7 +583,7 @@ def _same(ours: object, theirs: object, tolerance: float) -> bool:
 
 
 def place_notices(notices: Sequence[Notice]) -> dict[int, str]:
-    """Return the notices of each row of a batch without labels, by its place, in one text."""
+    """Return the notices of each row as one text, by the row's place; for rows without labels."""
     found: dict[int, list[str]] = {}
     for notice in notices:
         if isinstance(notice.row, int):

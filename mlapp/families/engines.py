@@ -1,20 +1,21 @@
-"""What computes the numbers of a table model: one of three engines, by the file that holds them.
+"""The engines that compute the numbers of a table model, one for each kind of file.
 
     model.onnx     compiled, in double precision, run by onnxruntime: nearly every model
-    model.skops    scikit-learn's own estimator, where it cannot be compiled exactly
+    model.skops    a scikit-learn estimator that cannot be compiled exactly
     model.joblib   the linear regressions of earlier versions, read without scikit-learn
 
-None runs code of the publisher's. ONNX is a graph of standard operators. A skops file is refused
-unless every type in it is a class of scikit-learn, numpy or scipy. Of a pickle the numbers are
-read, and its classes are never imported.
+No engine runs code from the file. ONNX is a graph of standard operators. A skops file is refused
+unless every type in it is a class of scikit-learn, numpy or scipy. From a pickle only the numbers
+are read; its classes are never imported.
 
 An engine takes checked rows, as one of
 
-    values   `Checked.matrix` (n, inputs): numbers, positions of categories, NaN where missing
+    values   `Schema.expand` (n, columns): numbers, parts of dates, positions of categories, NaN
+             where missing
     terms    `Schema.encode` of it (n, terms): categories as indicators, missing values filled in
-    frame    a data frame as the estimator was fitted on; scikit-learn's own only
+    frame    a data frame like the one that the estimator was fitted on; for skops files only
 
-and gives columns by name: `prediction` (n,) or `probabilities` (n, labels), and beside a prediction
+and returns columns by name: `prediction` (n,) or `probabilities` (n, labels), and with a prediction
 what its interval needs: `scale` (n,), or `lower` and `upper` (n,).
 """
 
@@ -40,12 +41,12 @@ if TYPE_CHECKING:  # takes longer to import than a row takes to predict
 
 ONNX, SKOPS, JOBLIB = "model.onnx", "model.skops", "model.joblib"
 INTERVAL, FRAME = "interval.npz", "frame.json"
-ADDITIVE = "additive"  # a key of an ONNX file's metadata: whether inputs add up, as in a line
+ADDITIVE = "additive"  # a key of an ONNX file's metadata: whether the model is additive
 SKLEARN = "scikit-learn"
 
 Columns = Mapping[str, Floats]
 
-# All that the pickle of the pipeline may name besides scikit-learn's own classes.
+# The only names in the pickle of a pipeline that are allowed besides scikit-learn's classes.
 _NUMPY = {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
@@ -55,11 +56,11 @@ _NUMPY = {
 
 
 class Engine(Protocol):
-    """What computes a table model's numbers."""
+    """Computes a table model's numbers."""
 
     @property
     def platform(self) -> str:
-        """What it is, as the Open Inference Protocol names platforms."""
+        """The platform, in the terms of the Open Inference Protocol."""
 
     @property
     def additive(self) -> bool:
@@ -67,17 +68,17 @@ class Engine(Protocol):
 
     @property
     def tolerance(self) -> float:
-        """By how much a number may differ when replayed, absolutely and relatively."""
+        """The absolute and relative tolerance of a replayed number."""
 
     def run(self, checked: Checked) -> Columns:
-        """Return the columns that the module's docstring names, for n checked rows."""
+        """Return the columns that the module's docstring lists, for n checked rows."""
 
 
 def open_engine(artifact: Artifact) -> Engine:
     """Return the engine of an opened version.
 
     Raises:
-        ArtifactError: it holds none, its file cannot be read, or a library is missing.
+        ArtifactError: it has no such file, the file cannot be read, or a library is missing.
     """
     schema, files = artifact.manifest.input_schema, artifact.files
     assert schema is not None  # families ask for it first
@@ -97,7 +98,7 @@ def open_engine(artifact: Artifact) -> Engine:
             f"{artifact.path} cannot be loaded: {error}", command_of(artifact.manifest)
         ) from error
     raise ArtifactError(
-        f"{artifact.path} holds none of {ONNX}, {SKOPS} and {JOBLIB}", command_of(artifact.manifest)
+        f"{artifact.path} has none of {ONNX}, {SKOPS} and {JOBLIB}", command_of(artifact.manifest)
     )
 
 
@@ -119,7 +120,7 @@ def _require_same_sklearn(artifact: Artifact, file: str) -> None:
 
 
 class OnnxEngine:
-    """A graph of standard operators. Its one input is called `values` or `terms`."""
+    """A graph of standard operators, whose one input is called `values` or `terms`."""
 
     platform = "onnx"
     tolerance = 1e-9
@@ -137,7 +138,7 @@ class OnnxEngine:
         if given.name not in ("values", "terms"):
             raise ArtifactError(f"its graph takes {given.name!r}, expected 'values' or 'terms'")
         self.takes = given.name
-        width = len(schema.inputs if self.takes == "values" else schema.terms)
+        width = len(schema.expanded if self.takes == "values" else schema.terms)
         if given.type != "tensor(double)" or given.shape[1:] != [width]:
             raise ArtifactError(
                 f"its graph takes {given.type} {given.shape}, expected {width} columns of double"
@@ -148,8 +149,8 @@ class OnnxEngine:
         self.additive = metadata.get(ADDITIVE) == "true"
 
     def run(self, checked: Checked) -> Columns:
-        """Run the graph; a row's numbers are the same whatever rows come with it."""
-        rows = checked.matrix if self.takes == "values" else self._schema.encode(checked)
+        """Run the graph; a row's numbers do not depend on the other rows."""
+        rows = (self._schema.expand if self.takes == "values" else self._schema.encode)(checked)
         found = self._session.run(None, {self.takes: np.ascontiguousarray(rows)})
         return {
             name: column if name == "probabilities" else column[:, 0]
@@ -166,7 +167,7 @@ def untrusted_types(content: bytes) -> list[str]:
 
 
 def _is_of_sklearn(name: str) -> bool:
-    """Return whether a name is that of a class of scikit-learn; its functions are not wanted."""
+    """Return whether a name is that of a class of scikit-learn; functions are not allowed."""
     if name == "numpy.dtype":
         return True
     if not name.startswith("sklearn."):
@@ -189,7 +190,7 @@ def _skops() -> Any:
 
 
 class SkopsEngine:
-    """Estimators of scikit-learn, which take a data frame and are as slow as it makes them."""
+    """Estimators of scikit-learn, which take a data frame; slower than the other engines."""
 
     platform = "sklearn"
     additive = False
@@ -197,19 +198,19 @@ class SkopsEngine:
 
     def __init__(self, content: bytes, layout: "Layout | Mapping[str, Any]") -> None:
         if found := untrusted_types(content):
-            raise ArtifactError(f"{SKOPS} holds types that are not scikit-learn's: {found}")
+            raise ArtifactError(f"{SKOPS} has types that are not scikit-learn's: {found}")
         known = _skops().get_untrusted_types(data=content)
         self._models: dict[str, Any] = _skops().loads(content, trusted=known)
         self._layout = layout if isinstance(layout, Layout) else Layout.from_json(layout)
 
     def run(self, checked: Checked) -> Columns:
-        """Ask each estimator."""
+        """Call each estimator."""
         rows = self._layout.restore(checked)
         return {name: ask(model, name, rows) for name, model in self._models.items()}
 
 
 def ask(model: Any, name: str, rows: Any) -> Floats:
-    """Return what an estimator of scikit-learn gives for a column of that name."""
+    """Return an estimator's `probabilities` (n, labels) or `prediction` (n,) for n rows."""
     if name == "probabilities":
         return np.asarray(model.predict_proba(rows), dtype=np.float64)
     return np.asarray(model.predict(rows), dtype=np.float64).reshape(len(rows))
@@ -217,19 +218,19 @@ def ask(model: Any, name: str, rows: Any) -> Floats:
 
 @dataclass(frozen=True)
 class Layout:
-    """How checked rows become what an estimator was fitted on.
+    """The layout of the table that an estimator was fitted on.
 
     Attributes:
         kinds: of each column, by the input's name: `float`, `int`, `bool`, `text`, or `category`
             for a categorical column of pandas.
-        named: whether the estimator knows its columns by name; else it takes an array.
+        named: whether the estimator takes a data frame; otherwise it takes an array.
     """
 
     kinds: Mapping[str, str]
     named: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the layout for JSON."""
         return {"kinds": dict(self.kinds), "named": self.named}
 
     @classmethod
@@ -238,7 +239,7 @@ class Layout:
         return cls(content["kinds"], content["named"])
 
     def restore(self, checked: Checked) -> "pd.DataFrame | npt.NDArray[Any]":
-        """Return n checked rows as a data frame, or as an array where columns have no names."""
+        """Return n checked rows as a data frame, or as an array if columns have no names."""
         import pandas as pd
 
         columns = {
@@ -274,7 +275,7 @@ _TRUE_FALSE = {"True": True, "False": False}
 
 
 class _Record:
-    """Stands for any class of scikit-learn, and holds its attributes."""
+    """Replaces any class of scikit-learn, with its attributes."""
 
 
 class _Reader(NumpyUnpickler):  # type: ignore[misc]
@@ -284,18 +285,18 @@ class _Reader(NumpyUnpickler):  # type: ignore[misc]
         """Return the class of that name.
 
         Raises:
-            UnpicklingError: a linear regression has no such part.
+            UnpicklingError: the class is not part of a linear regression.
         """
         if module.split(".")[0] == "sklearn":
             return _Record
         if (module, name) not in _NUMPY:
-            raise UnpicklingError(f"{module}.{name} is no part of a linear regression")
+            raise UnpicklingError(f"{module}.{name} is not part of a linear regression")
         return super().find_class(module, name)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """What the interval needs: its level, q, the number of training rows, and (Z'Z)^-1 (k, k).
+    """The prediction interval: its level, q, the number of training rows, and (Z'Z)^-1 (k, k).
 
     The interval is prediction +- q * sqrt(1 + h(z)), with h(z) = 1/n + z' (Z'Z)^-1 z the leverage
     of a new row, so that it widens away from the training data as the least-squares interval does.
@@ -312,7 +313,7 @@ class Interval:
 
     def leverage(self, standardised: Floats) -> Floats:
         """Return h(z) for each of n standardised rows (n, k)."""
-        # One small product a row: a large one would round a row by the rows that it comes with.
+        # One small product per row: a large one would round a row depending on the other rows.
         weighted = (standardised[:, None, :] @ self.inverse)[:, 0, :]
         spread: Floats = np.vecdot(weighted, standardised)
         return 1 / self.rows + spread
@@ -363,10 +364,10 @@ class LinearEngine:
             self._coefficients = regress["coef_"]
             self.intercept = float(regress["intercept_"])
         except (UnpicklingError, AttributeError, KeyError) as error:
-            raise ArtifactError(f"{JOBLIB} holds no pipeline of ours: {error}") from error
+            raise ArtifactError(f"{JOBLIB} is not a pipeline of mlapp: {error}") from error
 
     def run(self, checked: Checked) -> Columns:
-        """Predict; a row's numbers are the same to the last bit whatever rows come with it."""
+        """Predict; a row's numbers do not depend on the other rows, to the last bit."""
         standardised = self._standardise(checked)
         return {
             "prediction": self.intercept + np.vecdot(standardised, self._coefficients),

@@ -1,13 +1,13 @@
-"""A published regression: takes a row, gives a number with an interval, or without one.
+"""A published regression: takes a row, gives a number, usually with an interval.
 
-What is done with the engine's columns is said in output.json (`Answer`):
+The file output.json (`Answer`) says how an answer is computed from the engine's columns:
 
-    prediction                              held inside minimum and maximum
-    prediction +- margin                    where the engine gives the prediction alone
-    prediction +- margin * scale            where it gives a scale: normalised conformal scores
+    prediction                              clipped to minimum and maximum
+    prediction +- margin                    if the engine gives only the prediction
+    prediction +- margin * scale            if it gives a scale: normalised conformal scores
                                             (Lei et al., "Distribution-free predictive inference for
                                             regression", 2018, section 5.2)
-    lower - margin to upper + margin        where it gives quantiles: conformalized quantile
+    lower - margin to upper + margin        if it gives quantiles: conformalized quantile
                                             regression (Romano, Patterson and Candes, 2019)
 
 The margin is a conformal quantile of rows that the model had not seen. Without a level there is no
@@ -16,14 +16,14 @@ interval. The linear regressions of earlier versions have an interval.npz instea
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlapp.errors import ArtifactError
-from mlapp.families.contract import Headline, NumberOutput, Numbers
+from mlapp.families.contract import Headline, NumberOutput, Numbers, RowReasons
 from mlapp.families.engines import INTERVAL as INTERVAL
 from mlapp.families.engines import JOBLIB as MODEL
 from mlapp.families.engines import Columns, LinearEngine
@@ -53,12 +53,12 @@ ANSWER = "output.json"
 
 @dataclass(frozen=True)
 class Answer:
-    """How a prediction and its interval are made of the engine's columns.
+    """How a prediction and its interval are computed from the engine's columns.
 
     Attributes:
         level: the share of new rows that the interval is meant to hold; None for no interval.
         margin: the conformal constant, in units of the scale if there is one.
-        minimum, maximum: where predictions and intervals end; None where they do not.
+        minimum, maximum: the bounds of predictions and intervals; None if there are none.
     """
 
     level: float | None = None
@@ -67,7 +67,7 @@ class Answer:
     maximum: float | None = None
 
     def dump(self) -> bytes:
-        """Return it as the bytes of a JSON file."""
+        """Return this as the bytes of a JSON file."""
         return json.dumps(asdict(self), allow_nan=False).encode()
 
     @classmethod
@@ -77,7 +77,7 @@ class Answer:
 
     @property
     def width(self) -> int:
-        """How many numbers an answer has: 3 with an interval, else 1."""
+        """How many numbers an answer has: 3 with an interval, otherwise 1."""
         return 1 if self.level is None else 3
 
     def make(self, columns: Columns) -> Floats:
@@ -87,7 +87,7 @@ class Answer:
         answer[:] = prediction
         if self.level is not None:
             if "lower" in columns:
-                # Quantiles may cross the prediction, which is to lie in its interval.
+                # Quantiles may cross the prediction, but the interval must contain it.
                 answer[1] = np.minimum(columns["lower"] - self.margin, prediction)
                 answer[2] = np.maximum(columns["upper"] + self.margin, prediction)
             else:
@@ -110,7 +110,7 @@ class RegressionModel(TableModel):
         """Load the model from an opened artifact.
 
         Raises:
-            ArtifactError: it is no regression, or its files cannot be read here.
+            ArtifactError: it is not a regression, or its files cannot be read here.
         """
         manifest = artifact.manifest
         if manifest.task != "regression":
@@ -121,7 +121,9 @@ class RegressionModel(TableModel):
         self.output: Output = self.schema.output
         if isinstance(self.engine, LinearEngine):
             self.interval = self.engine.interval
-            self._answer = Answer(self.interval.level, self.interval.quantile)
+            made = Answer.load(artifact.files[ANSWER]) if ANSWER in artifact.files else Answer()
+            level, margin = self.interval.level, self.interval.quantile
+            self._answer = replace(made, level=level, margin=margin)
         else:
             self._answer = Answer.load(artifact.files[ANSWER])
         self.gives = NumberOutput(self.output.name, self._decimals(), self._answer.level)
@@ -134,7 +136,7 @@ class RegressionModel(TableModel):
     def predict_array(self, checked: Checked) -> Floats:
         """Predict checked rows as (n, 3): prediction, lower, upper; (n, 1) without intervals.
 
-        A row's answer is the same to the last bit whatever rows come with it.
+        A row's answer does not depend on the other rows, to the last bit.
         """
         return self._answer.make(self.engine.run(checked))
 
@@ -152,14 +154,31 @@ class RegressionModel(TableModel):
         columns = list(COLUMNS[: self._answer.width])
         return pd.DataFrame(self.predict_array(checked), checked.index, columns)
 
+    def reasons(self, batch: Checked) -> RowReasons:
+        """Say what each input adds to the mean prediction of the background.
+
+        Where a bound holds the prediction of an additive model, which is no sum then, the effects
+        are shortened in proportion, so that they sum to the bound.
+        """
+        found = super().reasons(batch)
+        if not self.engine.additive or not self._is_bounded:
+            return found
+        free = found.totals
+        held = np.clip(free, self._answer.minimum, self._answer.maximum)
+        if not (moved := held != free).any():
+            return found
+        share = np.ones(len(free))
+        share[moved] = (held - found.baseline)[moved] / (free - found.baseline)[moved]
+        return replace(found, effects={k: each * share for k, each in found.effects.items()})
+
     @property
-    def is_additive(self) -> bool:
-        """Whether the prediction is a sum of one function of each input: bounds are none."""
-        bounded = self._answer.minimum is not None or self._answer.maximum is not None
-        return self.engine.additive and not bounded
+    def _is_bounded(self) -> bool:
+        return self._answer.minimum is not None or self._answer.maximum is not None
 
     def explained(self, columns: Columns) -> Floats:
-        """Return what reasons explain, (n, 1): the prediction."""
+        """Return what reasons explain, (n, 1): the prediction; of an additive model unbounded."""
+        if self.engine.additive:
+            return Answer().make(columns)
         return Answer(None, 0.0, self._answer.minimum, self._answer.maximum).make(columns)
 
     def notices(self, checked: Checked, predicted: Floats) -> list[Notice]:
@@ -181,13 +200,13 @@ class RegressionModel(TableModel):
     def unusual_predictions(self, predicted: Floats) -> dict[int, str]:
         """Return what is unusual about predictions of `predict_array`, by their place.
 
-        Unusual is a prediction whose whole interval lies outside the range of the outputs in
-        training, or which is below zero where no output was, or above zero: a straight line goes
-        on where the data ends.
+        A prediction is unusual if its whole interval is outside the range of the outputs in
+        training, or if it is negative and no output was (or positive and no output was): a linear
+        model extrapolates without limit.
         """
         least, most = self._unusual
         outside = (predicted < least) | (predicted > most)
-        if not np.count_nonzero(outside):  # nearly always; quicker than any()
+        if not np.count_nonzero(outside):  # the usual case; quicker than any()
             return {}
         output = self.output
         return {
@@ -208,7 +227,7 @@ class RegressionModel(TableModel):
 
     @property
     def headline(self) -> Headline:
-        """The R² on rows that the model had not seen, or where there are none, on its own."""
+        """The R² on rows that the model had not seen; if there are none, on its training rows."""
         metrics = self.manifest.metrics
         meaning = "Share of the variance explained; 1 is perfect, 0 is no better than the mean."
         if "r2" in metrics:
@@ -218,7 +237,7 @@ class RegressionModel(TableModel):
         return Headline("R² on its own training rows", value, meaning)
 
     def _decimals(self) -> int:
-        """Return how many decimals a prediction deserves: two digits of its half-width."""
+        """Return how many decimals of a prediction are shown: two digits of its half-width."""
         margin = self._answer.margin
         if self._answer.level is None or margin <= 0 or not isinstance(self.engine, LinearEngine):
             return self.output.decimals

@@ -64,7 +64,7 @@ class ReadTexts:
 
     @cached_property
     def notices(self) -> list[Notice]:
-        """The texts of which hardly a word is known."""
+        """The notices of texts with hardly any known word."""
         found = []
         for place, reading in enumerate(self.read):
             known = 1 - share_unknown(reading)
@@ -120,7 +120,7 @@ class SentimentModel:
 
     @property
     def platform(self) -> str:
-        """What computes it, as the Open Inference Protocol names platforms."""
+        """The platform, in the terms of the Open Inference Protocol."""
         return self.scorer.platform
 
     @property
@@ -154,7 +154,7 @@ class SentimentModel:
         return Labels(self.gives, probabilities, describe_readings(batch.read), batch.notices)
 
     def reasons(self, batch: ReadTexts) -> TextReasons:
-        """Say which words decide; of more than two labels, for the one given."""
+        """Return the words that decide; with more than two labels, for the predicted one."""
         labels = self.answer(batch).labels if len(self.labels) > 2 else [""] * len(batch)
         pairs = zip(batch.texts, batch.read, labels, strict=True)
         found = [
@@ -185,7 +185,7 @@ class SentimentModel:
         return pd.DataFrame(self.answer(batch).records(), batch.row_labels, columns)
 
     def explain(self, text: str, label: str | None = None) -> Explanation:
-        """Say how much each word of a text speaks for a label.
+        """Return how much each word of a text speaks for a label.
 
         Args:
             text: the text; spans count its characters as given.
@@ -217,13 +217,13 @@ class SentimentModel:
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What training measured on the held-out part, for pictures; see `training.sentiment`."""
+        """What training measured on the held-out part, for charts; see `training.sentiment`."""
         report: dict[str, Any] = json.loads(self._report)
         return report
 
 
 def _load_scorer(files: Mapping[str, bytes]) -> Scorer:
-    """Return what computes the scores: the linear model, where an artifact has its file."""
+    """Return the scorer of an artifact: the linear model if it has its file, or the network."""
     return LinearText.load(files[LINEAR]) if LINEAR in files else Network(files)
 
 
@@ -236,7 +236,7 @@ def describe_readings(readings: Sequence[Reading]) -> dict[str, npt.NDArray[Any]
 
 
 def share_unknown(reading: Reading) -> float:
-    """Return the share of a text's words that the model does not know; of no words, 1."""
+    """Return the share of a text's words that the model does not know; 1 without words."""
     return reading.unknown / reading.words if reading.words else 1.0
 
 
@@ -251,7 +251,7 @@ _MARKS_FOLLOW = re.compile(r"[\u200d\ufe0f\U0001f3fb-\U0001f3ff]")
 
 
 def _whole(text: str, end: int) -> int:
-    """Move a span's end behind the combining marks that belong to its last character."""
+    """Move a span's end past the combining marks that belong to its last character."""
     while end < len(text) and (unicodedata.combining(text[end]) or _MARKS_FOLLOW.match(text[end])):
         end += 1
     return end

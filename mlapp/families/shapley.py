@@ -19,7 +19,7 @@ from mlapp.schema import Floats
 
 MOST_EXACT = 10  # inputs; each further one would double the cost
 BACKGROUND = 64  # rows of a background sample
-EVALUATIONS = 1 << 16  # of the function for a row of more inputs, unless one order each needs more
+EVALUATIONS = 1 << 16  # of the function, for a row with more inputs; two rounds of orders at least
 CHUNK = 1 << 14  # rows that are evaluated at once, which bounds memory
 
 Function = Callable[[Floats], Floats]  # rows (n, inputs) to values (n, outputs)
@@ -32,7 +32,7 @@ class Shapley:
     Attributes:
         baseline: the mean over the background, (outputs,).
         effects: (n, inputs, outputs).
-        errors: the standard errors of the effects, likewise; None where they are exact.
+        errors: the standard errors of the effects, of the same shape; None if they are exact.
     """
 
     baseline: Floats
@@ -43,7 +43,7 @@ class Shapley:
 def explain(
     function: Function, rows: Floats, background: Floats, *, additive: bool = False
 ) -> Shapley:
-    """Explain n rows; a row is explained alike whatever rows come with it.
+    """Explain n rows; the result for a row does not depend on the other rows.
 
     Args:
         function: what is explained.
@@ -69,13 +69,13 @@ def _stack(found: list[Floats], rows: Floats, baseline: Floats) -> Floats:
 
 
 def _evaluate(function: Function, rows: Floats) -> Floats:
-    """Return the values of many rows, some at a time."""
+    """Return the values of rows, computed in chunks."""
     parts = [function(rows[start : start + CHUNK]) for start in range(0, len(rows), CHUNK)]
     return np.concatenate(parts)
 
 
 def _additive(function: Function, rows: Floats, background: Floats, outputs: Floats) -> Floats:
-    """Return effects (n, inputs, outputs): an input moves the value alike from any row."""
+    """Return effects (n, inputs, outputs): an input adds the same whatever the other inputs are."""
     reference, start = background[:1], outputs[0]
     effects = []
     for place in range(rows.shape[1]):
@@ -124,7 +124,7 @@ def _sampled(function: Function, row: Floats, background: Floats) -> tuple[Float
         forward = _walk(function, row, background, orders)
         rounds.append((forward + _walk(function, row, background, orders[:, ::-1])) / 2)
     means = np.array([each.mean(axis=0) for each in rounds])  # (repeats, inputs, outputs)
-    # Within a round the rows of the background are no sample but all there are; the orders are.
+    # Each round uses all rows of the background, so only the orders are random.
     return means.mean(axis=0), means.std(axis=0, ddof=1) / math.sqrt(repeats)
 
 

@@ -23,20 +23,20 @@ REPORT, BACKGROUND = "report.json", "background.npy"
 
 
 def dump_background(matrix: Floats) -> bytes:
-    """Return a sample of training rows, as `Checked.matrix` has them, as the bytes of a file."""
+    """Return a sample of training rows, a `Checked.matrix`, as the bytes of an .npy file."""
     file = io.BytesIO()
     np.save(file, matrix)
     return file.getvalue()
 
 
 class TableModel:
-    """A model that takes a row; its subclass says what it gives.
+    """A model that takes a row; subclasses define what it gives.
 
     Attributes:
-        manifest: what the version says of itself.
+        manifest: the manifest of the version.
         size: of its files, in bytes.
         schema: the inputs.
-        engine: what computes its numbers.
+        engine: computes its numbers.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -63,21 +63,21 @@ class TableModel:
 
     @property
     def platform(self) -> str:
-        """What computes it, as the Open Inference Protocol names platforms."""
+        """The platform, in the terms of the Open Inference Protocol."""
         return self.engine.platform
 
     @property
     def tolerance(self) -> float:
-        """By how much a number may differ when replayed, absolutely and relatively."""
+        """The absolute and relative tolerance of a replayed number."""
         return self.engine.tolerance
 
     @property
     def estimates_reasons(self) -> bool:
-        """Whether reasons are estimated, with a stated error; else they are exact."""
-        return not self.is_additive and len(self.schema.inputs) > shapley.MOST_EXACT
+        """Whether reasons are estimated, with a standard error; otherwise they are exact."""
+        return not self.engine.additive and len(self.schema.inputs) > shapley.MOST_EXACT
 
     def check(self, rows: Rows | Checked) -> Checked:
-        """Return checked rows; those that are checked already pass through.
+        """Return checked rows; rows that are already checked are returned unchanged.
 
         Raises:
             InvalidInput: with every fault of every row.
@@ -85,7 +85,7 @@ class TableModel:
         return rows if isinstance(rows, Checked) else self.schema.check(rows)
 
     def check_columns(self, columns: Mapping[str, Column]) -> Checked:
-        """Check rows that arrive as columns, some of which may be left out.
+        """Check rows that arrive as columns; see `Model.check_columns`.
 
         Raises:
             InvalidInput: with every fault of every row.
@@ -93,7 +93,7 @@ class TableModel:
         return self.schema.check_some(columns)
 
     def explained(self, columns: Columns) -> Floats:
-        """Return what reasons explain, (n, outputs), of what the engine gave for n rows."""
+        """Return the values that reasons explain, (n, outputs), from the engine's columns."""
         raise NotImplementedError
 
     def shapley_values(self, checked: Checked) -> shapley.Shapley:
@@ -104,23 +104,18 @@ class TableModel:
             return self.explained(self.engine.run(Checked(self.schema, matrix)))
 
         return shapley.explain(
-            function, checked.matrix, self._background, additive=self.is_additive
+            function, checked.matrix, self._background, additive=self.engine.additive
         )
 
-    @property
-    def is_additive(self) -> bool:
-        """Whether what reasons explain is a sum of one function of each input."""
-        return self.engine.additive
-
     def reasons(self, batch: Checked) -> RowReasons:
-        """Say what each input adds to the mean prediction of the background."""
+        """Return what each input adds to the mean prediction over the background."""
         if isinstance(self.engine, LinearEngine):
             baseline = np.full(len(batch), self.engine.intercept)
             return RowReasons(self.takes, baseline, self.engine.effects(batch))
         found = self.shapley_values(batch)
-        return self.describe(found, np.zeros(len(batch), dtype=np.int64))
+        return self.select_reasons(found, np.zeros(len(batch), dtype=np.int64))
 
-    def describe(
+    def select_reasons(
         self, found: shapley.Shapley, outputs: Any, labels: list[str] | None = None
     ) -> RowReasons:
         """Return the reasons for one output of each row.
@@ -128,7 +123,7 @@ class TableModel:
         Args:
             found: the Shapley values of n rows.
             outputs: the place of the output that is explained in each row, (n,).
-            labels: the labels that are explained, where labels are.
+            labels: the label that is explained in each row, for models that give labels.
         """
         rows = np.arange(len(outputs))
         effects = found.effects[rows, :, outputs]
@@ -139,7 +134,7 @@ class TableModel:
         return RowReasons(self.takes, found.baseline[outputs], by_name, labels, error)
 
     def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
-        """Explain n rows: a column baseline and one per input, and `error` where estimated.
+        """Explain n rows: a column `baseline`, one for each input, and `error` if estimated.
 
         A row's baseline and inputs sum to its prediction, or to the logit of its label. The
         baseline is the mean prediction; an input's column is what its value adds.
@@ -157,25 +152,16 @@ class TableModel:
         raise NotImplementedError
 
     def what_if(self, row: Mapping[str, Any], name: str, points: int = POINTS) -> "pd.DataFrame":
-        """Move one input of a row across its training range, the others held.
-
-        Args:
-            row: the row that is varied; the range is widened to hold its value.
-            name: the input that moves. A category takes each of its values.
-            points: how many values a number takes, 2 or more.
-
-        Returns:
-            What `varying.what_if` does.
-        """
+        """Vary one input of a row over its training range; see `varying.what_if`."""
         return what_if(cast(Model, self), row, name, points)
 
     @cached_property
     def report(self) -> dict[str, Any]:
-        """What training measured, for pictures.
+        """What training measured, for charts.
 
-        `held_out`: lists actual and the columns of `predict`, each row answered by a fit that did
-        not see it (a sample of them where they are many). A linear regression has `coefficients`,
-        too: a list of term, estimate, lower and upper, in the inputs' own units.
+        `held_out`: lists `actual` and the columns of `predict`, each row answered by a fit that
+        did not see it (a sample if there are many rows). A linear regression also has
+        `coefficients`: a list of term, estimate, lower and upper, in the units of the inputs.
         """
         report: dict[str, Any] = json.loads(self._report)
         return report

@@ -1,4 +1,4 @@
-"""Texts: the one check, and the one tokenizer, which training and serving share.
+"""Texts: the check and the tokenizer, which training and serving share.
 
     text as given -> `clean` (character for character) -> tokenizers JSON -> ids and spans
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # takes longer to import than a text takes to classify
 Texts: TypeAlias = Union[Sequence[str], "pd.Series"]
 Ids: TypeAlias = npt.NDArray[np.int64]
 
-MARKS = set(".,!?;")  # tokens of these alone are no words
+MARKS = set(".,!?;")  # tokens of these alone are not words
 PADDING, UNKNOWN = "[PAD]", "[UNK]"  # the first two of every vocabulary: 0 and 1
 LONGEST = 2_000_000  # characters; longer texts are refused
 
@@ -94,7 +94,7 @@ def check_texts(texts: Texts) -> list[str]:
         texts: n texts, as a sequence or a pandas series, whose index then names the rows.
 
     Raises:
-        InvalidInput: with a fault for every text that is no str, holds no letter, digit or
+        InvalidInput: with a fault for every text that is not a str, has no letter, digit or
             symbol, or has more than `LONGEST` characters.
     """
     if isinstance(texts, str) or not (isinstance(texts, Sequence) or is_series(texts)):

@@ -7,6 +7,7 @@ answering -> `writer` (a thread) -> `database` <- `feedback`
 bins       how values are counted for drift, without being kept
 database   the tables, in SQLite or PostgreSQL
 writer     records off the path of requests
+transactions   what it writes at once
 shadow     candidates that answer along, off the path of requests too
 feedback   what turned out to be true
 quality    live figures with confidence intervals

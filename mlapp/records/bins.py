@@ -1,9 +1,9 @@
-"""How values are counted for drift: in bins, from which no row and no text can be rebuilt.
+"""Counts of values in bins, to measure drift; rows and texts cannot be reconstructed from them.
 
-A model has a series of counts for each of its inputs, for what its answers say beside the answer
-(as how many words of a text were read), and for the answers. Bin k of a number holds the values
-from `edges[k - 1]` up to, but not including, `edges[k]`: bin 0 is below the range seen in training,
-and the last bin is above it. Bin k of a label or a category is that of the k-th one.
+A model has a series of counts for each of its inputs, for the further columns of its answers (such
+as how many words of a text were read), and for the answers. Bin k of a number has the values from
+`edges[k - 1]` up to, but not including, `edges[k]`: bin 0 is below the range seen in training, and
+the last bin is above it. Bin k of a label or a category is that of the k-th one.
 """
 
 import math
@@ -18,18 +18,18 @@ from mlapp.families.contract import Answers, Batch, Model, Takes
 from mlapp.schema import Checked
 from mlapp.tables.numbers import Floats
 
-MISSING, REFUSED = -1, -2  # bins of values that were not given, and of those not allowed
+MISSING, REFUSED = -1, -2  # bins of missing values, and of values that are not allowed
 PARTS = 10  # bins of an answer's range
 
 Kind: TypeAlias = Literal["input", "extra", "answer", "unsure", "seconds", "error"]
 
 
 class Series(NamedTuple):
-    """What is counted.
+    """A series of values that are counted.
 
     Attributes:
-        kind: input, extra (what an answer says beside the label), answer, unsure (bin 1: unsure,
-            0: sure), seconds (requests by how long the model took) or error (requests by status).
+        kind: input, extra (a further column of an answer), answer, unsure (bin 1: unsure, 0:
+            sure), seconds (requests by the time of the model) or error (requests by status).
         name: of the input, the extra or the output; of a channel for seconds and errors.
     """
 
@@ -70,22 +70,22 @@ SURE = Binning(values=("sure", "unsure"))
 
 
 def between(cuts: Iterable[float]) -> Binning:
-    """Return bins between cuts, the first and the last of which are a range's ends.
+    """Return bins between cuts, the first and the last of which are the ends of a range.
 
-    A value at the upper end is inside; cuts that are equal are one.
+    A value at the upper end is inside; equal cuts count once.
     """
     distinct = sorted(set(map(float, cuts)))
     return Binning((*(distinct[:-1] or distinct), math.nextafter(distinct[-1], math.inf)))
 
 
 def binnings(model: Model) -> dict[Series, Binning]:
-    """Return the bins of each series of a model but its requests.
+    """Return the bins of each series of a model, except those of requests.
 
-    An input's are cut at the quantiles that its schema has, and the output's range in ten.
+    The cuts of an input are the quantiles in its schema; the range of the output has ten bins.
     """
     found: dict[Series, Binning] = {}
     for spec in model.takes.inputs:
-        if spec.kind == "number":
+        if spec.kind in ("number", "date"):
             cuts = (spec.minimum, *spec.quantiles, spec.maximum)
             found[Series("input", spec.name)] = between(cuts)
         elif spec.kind == "category":
@@ -107,11 +107,11 @@ def binnings(model: Model) -> dict[Series, Binning]:
 
 
 def columns(model: Model, batches: Sequence[Batch], answers: Answers) -> dict[Series, Floats]:
-    """Return what is to be counted of instances, (n,) for each series.
+    """Return the values of instances that are counted, (n,) for each series.
 
     Args:
-        model: what answered.
-        batches: what was asked, n instances in all.
+        model: the model that answered.
+        batches: n instances in total.
         answers: the answers to all of them.
     """
     found = dict(_inputs(model.takes, batches))
@@ -150,7 +150,7 @@ def _inputs(takes: Takes, batches: Sequence[Batch]) -> Iterable[tuple[Series, Fl
 
 
 def _matrix(inputs: Sequence[Any], batch: Batch) -> Floats:
-    """Return a batch's values as `Checked` has them."""
+    """Return a batch's values as a `Checked.matrix`."""
     rows = [batch.row(place) for place in range(len(batch))]
     values = [[spec.parse(row[spec.name]) for spec in inputs] for row in rows]
     return np.array(values, dtype=float).reshape(len(rows), len(inputs))

@@ -1,8 +1,8 @@
-"""Judged answers whose inputs were kept: what a new version may learn from, and be judged by.
+"""Answers with feedback whose inputs were recorded: for training and for evaluating new versions.
 
-One in three is held back: it is never learned from, so that it can judge whoever learned from the
-others. Which ones depends on the inputs alone, so equal inputs are always on the same side, and all
-versions are judged by rows that none of them was trained on.
+One in three is held back: it is never trained on, so that it can evaluate versions that were
+trained on the others. The choice depends on the inputs alone, so equal inputs are always on the
+same side, and all versions are evaluated on rows that none of them was trained on.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from sqlalchemy import select
 
 from mlapp.records.database import Database, answers, feedback
 
-HELD_BACK = 3  # one of so many is
+HELD_BACK = 3  # one in so many is held back
 
 
 class Confirmed(NamedTuple):
-    """What was asked, by input name, and what turned out to be true."""
+    """An instance, by input name, and what turned out to be true."""
 
     inputs: Mapping[str, Any]
     truth: float | str
@@ -30,9 +30,9 @@ class Feedback:
     """The judged answers of a model.
 
     Attributes:
-        learned: those that a new version may learn from, the oldest first.
-        held_back: those that judge it, likewise.
-        without_inputs: how many others were judged, of which no inputs were kept.
+        learned: those for training, oldest first.
+        held_back: those for evaluation, oldest first.
+        without_inputs: how many others have feedback, but no recorded inputs.
     """
 
     learned: list[Confirmed] = field(default_factory=list)
@@ -69,6 +69,6 @@ def read(database: Database, model: str) -> Feedback:
 
 
 def is_held_back(inputs: Mapping[str, Any]) -> bool:
-    """Return whether what was asked judges versions, and is never learned from."""
+    """Return whether an instance is held back for evaluation, and never trained on."""
     content = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
     return int.from_bytes(hashlib.sha256(content).digest()[:8]) % HELD_BACK == 0

@@ -1,10 +1,10 @@
-"""The tables of the records, and the database that they lie in: SQLite or PostgreSQL.
+"""The tables of the records, and their database: SQLite or PostgreSQL.
 
     answers    one row for each answer: `id` is the request's, `place` counts its instances from 0
     runs       one row for each file that was scored
     counts     values counted in bins, by hour: see `bins`
     feedback   what turned out to be true of an answer
-    shadows    what a candidate said of it, which nobody was served
+    shadows    a candidate's answer to the same instance, which was not served
 
 Times are milliseconds since 1970 (UTC), hours are hours since then. Identifiers are UUIDs of
 version 7, so that the primary keys are in the order of time.
@@ -40,7 +40,7 @@ from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.settings import Settings
 
 FILE = "records.db"  # in the folder of artifacts
-LOCK_SECONDS = 5  # that a statement waits for another process's transaction
+LOCK_SECONDS = 5  # how long a statement waits for another process's transaction
 
 metadata = MetaData()
 
@@ -54,14 +54,14 @@ answers = Table(
     Column("version", Integer, nullable=False),
     Column("channel", Text, nullable=False),
     Column("rows", Integer, nullable=False),  # of the request
-    Column("seconds", Float, nullable=False),  # that the model took for the request
+    Column("seconds", Float, nullable=False),  # of the model, for the request
     Column("prediction", Float),
     Column("lower", Float),
     Column("upper", Float),
     Column("label", Text),
     Column("probability", Float),  # of the label
-    Column("key", Text),  # what the client calls the instance
-    Column("inputs", Text),  # JSON, by input name; only where values are kept
+    Column("key", Text),  # the client's own name of the instance
+    Column("inputs", Text),  # JSON, by input name; only if values are recorded
     sqlite_with_rowid=False,
 )
 by_key = Index("answers_by_key", answers.c.key, answers.c.model)
@@ -131,17 +131,17 @@ TABLES = (answers, runs, counts, feedback, shadows)
 
 
 class Database:
-    """The database of the records, opened when it is first needed, and again when it is gone.
+    """The database of the records, opened on first use, and again if its file was replaced.
 
-    All methods may be called from many threads.
+    All methods are thread-safe.
 
     Attributes:
-        url: where it is.
-        path: its file; None where it is on a server.
+        url: its URL.
+        path: its file; None if it is on a server.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Read where it is.
+        """Find its URL.
 
         Raises:
             InvalidSettings: `MLAPP_DATABASE_URL` cannot be used.
@@ -158,7 +158,7 @@ class Database:
 
     @property
     def exists(self) -> bool:
-        """Whether there may be records; a file is made with the first one."""
+        """Whether there may be records; a file is created with the first one."""
         return self.path is None or self.path.exists()
 
     @contextmanager
@@ -187,7 +187,7 @@ class Database:
     def _open(self) -> Engine:
         with self._lock:
             if self._engine and self._seen != self._identity():
-                self._dispose()  # the file is another one, or gone: what is written would be lost
+                self._dispose()  # the file was replaced or deleted: writes would be lost
             if self._engine is None:
                 engine = self._connect()
                 try:
@@ -223,7 +223,7 @@ class Database:
 
 
 def find_url(settings: Settings) -> URL:
-    """Return the address of the database, with the driver that is used.
+    """Return the URL of the database, with its driver.
 
     Raises:
         InvalidSettings: `MLAPP_DATABASE_URL` cannot be used.
@@ -238,8 +238,8 @@ def find_url(settings: Settings) -> URL:
             url = url.set(drivername="postgresql+psycopg")
         url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError, ValueError):
-        # The address may hold a password, so no message repeats it.
-        raise InvalidSettings(f"MLAPP_DATABASE_URL: not a database's address; {allowed}") from None
+        # The URL may contain a password, so messages do not repeat it.
+        raise InvalidSettings(f"MLAPP_DATABASE_URL: got an invalid URL, {allowed}") from None
     except ImportError as error:
         raise InvalidSettings(
             f"MLAPP_DATABASE_URL: {error}; to use PostgreSQL: pip install 'mlapp[postgresql]'"
@@ -251,7 +251,7 @@ def find_url(settings: Settings) -> URL:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create the tables that are not there."""
+    """Create the tables that do not exist."""
     with engine.begin() as connection:
         for table in TABLES:
             connection.execute(CreateTable(table, if_not_exists=True))
@@ -259,7 +259,7 @@ def create_tables(engine: Engine) -> None:
 
 
 def _prepare(connection: Any, _: object) -> None:
-    """Set up a connection of SQLite: readers and writers do not wait for each other."""
+    """Configure a connection of SQLite so that readers and writers do not block each other."""
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -270,7 +270,7 @@ def hour_of(time: int) -> int:
 
 
 def first_id(time: int) -> str:
-    """Return the least identifier that an answer of a time in milliseconds may have."""
+    """Return the smallest identifier that an answer of a time in milliseconds can have."""
     digits = f"{max(0, time):012x}"
     return f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000"
 

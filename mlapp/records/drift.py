@@ -1,15 +1,15 @@
-"""Whether what comes in still looks like what a model was trained on.
+"""Drift: whether the requests still look like the training data.
 
-Each input, what was read of a text, and the answers are compared with training in bins:
+Each input, the further columns of answers, and the answers are compared with training in bins:
 
 - the population stability index, sum of (p - q) ln(p / q) over the bins (Siddiqi, "Credit risk
-  scorecards", 2006, chapter 9), says how far a distribution has moved;
-- the chi-square test of two samples (Press et al., "Numerical recipes", 2007, section 14.3) says
+  scorecards", 2006, chapter 9), measures how far a distribution has moved;
+- the chi-square test of two samples (Press et al., "Numerical recipes", 2007, section 14.3) decides
   whether chance alone could have moved it so far. Sparse bins are joined with their neighbours
-  until each is expected to hold `EXPECTED` values.
+  until each has at least `EXPECTED` values in expectation.
 
-A series is flagged where chance would do it in fewer than 1 of 200 weeks. `benchmarks/drift.py`
-simulates how often that happens without and with a drift.
+A series is flagged if chance alone would flag it in fewer than 1 of 200 weeks.
+`benchmarks/drift.py` simulates how often that happens with and without drift.
 """
 
 import math
@@ -26,12 +26,12 @@ from mlapp.records.database import Database
 from mlapp.records.reference import Counts
 from mlapp.tables.numbers import Floats
 
-State: TypeAlias = Literal["green", "watch", "act", "unknown"]
+Severity: TypeAlias = Literal["green", "watch", "act", "unknown"]
 
 CHANCE = 0.005  # the p-value below which a series is flagged
-LARGE = 0.25  # the index from which a flagged series asks for action; Siddiqi's threshold
-FEWEST = 50  # values that must have come in
-EXPECTED = 5  # values that each bin of the test is expected to hold
+LARGE = 0.25  # the index from which a flagged series requires action; Siddiqi's threshold
+FEWEST = 50  # the fewest values that are compared
+EXPECTED = 5  # the fewest expected values in a bin of the test
 WEEK = 7 * queries.DAY
 
 
@@ -40,21 +40,21 @@ class Drift:
     """How a series has moved.
 
     Attributes:
-        series: which; see `bins`.
+        series: the series; see `bins`.
         state: green; watch: beyond chance; act: beyond chance, and far; unknown: too few values,
             or no reference.
-        rows: how many values came in.
-        reference: how many training had.
-        psi: the population stability index; None where it is unknown.
-        p: how often chance moves a series as far; None where it is unknown.
-        missing: the share of values that came in without a value.
-        outside: the share outside the range of training; of a category, always 0.
-        refused: how many values were refused, as categories that training did not have are.
-        bins: for each bin what it is, and the shares in training and now.
+        rows: the number of values in requests.
+        reference: the number of values in training.
+        psi: the population stability index; None if it is unknown.
+        p: the p-value; None if it is unknown.
+        missing: the share of missing values.
+        outside: the share outside the training range; for a category, always 0.
+        refused: how many values were refused, such as categories that training did not have.
+        bins: the name of each bin, and its shares in training and now.
     """
 
     series: Series
-    state: State
+    state: Severity
     rows: int
     reference: int
     psi: float | None
@@ -68,10 +68,10 @@ class Drift:
 def measure(
     model: Model, reference: Counts | None, database: Database, since: int | None = None
 ) -> list[Drift]:
-    """Compare what came in with training, for each series of a model.
+    """Compare requests with training, for each series of a model.
 
     Args:
-        model: the model; what its version was asked is counted.
+        model: the version whose requests are compared.
         reference: what `reference.read` returned for the version.
         database: the records.
         since: a time in milliseconds; by default a week ago.
@@ -98,14 +98,14 @@ def compare(
     rows, known = int(new.sum()), int(old.sum())
     refused = live.get(REFUSED, 0)
     shares = tuple(
-        (describe(cut, place), before / max(1, known), now / max(1, rows))
+        (name_bin(cut, place), before / max(1, known), now / max(1, rows))
         for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
         if before or now
     )
     ends = () if cut.values else (0, len(cut) - 1)
     outside = sum(live.get(place, 0) for place in ends) / max(1, rows)
     missing = live.get(MISSING, 0) / max(1, rows)
-    state: State = "unknown"
+    state: Severity = "unknown"
     psi = p = None
     if rows >= FEWEST and known >= FEWEST:
         psi, p = stability_index(old, new), p_value(old, new)
@@ -114,8 +114,8 @@ def compare(
     return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
 
 
-def describe(cut: Binning, place: int) -> str:
-    """Return what a bin holds, in words."""
+def name_bin(cut: Binning, place: int) -> str:
+    """Return the name of a bin: its range, or its value."""
     if place == MISSING:
         return "missing"
     if cut.values:
@@ -166,7 +166,7 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
 
 
 def _join_sparse(old: Floats, new: Floats) -> Floats:
-    """Return counts (2, bins) with neighbours joined until each bin is expected to hold enough."""
+    """Return counts (2, bins) with neighbours joined until each bin has enough expected values."""
     share = min(old.sum(), new.sum()) / (old.sum() + new.sum())
     groups: list[list[float]] = []
     for pair in zip(old.tolist(), new.tolist(), strict=True):

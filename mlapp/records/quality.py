@@ -1,10 +1,10 @@
-"""How good the answers were that somebody judged, beside what training measured.
+"""The quality of answers by feedback, compared with what training measured.
 
 Shares (accuracy, interval coverage) have Wilson's score interval: E. B. Wilson, "Probable
 inference, the law of succession, and statistical inference", JASA 22 (1927), 209-212. All other
 figures have a percentile bootstrap interval: B. Efron and R. J. Tibshirani, "An Introduction to the
-Bootstrap" (1993), chapter 13. Intervals are of 95 %. Judged answers are seldom a random sample of
-all: the intervals say what chance does, not what choice does.
+Bootstrap" (1993), chapter 13. The level of the intervals is 95 %. Answers with feedback are rarely
+a random sample: the intervals account for chance, not for selection bias.
 """
 
 import math
@@ -20,15 +20,15 @@ from mlapp.manifest import Manifest
 from mlapp.records.database import Database, answers, feedback
 from mlapp.tables.numbers import Floats
 
-LEVEL, NORMAL = 0.95, 1.959963984540054  # of the intervals, and the quantile that goes with it
+LEVEL, NORMAL = 0.95, 1.959963984540054  # of the intervals, and its normal quantile
 RESAMPLES = 1_000
-MOST_DRAWN = 20_000_000  # rows that are drawn for one figure; fewer resamples where rows are many
+MOST_DRAWN = 20_000_000  # rows that are drawn for one figure; limits the resamples of many rows
 PARTS = 10  # bins of probability, for calibration
-FEWEST = 2  # judged answers for a bootstrap
+FEWEST = 2  # the fewest answers for a bootstrap
 
 
 class Figure(NamedTuple):
-    """A figure with the ends of its interval, and what training measured; None where unknown."""
+    """A figure with the ends of its interval, and the figure of training; None if unknown."""
 
     value: float | None
     lower: float | None
@@ -37,7 +37,7 @@ class Figure(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Answers of about one probability: how many, their mean probability, the share right."""
+    """Answers of similar probability: how many, their mean probability, the share right."""
 
     rows: int
     probability: float
@@ -46,17 +46,17 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Quality:
-    """How good the judged answers of a version were.
+    """The quality of a version's answers with feedback.
 
     Attributes:
         version: the version.
-        week: the Monday of the week (UTC) in which they were given; None for all weeks.
-        rows: how many were judged.
-        figures: by name. Of labels: accuracy, ece (the expected calibration error, the mean
+        week: the Monday of the week (UTC) of the answers; None for all weeks.
+        rows: how many answers have feedback.
+        figures: by name. For labels: accuracy, ece (the expected calibration error, the mean
             distance of probability and share right over ten bins of probability: C. Guo et al.,
-            "On calibration of modern neural networks", ICML 2017). Of numbers: r2, mae, and
-            coverage where answers have an interval.
-        calibration: of labels, the bins that hold answers.
+            "On calibration of modern neural networks", ICML 2017). For numbers: r2, mae, and
+            coverage if answers have an interval.
+        calibration: for labels, the bins that are not empty.
     """
 
     version: int
@@ -68,7 +68,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Judged answers of a version: arrays (n,), NaN where an answer has no such part."""
+    """A version's answers with feedback: arrays (n,), NaN where an answer has no such part."""
 
     is_label: bool
     time: Floats
@@ -130,7 +130,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     middle = (share + square / (2 * rows)) / (1 + square / rows)
     half = math.sqrt(share * (1 - share) / rows + square / (4 * rows**2))
     half *= NORMAL / (1 + square / rows)
-    # At the ends the interval is exact, whatever rounding does.
+    # Exact at the ends, without rounding errors.
     lower = 0.0 if right == 0 else max(0.0, middle - half)
     return lower, 1.0 if right == rows else min(1.0, middle + half)
 
@@ -138,10 +138,10 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 def bootstrap(
     figure: Callable[..., float | None], columns: Sequence[Floats], seed: int = 0
 ) -> tuple[float | None, float | None]:
-    """Return the percentile interval of a figure of rows.
+    """Return the percentile interval of a figure.
 
     Args:
-        figure: of columns (n,), drawn with replacement; None where it is not defined.
+        figure: returns the figure of columns (n,), drawn with replacement; None if undefined.
         columns: of n rows.
         seed: of the draws, so that the same rows have the same interval.
     """
@@ -163,7 +163,7 @@ def bootstrap(
 
 
 def r2(truth: Floats, predicted: Floats) -> float | None:
-    """Return the share of the variance that is explained; None where the truth does not vary."""
+    """Return the share of the variance that is explained; None if the truth does not vary."""
     total = float(np.sum((truth - truth.mean()) ** 2))
     return None if total == 0 else 1 - float(np.sum((truth - predicted) ** 2)) / total
 
@@ -185,12 +185,12 @@ def ece(right: Floats, probability: Floats) -> float:
 
 
 def _read(database: Database, model: str, since: int) -> dict[int, _Judged]:
-    """Return a model's judged answers, by version."""
+    """Return a model's answers with feedback, by version."""
     judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
     truth = (feedback.c.number, feedback.c.label.label("truth"))
-    said = (answers.c.prediction, answers.c.lower, answers.c.upper)
-    more = (answers.c.label, answers.c.probability)
-    wanted = select(answers.c.version, answers.c.time, *truth, *said, *more)
+    numbers = (answers.c.prediction, answers.c.lower, answers.c.upper)
+    labels = (answers.c.label, answers.c.probability)
+    wanted = select(answers.c.version, answers.c.time, *truth, *numbers, *labels)
     wanted = wanted.select_from(feedback.join(answers, judged))
     wanted = wanted.where(feedback.c.model == model, answers.c.time >= since)
     with database.begin() as connection:

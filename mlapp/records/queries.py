@@ -1,4 +1,4 @@
-"""What the records say: counts by hour, the latest answers, export, purge."""
+"""Queries of the records: counts by hour, the latest answers, export, purge."""
 
 import time
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ AT_ONCE = 5_000  # rows that are deleted, or read, in one transaction
 
 
 class Count(NamedTuple):
-    """How often a bin of a series was met.
+    """The count of a bin of a series in an hour.
 
     Attributes:
-        model, version: whose.
+        model, version: the model's name and version.
         hour: since 1970 (UTC).
-        series: what was counted; see `bins`.
-        bin: the place of the bin, or `MISSING` or `REFUSED`; of errors, the HTTP status.
-        times: how often.
+        series: the series; see `bins`.
+        bin: the place of the bin, or `MISSING` or `REFUSED`; for errors, the HTTP status.
+        times: the count.
     """
 
     model: str
@@ -44,15 +44,15 @@ class Count(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How a candidate that answered along differs from the version that was served.
+    """How the answers of a shadow candidate differ from those that were served.
 
     Attributes:
-        version: that was served.
+        version: the served version.
         candidate: the candidate's version.
-        rows: that both answered.
-        differing: of numbers, those that are not the same; of labels, those with another label.
-        outside: of numbers, those where the candidate's lies outside the served interval.
-        mean: of numbers, the mean difference without its sign; None for labels.
+        rows: how many rows both answered.
+        differing: how many answers differ; for labels, those with different labels.
+        outside: for numbers, how many of the candidate's are outside the served interval.
+        mean: for numbers, the mean absolute difference; None for labels.
     """
 
     version: int
@@ -115,7 +115,7 @@ def totals(
 
 
 def models(database: Database) -> list[tuple[str, int]]:
-    """Return the models and versions that answered something, or refused to.
+    """Return the models and versions that have counts.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
@@ -135,8 +135,8 @@ def latest(
     Args:
         database: where to look.
         model: the model's name.
-        most: how many are returned at most.
-        with_inputs: whether only those are whose inputs were kept, which are then decoded.
+        most: the most that are returned.
+        with_inputs: whether to return only answers with recorded inputs, which are then decoded.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
@@ -167,23 +167,28 @@ def latest_runs(database: Database, model: str | None, most: int) -> list[dict[s
 
 
 def shadowed(database: Database, model: str, since: int) -> list[Agreement]:
-    """Return how a model's candidates differ from what was served since a time in milliseconds.
+    """Return how the answers of a model's shadow candidates differ from those that were served.
+
+    Args:
+        database: where to look.
+        model: the model's name.
+        since: a time in milliseconds.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
     """
     if not database.exists:
         return []
-    said, served = shadows.c.prediction, answers.c.prediction
-    differs = or_(said != served, shadows.c.label != answers.c.label)
-    outside = or_(said < answers.c.lower, said > answers.c.upper)
+    shadow, served = shadows.c.prediction, answers.c.prediction
+    differs = or_(shadow != served, shadows.c.label != answers.c.label)
+    outside = or_(shadow < answers.c.lower, shadow > answers.c.upper)
     keys = (answers.c.version, shadows.c.version.label("candidate"))
     wanted = select(
         *keys,
         func.count().label("rows"),
         func.sum(case((differs, 1), else_=0)).label("differing"),
         func.sum(case((outside, 1), else_=0)).label("outside"),
-        func.avg(func.abs(said - served)).label("mean"),
+        func.avg(func.abs(shadow - served)).label("mean"),
     )
     same = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
     wanted = wanted.select_from(shadows.join(answers, same)).group_by(*keys).order_by(*keys)
@@ -200,25 +205,25 @@ def export(
 ) -> Iterator[dict[str, Any]]:
     """Yield the answers, the oldest first, as columns of `answers`.
 
-    Each has its feedback, as `truth` and `note`, and what a candidate said of it, as `shadow`:
-    version, prediction, label and probability; None where there is none.
+    Each has its feedback, as `truth` and `note`, and the answer of a shadow candidate, as `shadow`:
+    version, prediction, label and probability; None if there is none.
 
     Args:
         database: where to look.
         model: by default all models.
         since: a time in milliseconds; by default the first.
-        until: the time before which answers are, in milliseconds; by default all.
+        until: a time in milliseconds, exclusive; by default all.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
     """
     key = tuple_(answers.c.id, answers.c.place)
     judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
-    beside = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
-    said = [shadows.c[name].label(f"shadow_{name}") for name in SHADOW]
-    told = (feedback.c.number, feedback.c.label.label("own"), feedback.c.note)
-    wanted = select(answers, *told, *said)
-    wanted = wanted.select_from(answers.outerjoin(feedback, judged).outerjoin(shadows, beside))
+    shadowed = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
+    of_shadow = [shadows.c[name].label(f"shadow_{name}") for name in SHADOW]
+    of_feedback = (feedback.c.number, feedback.c.label.label("own"), feedback.c.note)
+    wanted = select(answers, *of_feedback, *of_shadow)
+    wanted = wanted.select_from(answers.outerjoin(feedback, judged).outerjoin(shadows, shadowed))
     wanted = wanted.where(answers.c.id >= first_id(since))
     if until is not None:
         wanted = wanted.where(answers.c.id < first_id(until))
@@ -243,7 +248,7 @@ def export(
 
 
 def purge(database: Database, days: float, model: str | None = None) -> int:
-    """Delete what is older than some days, of all tables.
+    """Delete the rows of all tables that are older than some days.
 
     Args:
         database: where to delete.
@@ -262,7 +267,7 @@ def purge(database: Database, days: float, model: str | None = None) -> int:
         before = now() - int(days * DAY)
         limit, hour = first_id(before), hour_of(before)
     else:
-        limit, hour = "g", 1 << 53  # behind every identifier, and every hour
+        limit, hour = "g", 1 << 53  # after every identifier, and every hour
     for table in (feedback, runs, shadows):
         _delete(database, table, limit, model)
     gone = _delete(database, answers, limit, model)
@@ -273,10 +278,10 @@ def purge(database: Database, days: float, model: str | None = None) -> int:
 
 
 def _delete(database: Database, table: Table, limit: str, model: str | None) -> int:
-    """Delete the rows of identifiers before one, some at a time, so that writers get their turn."""
+    """Delete the rows with identifiers before `limit`, in batches that do not block writers."""
     key = list(table.primary_key.columns)
     where = [table.c.id < limit, *([] if model is None else [table.c.model == model])]
-    # In one order everywhere, or two processes would wait for each other.
+    # In the same order everywhere, so that two processes cannot deadlock.
     last = select(*key).where(*where).order_by(*key).limit(AT_ONCE)
     gone = 0
     while True:
@@ -291,7 +296,7 @@ def _delete(database: Database, table: Table, limit: str, model: str | None) -> 
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    """Return a row, by plain names, with its inputs decoded."""
+    """Return a row as a dictionary, with its inputs decoded."""
     found = {str(name): value for name, value in row.items()}
     if found.get("inputs") is not None:
         found["inputs"] = orjson.loads(found["inputs"])

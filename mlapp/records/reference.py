@@ -1,4 +1,4 @@
-"""What a model saw in training, counted in bins: what drift is measured against."""
+"""The reference of a version: its training data counted in bins, to measure drift."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ Counts = Mapping[Series, Mapping[int, int]]
 
 
 def learn(model: Model, batch: Batch, answers: Answers) -> bytes:
-    """Count what a model is trained on; returns the content of `reference.json`.
+    """Count the training data of a model; return the content of `reference.json`.
 
     Args:
         model: the model, as it will be published.
-        batch: the training rows; of texts the held-out ones.
-        answers: the model's answers to them, or better of fits that did not see them.
+        batch: the training rows; for texts, the held-out ones.
+        answers: the answers to them, preferably of fits that did not see them.
     """
     cut = bins.binnings(model)
     found = [
@@ -33,7 +33,7 @@ def learn(model: Model, batch: Batch, answers: Answers) -> bytes:
 
 
 def read(root: Path, name: str, version: int) -> Counts | None:
-    """Return the counts of a version, or None where it has none.
+    """Return the counts of a version, or None if it has none.
 
     Raises:
         ArtifactError: the version cannot be read.

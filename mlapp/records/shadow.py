@@ -1,7 +1,7 @@
-"""Candidates that answer along: what they would have said is recorded, and nobody is served it.
+"""Shadow candidates: their answers to the same requests are recorded, but not served.
 
-The thread of the records hands over what was answered, and another thread asks the candidate. Where
-that is too slow, or fails, its answers are missing, and nothing else.
+The thread of the records hands over the requests, and another thread lets the candidate answer
+them. If that is too slow, or fails, only the candidate's answers are missing.
 """
 
 import logging
@@ -19,14 +19,14 @@ from mlapp.store.repository import repository
 if TYPE_CHECKING:
     from mlapp.records.writer import Record
 
-MOST_ROWS = 5_000  # that wait for a candidate
-LAST_SECONDS = 5.0  # for what waits when the process ends
+MOST_ROWS = 5_000  # the most rows that wait for a candidate
+LAST_SECONDS = 5.0  # for the waiting rows when the process ends
 
 _log = logging.getLogger(__name__)
 
 
 class Shadowed(NamedTuple):
-    """What a candidate says of a request: whose answers, by which version, and its answers."""
+    """A candidate's answers to a request: its identifier and time, the candidate, the answers."""
 
     id: str
     time: int
@@ -48,7 +48,7 @@ class Shadowed(NamedTuple):
 
 
 class Shadow:
-    """Asks candidates what was asked of the served versions, in a thread."""
+    """Lets candidates answer the requests to served versions, in a thread."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Shadow:
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._waiting, self._mutex = 0, threading.Lock()
         self._end: float | None = None
-        self._told: str | None = None
+        self._logged: str | None = None
         self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
         self._thread.start()
 
     def take(self, record: "Record") -> None:
-        """Have a candidate answer what was answered, if there is one and it is not too slow."""
+        """Queue a request for its candidate, if there is one and not too much is waiting."""
         manifest = record.model.manifest
         if self._versions.get(manifest.name, manifest.version) == manifest.version:
             return
@@ -88,7 +88,7 @@ class Shadow:
             self._queue.put(record)
 
     def close(self) -> None:
-        """Answer what waits, though not for long, and stop."""
+        """Answer the waiting requests, for a limited time, and stop."""
         self._end = time.monotonic() + LAST_SECONDS
         self._queue.put(None)
         self._thread.join()
@@ -104,7 +104,7 @@ class Shadow:
             self._notify("shadowed" if answered else "unshadowed", rows)
 
     def _answer(self, record: "Record") -> bool:
-        """Record what the candidate says; return whether it could."""
+        """Record the candidate's answer; return whether it could answer."""
         name = record.model.manifest.name
         version = self._versions[name]
         try:
@@ -112,22 +112,22 @@ class Shadow:
             answers = model.answer(model.check(_instances(record, model)))
             self._add(Shadowed(record.id, record.time, name, version, answers))
         except MlappError as error:
-            self._tell(f"Version {version} of {name} does not answer along: {error}")
+            self._log_once(f"Version {version} of {name} does not answer as a shadow: {error}")
             return False
         except Exception:  # a family's own check or answer
-            _log.exception("Version %d of %s cannot answer along", version, name)
+            _log.exception("Version %d of %s cannot answer as a shadow", version, name)
             return False
         return True
 
-    def _tell(self, trouble: str) -> None:
-        """Log what is wrong, once."""
-        if trouble != self._told:
-            self._told = trouble
-            _log.warning("%s", trouble)
+    def _log_once(self, message: str) -> None:
+        """Log a warning, unless it was logged last."""
+        if message != self._logged:
+            self._logged = message
+            _log.warning("%s", message)
 
 
 def _instances(record: "Record", model: Model) -> list[Any]:
-    """Return what was asked, as another version of the model takes it."""
+    """Return the instances of a request, in the form that another version of the model takes."""
     rows = [record.batch.row(place) for place in range(len(record.answers))]
     if model.takes.kind == "text":
         return [next(iter(row.values())) for row in rows]

@@ -1,6 +1,6 @@
 """Records, written by a thread: a request hands over what it has, and does not wait.
 
-The thread writes what has come every quarter of a second, in one transaction. Where that fails, it
+The thread writes what has come twice a second, in one transaction. Where that fails, it
 goes on trying; records wait in memory meanwhile, and those that find no room are counted as lost.
 A transaction whose outcome is not known is repeated unchanged, and recognised if it was done.
 """
@@ -12,10 +12,9 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -25,18 +24,17 @@ from mlapp.families.contract import Answers, Batch, Labels, Model, Numbers
 from mlapp.records import bins
 from mlapp.records.bins import Binning, Series
 from mlapp.records.shadow import Shadow, Shadowed
+from mlapp.records.transactions import Key, Transaction, write
 from mlapp.settings import read_settings
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
     from mlapp.records.database import Database
 
-EVERY = 0.25  # seconds between two transactions
+EVERY = 0.5  # seconds between two transactions, each of which costs as much as 100 rows
 PURGE_EVERY = 3600.0  # seconds
 HOUR = 3_600_000  # milliseconds
 MOST_ROWS = 100_000  # that wait in memory
 MOST_BYTES = 1 << 26  # of inputs that wait in memory
-
-Key: TypeAlias = tuple[str, int, int, str, str, int]  # model, version, hour, kind, name, bin
 
 _log = logging.getLogger(__name__)
 
@@ -91,36 +89,6 @@ class Run(NamedTuple):
     complete: bool
 
 
-@dataclass
-class _Transaction:
-    """What is written at once: rows of three tables, and what is added to `counts`."""
-
-    answers: list[tuple[Any, ...]] = field(default_factory=list)
-    runs: list[tuple[Any, ...]] = field(default_factory=list)
-    shadows: list[tuple[Any, ...]] = field(default_factory=list)
-    counts: Counter[Key] = field(default_factory=Counter)
-    bytes: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.answers or self.runs or self.shadows or self.counts)
-
-    def __len__(self) -> int:
-        return len(self.answers) + len(self.runs)
-
-    @property
-    def held(self) -> int:
-        """How many rows there are of all tables."""
-        return len(self) + len(self.shadows)
-
-    def take(self, other: "_Transaction") -> None:
-        """Add what another has."""
-        self.answers += other.answers
-        self.runs += other.runs
-        self.shadows += other.shadows
-        self.counts.update(other.counts)
-        self.bytes += other.bytes
-
-
 class Writer:
     """Writes the records of a process. All methods may be called from many threads.
 
@@ -157,7 +125,7 @@ class Writer:
         self._counted: Counter[Key] = Counter()  # of batches that leave no records
         self._mutex = threading.Lock()  # of `_held`, `_counted`, `written` and `lost`
         self._writing = threading.Lock()
-        self._doubtful, self._waiting = _Transaction(), _Transaction()
+        self._doubtful, self._waiting = Transaction(), Transaction()
         self._binnings: dict[tuple[str, int], dict[Series, Binning]] = {}
         self._failing = False
         self._purged: float | None = None
@@ -204,7 +172,7 @@ class Writer:
             _log.warning("%d records were not written, and are lost", rows)
             self._lose(rows)
             self._forget(len(self._doubtful.shadows) + len(self._waiting.shadows))
-            self._doubtful, self._waiting = _Transaction(), _Transaction()
+            self._doubtful, self._waiting = Transaction(), Transaction()
         self.database.close()
 
     def _work(self) -> None:
@@ -220,7 +188,7 @@ class Writer:
     def _collect(self) -> None:
         """Turn what has come into rows and counts."""
         with self._mutex:
-            added, self._counted = _Transaction(counts=self._counted), Counter()
+            added, self._counted = Transaction(counts=self._counted), Counter()
         groups: dict[tuple[int, int], list[Record]] = {}
         for _ in range(len(self._queue)):
             entry = self._queue.popleft()
@@ -247,7 +215,7 @@ class Writer:
         else:
             self._waiting.take(added)
 
-    def _collect_group(self, added: _Transaction, hour: int, records: list[Record]) -> None:
+    def _collect_group(self, added: Transaction, hour: int, records: list[Record]) -> None:
         """Add the records of one model and one hour."""
         model = records[0].model
         key = model.manifest.name, model.manifest.version
@@ -274,7 +242,7 @@ class Writer:
                     counts[*key, hour, *series, place] += times
         return counts
 
-    def _count_refusal(self, added: _Transaction, refusal: Refusal) -> None:
+    def _count_refusal(self, added: Transaction, refusal: Refusal) -> None:
         manifest, hour = refusal.model.manifest, refusal.time // HOUR
         key = manifest.name, manifest.version, hour
         added.counts[*key, "error", refusal.channel, refusal.status] += 1
@@ -290,7 +258,7 @@ class Writer:
         """Write the transactions that wait; return whether all were written."""
         while self._doubtful or self._waiting:
             if not self._doubtful:
-                self._doubtful, self._waiting = self._waiting, _Transaction()
+                self._doubtful, self._waiting = self._waiting, Transaction()
             rows, held = len(self._doubtful), self._doubtful.held
             try:
                 write(self.database, self._doubtful)
@@ -299,7 +267,7 @@ class Writer:
                     _log.warning("Records wait in memory: %s", error)
                 self._failing = True
                 return False
-            self._doubtful = _Transaction()
+            self._doubtful = Transaction()
             self._forget(held)
             with self._mutex:
                 self.written += rows
@@ -330,46 +298,6 @@ class Writer:
             except RecordsUnavailable as error:
                 _log.warning("Old records are not deleted: %s", error)
             self._purged = time.monotonic()
-
-
-def write(database: "Database", transaction: _Transaction) -> None:
-    """Write a transaction, whole or not at all; one that was written before changes nothing.
-
-    Raises:
-        RecordsUnavailable: it is not written, or that is not known.
-    """
-    from sqlalchemy import select
-
-    from mlapp.records.database import answers, counts, runs, shadows
-
-    with database.begin() as connection:
-        tables = [
-            (answers, transaction.answers),
-            (runs, transaction.runs),
-            (shadows, transaction.shadows),
-        ]
-        for table, rows in tables:
-            if rows and connection.execute(select(table.c.id).filter_by(id=rows[0][0])).first():
-                return  # an earlier attempt was written, though its outcome was not known
-        for table, rows in tables:
-            if rows:  # SQLAlchemy's own insertion takes as long for a row as SQLite does
-                mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-                marks = ", ".join([mark] * len(table.columns))
-                quoted = ", ".join(f'"{column.name}"' for column in table.columns)
-                statement = f"INSERT INTO {table.name} ({quoted}) VALUES ({marks})"
-                connection.exec_driver_sql(statement, rows)
-        if transaction.counts:
-            insert = database.insert(counts)
-            insert = insert.on_conflict_do_update(
-                index_elements=list(counts.primary_key.columns),
-                set_={"count": counts.c.count + insert.excluded.count},
-            )
-            # In one order everywhere, or two processes would wait for each other.
-            names = counts.columns.keys()
-            found = sorted(transaction.counts.items())
-            connection.execute(
-                insert, [dict(zip(names, (*key, count), strict=True)) for key, count in found]
-            )
 
 
 def merge(parts: Sequence[Answers]) -> Answers:

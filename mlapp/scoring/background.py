@@ -1,9 +1,9 @@
-"""Whole files scored in the background, out of temporary files into temporary files.
+"""Whole files scored in the background, from temporary files into temporary files.
 
-    upload -> `Upload` -> `Job`, a thread -> for each file a `Result`: CSV, Parquet, counts, bars
+    upload -> `Upload` -> `Job`, a thread -> for each file a `Result`: CSV, Parquet, counts, charts
 
-Nothing here knows who watches. The temporary files have no names: they are gone with the object
-that owns them, and with the process, however it ends.
+Nothing here knows about Streamlit. The temporary files have no names: they are deleted together
+with the object that owns them, and with the process, however it ends.
 """
 
 import logging
@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, cast
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -42,14 +42,10 @@ from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table
 from mlapp.tables.writing import finish_parquet, write_chunk, write_head
 
-State: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
+Status: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
 
-AT_ONCE = 2  # jobs that run at once in a process; more wait for their turn
-FIRST = 5  # rows of a file that are shown
-CHECK_EVERY = 1.0  # seconds between two looks whether a session is still connected
-# A browser reconnects within seconds, and Streamlit lets it for two minutes: work stops after the
-# one, the files go after the other.
-STOP_AFTER, CLEAR_AFTER = 5, 150  # looks in a row that found the session disconnected
+AT_ONCE = 2  # jobs that run at once in a process; others wait for their turn
+FIRST = 5  # rows of a file that are previewed
 
 _CSV, _PARQUET = FileFormat("csv"), FileFormat("parquet")
 _turns = threading.BoundedSemaphore(AT_ONCE)
@@ -57,18 +53,18 @@ _log = logging.getLogger(__name__)
 
 
 class Upload:
-    """A file that somebody brought, copied to the disk.
+    """An uploaded file, copied to the disk.
 
     Attributes:
-        name: what it is called.
-        size: its bytes.
+        name: the file's name.
+        size: in bytes.
     """
 
     def __init__(self, name: str, source: BinaryIO) -> None:
         """Copy a file, block by block.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: it cannot be written to the disk.
         """
         self.name = name
         with writing(TEMPORARY):
@@ -85,12 +81,12 @@ class Upload:
         """Return its format, by its name.
 
         Raises:
-            InvalidTable: the name's suffix says nothing.
+            InvalidTable: the name's suffix is not known.
         """
         return format_of(self.name).reading(encoding, decimal)
 
-    def look(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
-        """Return its columns and its first rows; it is read through once, unless it is Parquet.
+    def preview(self, encoding: str | None = None) -> tuple[pa.Schema, pd.DataFrame]:
+        """Return its columns and its first rows; unless it is Parquet, all of it is read.
 
         Raises:
             InvalidTable: it cannot be read.
@@ -101,7 +97,7 @@ class Upload:
 
 
 class Progress(NamedTuple):
-    """How far a job is: rows, rows per second, share of the bytes, seconds left if known."""
+    """The progress of a job: rows, rows per second, share of the bytes, seconds left if known."""
 
     rows: int
     rate: float
@@ -110,21 +106,21 @@ class Progress(NamedTuple):
 
 
 class Result:
-    """What becomes of one file.
+    """The result for one file, which grows while the file is scored.
 
     Attributes:
         name, size: the upload's.
         state: waiting, scoring, finishing (Parquet is written), done, stopped or failed.
         seconds: how long it took.
-        share: of the file that is read.
+        share: of the file's bytes that are read.
         error: why it failed.
-        histogram, shares: the predictions in numbers, whichever the model makes.
-        differences: where two versions are compared, how their answers differ.
+        histogram, shares: the distribution of the predictions; one of the two, the other is None.
+        differences: if two versions are compared, how their answers differ.
     """
 
     def __init__(self, model: Model, upload: Upload) -> None:
         self.name, self.size = upload.name, upload.size
-        self.state: State = "waiting"
+        self.state: Status = "waiting"
         self._tally = Tally[RefusedRow]()
         self.seconds = self.share = 0.0
         self.error = ""
@@ -144,24 +140,23 @@ class Result:
         """The first refused rows, each with its number, from 1, and what is wrong."""
         return self._tally.refused
 
-    def name_as(self, form: str) -> str:
-        """Return what the result is called: `a.csv.gz` becomes `a-scored.csv`."""
-        return (
-            f"{self.name.removesuffix('.gz').removesuffix('.zip').rpartition('.')[0]}-scored.{form}"
-        )
+    def name_as(self, suffix: str) -> str:
+        """Return the name of the result as csv or parquet: `a.csv.gz` becomes `a-scored.csv`."""
+        stem = self.name.removesuffix(".gz").removesuffix(".zip").rpartition(".")[0]
+        return f"{stem}-scored.{suffix}"
 
-    def bytes_of(self, form: str) -> int:
-        """Return how large the whole result is, as csv or as parquet."""
-        return os.fstat(self._files[form].fileno()).st_size
+    def bytes_of(self, suffix: str) -> int:
+        """Return the size of the whole result, as csv or as parquet, in bytes."""
+        return os.fstat(self._files[suffix].fileno()).st_size
 
     def close(self) -> None:
         """Delete the result."""
         for file in self._files.values():
             _close(file)
 
-    def read(self, form: str) -> bytes:
-        """Return the whole result, as csv or as parquet; any thread may ask."""
-        parts, place, descriptor = [], 0, self._files[form].fileno()
+    def read(self, suffix: str) -> bytes:
+        """Return the whole result, as csv or as parquet; any thread may call this."""
+        parts, place, descriptor = [], 0, self._files[suffix].fileno()
         while part := os.pread(descriptor, 1 << 30, place):
             parts.append(part)
             place += len(part)
@@ -176,12 +171,12 @@ class Result:
         stop: Callable[[], bool],
         against: Model | None = None,
     ) -> None:
-        """Score the file, and compare where there is a version to compare with.
+        """Score the file, and compare the answers with those of another version if there is one.
 
         The result is whole, or there is none.
 
         Raises:
-            MlappError: it cannot be read, or not be scored.
+            MlappError: the file cannot be read, or not be scored.
         """
         self.state, began = "scoring", time.monotonic()
         csv, parquet = _scratch(self), _scratch(self)
@@ -224,7 +219,7 @@ class Result:
     def _plan(
         self, model: Model, against: Model | None, schema: pa.Schema, options: Options
     ) -> tuple[Plan, Scorer | None]:
-        """Return how the file is scored, and prepare to count the differences if there are any."""
+        """Return how the file is scored; prepare to count differences if versions are compared."""
         if against is None:
             return make_plan(model, schema, options), None
         comparison = plan_comparison(model, against, schema, options)
@@ -248,9 +243,9 @@ class Job:
     """Files that a thread scores, one after another.
 
     Attributes:
-        model: what scores them.
-        against: what it is compared with; None where the files are only scored.
-        results: of each file, in order; they grow.
+        model: scores them.
+        against: the version that it is compared with; None if the files are only scored.
+        results: of each file, in order.
     """
 
     def __init__(
@@ -266,13 +261,13 @@ class Job:
         """Start.
 
         Args:
-            model: what scores the files.
-            uploads: the files; nobody else may read them while the job runs.
+            model: scores the files.
+            uploads: the files; nothing else may read them while the job runs.
             options: as for `files.score`.
-            encoding: of files that are text; see `FileFormat`.
-            ended: set when whoever wants the results is gone; the job then stops.
-            decimal: of files that are CSV or TSV; see `FileFormat`.
-            against: another version of the model, to be compared with on the files.
+            encoding: of text files; see `FileFormat`.
+            ended: set when the session has ended; the job then stops.
+            decimal: of CSV and TSV files; see `FileFormat`.
+            against: another version of the model, to compare it with on the files.
         """
         self.model, self.against = model, against
         self.results = [Result(model, upload) for upload in uploads]
@@ -283,24 +278,24 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is at work, or waits for its turn."""
+        """Whether the thread is scoring, or waits for its turn."""
         return self._thread.is_alive()
 
     @property
     def stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Stop after the chunks in hand; what is not whole is dropped."""
+        """Stop after the chunks in progress; results that are not whole are discarded."""
         self._stop.set()
 
     def join(self) -> None:
-        """Wait until it is over."""
+        """Wait until the job has ended."""
         self._thread.join()
 
     def progress(self) -> Progress:
-        """Return how far all files together are."""
+        """Return the progress over all files."""
         rows = sum(result.counts.rows for result in self.results)
         size = sum(result.size for result in self.results) or 1
         share = min(1.0, sum(result.share * result.size for result in self.results) / size)
@@ -308,20 +303,20 @@ class Job:
         left = seconds * (1 - share) / share if share else None
         return Progress(rows, rows / seconds if seconds else 0.0, share, left)
 
-    def _over(self) -> bool:
+    def _must_stop(self) -> bool:
         return self._stop.is_set() or self._ended.is_set()
 
     def _run(
         self, uploads: list[Upload], options: Options, encoding: str | None, decimal: str | None
     ) -> None:
         while not _turns.acquire(timeout=0.1):
-            if self._over():
+            if self._must_stop():
                 break
         else:
             try:
                 self._began = time.monotonic()
                 for upload, result in zip(uploads, self.results, strict=True):
-                    if not self._over():
+                    if not self._must_stop():
                         self._score(upload, result, options, encoding, decimal)
             finally:
                 _turns.release()
@@ -339,124 +334,16 @@ class Job:
     ) -> None:
         try:
             file_format = upload.format(encoding, decimal)
-            result.score(self.model, upload, file_format, options, self._over, self.against)
+            result.score(self.model, upload, file_format, options, self._must_stop, self.against)
         except MlappError as error:
             result.state, result.error = "failed", str(error)
         except Exception as error:
-            if "interpreter shutdown" in str(error):  # the pools take no more work
+            if "interpreter shutdown" in str(error):  # thread pools refuse work by then
                 result.state = "stopped"
                 return
             _log.exception("a file was not scored")
             result.state = "failed"
-            result.error = "Something unexpected went wrong; the server's log says more"
-
-
-class Desk:
-    """What a session has on its desk for one model: its files, and the job on them.
-
-    Attributes:
-        uploads: the files.
-        job: the last one on them.
-        round: how many times files came.
-    """
-
-    def __init__(self) -> None:
-        self.uploads: list[Upload] = []
-        self.job: Job | None = None
-        self.round = 0
-        self._looks: dict[tuple[Upload, str | None], Any] = {}
-        self._ended = threading.Event()
-        weakref.finalize(self, self._ended.set)
-
-    def take(self, uploads: Sequence[Upload]) -> None:
-        """Put other files on the desk; those before are deleted, and a job on them is stopped."""
-        if self.job:
-            self.job.stop()
-        if self.uploads:
-            old = [self.uploads, self.job]
-            threading.Thread(target=_discard, args=old, daemon=True).start()
-        self.uploads, self.job = list(uploads), None
-        self.round += 1
-        self._looks.clear()
-
-    def clear_when(
-        self,
-        left: Callable[[], bool],
-        every: float = CHECK_EVERY,
-        times: int = CLEAR_AFTER,
-        stop_after: int = STOP_AFTER,
-    ) -> None:
-        """Stop the job, and later clear the desk, when the session is disconnected and stays so.
-
-        Args:
-            left: whether the session is disconnected now.
-            every: seconds between two looks.
-            times: looks in a row that must find it so before the desk is cleared.
-            stop_after: likewise, before the job is stopped.
-        """
-        run = [weakref.ref(self), self.round, left, every, times, stop_after]
-        threading.Thread(target=_watch, args=run, daemon=True).start()
-
-    def look(self, upload: Upload, encoding: str | None) -> tuple[pa.Schema, pd.DataFrame]:
-        """Return what `Upload.look` does, which is asked once.
-
-        Raises:
-            InvalidTable: the file cannot be read.
-        """
-        key = (upload, encoding)
-        if key not in self._looks:
-            try:
-                self._looks[key] = upload.look(encoding)
-            except MlappError as error:
-                self._looks[key] = error
-        found = self._looks[key]
-        if isinstance(found, MlappError):
-            raise found
-        return cast(tuple[pa.Schema, pd.DataFrame], found)
-
-    def start(
-        self,
-        model: Model,
-        uploads: Sequence[Upload],
-        options: Options,
-        encoding: str | None,
-        decimal: str | None = None,
-        against: Model | None = None,
-    ) -> None:
-        """Score files of the desk, unless a job is at work on them."""
-        if not (self.job and self.job.running):
-            self.job = Job(model, uploads, options, encoding, self._ended, decimal, against)
-
-
-def _discard(uploads: list[Upload], job: Job | None) -> None:
-    """Delete files and results, whoever still holds them, once no thread reads them."""
-    if job:
-        job.join()
-        for result in job.results:
-            result.close()
-    for upload in uploads:
-        upload.close()
-
-
-def _watch(
-    desk: "weakref.ref[Desk]",
-    number: int,
-    left: Callable[[], bool],
-    every: float,
-    times: int,
-    stop_after: int,
-) -> None:
-    absences = 0
-    while absences < times:
-        time.sleep(every)
-        if (seen := desk()) is None or seen.round != number:
-            return  # other files are watched by another thread
-        absences = absences + 1 if left() else 0
-        if absences >= stop_after and seen.job:
-            seen.job.stop()
-        del seen
-    if seen := desk():
-        seen.take([])
+            result.error = "Something unexpected went wrong; see the server's log"
 
 
 def _scratch(owner: object, name: str = TEMPORARY) -> BinaryIO:

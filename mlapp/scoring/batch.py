@@ -3,8 +3,8 @@
     table -> plan (which column is which input) -> chunks -> `score_batch` on all cores -> bytes
 
 `score_batch` is a pure function of a batch, so every engine gives the same bits. A row that the
-model refuses gets an empty prediction, and in the column `error` what is wrong with it, in the
-words of the one check; a row outside the range of the training has a `notice`.
+model refuses gets an empty prediction, and in the column `error` the message of the model's check;
+a row outside the training range has a `notice`.
 """
 
 import os
@@ -24,15 +24,15 @@ from mlapp import answering
 from mlapp.answering import Channel
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.contract import Answers, Batch, Field, Model, RowInput, Values, place_notices
-from mlapp.schema import TEXT, Category, Checked, Number, describe, quote
+from mlapp.schema import TEXT, Category, Checked, Date, Input, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.numbers import Floats, decimal_of, parse_numbers
 from mlapp.tables.reading import Table
 from mlapp.tables.writing import Bytes, write_chunk, write_head
 
-TEXT_COLUMNS = ("text", "review")  # the columns that are taken for the texts
-TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is seen
+TEXT_COLUMNS = ("text", "review")  # the names of columns that are read as the texts
+TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is visible
 _TYPES = {
     "FP64": pa.float64(),
     "INT64": pa.int64(),
@@ -52,12 +52,12 @@ class Options:
 
     Attributes:
         text_column: the column that a model of texts reads; see `make_plan`.
-        columns: the model's input for each column that is called otherwise.
+        columns: the model's input for each column that has another name.
         explain: whether the reasons are added: for a row `effect_baseline` and an `effect_` of
             each input, which sum to the prediction; for a text `words`, its strongest words with
             their weights, as JSON.
         prefix: what the names of the prediction's columns begin with.
-        raw: whether texts that a spreadsheet would run as a formula stay as they are in CSV.
+        raw: whether texts that a spreadsheet would run as formulas are written unchanged to CSV.
     """
 
     text_column: str | None = None
@@ -68,7 +68,7 @@ class Options:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Return the model's names of a file's columns from `theirs=ours,...`, as `Options` takes them.
+    """Return the model's input for each of a file's columns from `theirs=ours,...`.
 
     Raises:
         InvalidTable: the text is not such a list.
@@ -84,14 +84,14 @@ def parse_columns(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which column is which input, and what is added.
+    """Which column is which input, and which columns are added.
 
     Attributes:
         inputs: the column's name, by the model's input.
-        schema: the table's columns, and behind them those of the prediction.
+        schema: the table's columns, followed by those of the prediction.
         own: how many of them are the table's.
         explain: as in `Options`.
-        decimals: the decimal mark of the columns that have one, by their names.
+        decimals: the decimal marks, by column name, of the columns that have one.
     """
 
     inputs: Mapping[str, str]
@@ -102,7 +102,7 @@ class Plan:
 
 
 class Counts(NamedTuple):
-    """How many rows there were, were scored, scored with a notice, and refused."""
+    """How many rows there were, were scored, scored with a notice (`noticed`), and refused."""
 
     rows: int = 0
     scored: int = 0
@@ -123,7 +123,7 @@ class Origin(NamedTuple):
 class Scored(NamedTuple):
     """A batch with its predictions, and the errors of the refused rows by their place in it.
 
-    `checked` are the rows that were not refused, and `answers` the answers to them.
+    `checked` are the rows that were not refused, `answers` the answers to them.
     """
 
     batch: pa.RecordBatch
@@ -148,20 +148,21 @@ class Part(NamedTuple):
 def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     """Find the model's inputs among a table's columns.
 
-    A model of texts reads the column `text_column`; without it `text` or `review`, or else the
+    A model of texts reads the column `text_column`; by default `text` or `review`, or else the
     only column of texts.
 
     Raises:
         InvalidInput: an input has no column.
-        InvalidTable: a column is named that is not there, or the prediction's columns are.
+        InvalidTable: an option names a column that the table lacks, or the table already has a
+            column with the name of one of the prediction's.
     """
     inputs = _find_inputs(model, schema, options)
     names = frozenset(schema.names)
     added = [pa.field(options.prefix + name, kind) for name, kind in _added(model, options.explain)]
     if clash := [each.name for each in added if each.name in names]:
         raise InvalidTable(
-            f"the table has columns {quote(clash)} already; let those of the prediction begin"
-            " otherwise, as with --prefix new_"
+            f"the table already has columns {quote(clash)}; give those of the prediction a prefix,"
+            " as in --prefix new_"
         )
     marks = {each.name: decimal_of(each) for each in schema}
     decimals = {name: mark for name, mark in marks.items() if mark is not None}
@@ -201,10 +202,10 @@ def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str,
 def score_batch(
     model: Model, plan: Plan, batch: pa.RecordBatch, faults: Mapping[int, Fault] | None = None
 ) -> Scored:
-    """Score a batch: its columns, and behind them the prediction's.
+    """Score a batch: its columns, followed by the prediction's.
 
-    These are `gives.table_fields`, `takes.reason_fields` if the reasons are wanted, notice and
-    error. A refused row has an error, and else nulls.
+    These are `gives.table_fields`, `takes.reason_fields` if the plan explains, notice and error. A
+    refused row has an error, and nulls elsewhere.
 
     Args:
         model: the model that the plan was made for.
@@ -234,7 +235,7 @@ def score_table(
     model: Model,
     table: Table,
     plan: Plan,
-    form: FileFormat,
+    target_format: FileFormat,
     raw: bool = False,
     workers: int | None = None,
     skip: int = 0,
@@ -243,18 +244,18 @@ def score_table(
 ) -> Generator[Part]:
     """Yield the scored table in order, ready to be written: first the head, then each chunk.
 
-    At the end, or where the generator is closed, the run is recorded.
+    The run is recorded at the end, or when the generator is closed.
 
     Args:
         model: the model that the plan was made for.
         table: an opened table.
         plan: what `make_plan` returned.
-        form: how the result is written down. Parquet needs `finish_parquet` on the whole.
+        target_format: how the result is written. Parquet needs `finish_parquet` on the whole.
         raw: as in `Options`.
         workers: threads, by default one for each core.
-        skip: how many of the first parts are left out, since they were written before.
-        origin: the run's identifier and channel; by default a new one, of a file.
-        score: what scores a batch instead of `score_batch`, called as it is.
+        skip: how many of the first parts are skipped, since they were written before.
+        origin: the run's identifier and channel; by default a new identifier and `file`.
+        score: a function to score batches instead of `score_batch`, with the same arguments.
 
     Raises:
         InvalidTable: the file turns out to be damaged.
@@ -267,7 +268,7 @@ def score_table(
         scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
         answering.count(model, scored.checked, scored.answers)
         whole = replace(chunk, batch=scored.batch)
-        data = write_chunk(form, whole, plan.own, raw)
+        data = write_chunk(target_format, whole, plan.own, raw)
         return Part(data, scored.counts, scored.errors, share)
 
     def read() -> Iterator[tuple[Chunk, float | None]]:
@@ -278,7 +279,7 @@ def score_table(
 
     try:
         if not skip:
-            yield Part(write_head(form, plan.schema, raw), Counts(), {}, None)
+            yield Part(write_head(target_format, plan.schema, raw), Counts(), {}, None)
         with closing(_in_order(work, read(), workers or os.cpu_count() or 1)) as parts:
             for part in parts:
                 done += part.counts
@@ -290,22 +291,22 @@ def score_table(
 
 
 def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
-    """Yield the results of work on each item in order, with a few items in hand at a time."""
-    waiting: deque[Future[R]] = deque()
+    """Yield the results of work on each item in order, with a few items in progress at a time."""
+    pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) > 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def rows_of_chunk(takes: str) -> int | None:
-    """Return how many rows a chunk should have, None for as many as are read at once.
+    """Return how many rows a chunk should have; None leaves it to the reader.
 
     Args:
         takes: row or text.
@@ -326,7 +327,7 @@ def _text_column(schema: pa.Schema) -> str:
             return name
     texts = [each.name for each in schema if pa.types.is_string(each.type)]
     if len(texts) != 1:
-        got = f"none of the columns {quote(schema.names)} was named as the text"
+        got = f"no option that says which of the columns {quote(schema.names)} it is"
         raise InvalidInput([Fault(TEXT, got, "a column of that name, or --text-column")])
     return str(texts[0])
 
@@ -334,9 +335,9 @@ def _text_column(schema: pa.Schema) -> str:
 def _read_rows(
     model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
 ) -> tuple[Batch, Places | None]:
-    """Check the rows of a batch: those that pass, and their places where others do not.
+    """Check the rows of a batch; return those that pass, and their places unless all pass.
 
-    Errors are added for those refused, by their place.
+    The errors of the refused rows are added to `errors`, by their place.
     """
     assert isinstance(model.takes, RowInput)  # as its kind says
     specs = model.takes.inputs
@@ -358,7 +359,7 @@ def _read_rows(
 def _read_texts(
     model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
 ) -> tuple[Batch, Places | None]:
-    """Check the texts of a batch, as `_read_rows` does rows."""
+    """Check the texts of a batch; see `_read_rows`."""
     texts = batch.column(plan.inputs[TEXT]).to_pylist()
     while True:
         places = _good_places(len(texts), errors)
@@ -373,21 +374,21 @@ def _read_texts(
 
 
 def _good_places(count: int, errors: Container[int]) -> Places | None:
-    """Return the places of the rows without an error; None where none has one."""
+    """Return the places of the rows without an error; None if no row has one."""
     if not errors:
         return None
     return np.array([place for place in range(count) if place not in errors], dtype=np.int64)
 
 
 def _arrays(fields: Iterable[Field], table: Mapping[str, Values]) -> Iterator[pa.Array]:
-    """Yield the columns of a table of answers or reasons for Arrow."""
+    """Yield the columns of a table of answers or reasons as Arrow arrays."""
     for each in fields:
         values = np.ascontiguousarray(table[each.name])
         yield pa.array(values, _TYPES[each.datatype])
 
 
 def _spread_out(columns: Iterable[pa.Array], places: Places, count: int) -> list[pa.Array]:
-    """Return columns of `count` rows, which have those given at some places and else nulls."""
+    """Return columns of `count` rows with the given values at some places and nulls elsewhere."""
     source = np.full(count, -1, dtype=np.int64)
     source[places] = np.arange(len(places))
     indices = pa.array(source, mask=source < 0)
@@ -395,7 +396,7 @@ def _spread_out(columns: Iterable[pa.Array], places: Places, count: int) -> list
 
 
 def parse_column(
-    spec: Number | Category, column: pa.Array, decimal: str | None = None
+    spec: Input, column: pa.Array, decimal: str | None = None
 ) -> tuple[Floats, list[int]]:
     """Parse a column as `spec.parse` does value by value.
 
@@ -409,6 +410,8 @@ def parse_column(
     """
     if isinstance(spec, Number):
         values, bad = parse_numbers(column, decimal)
+        if bad and spec.unit is not None:
+            values, bad = _strip_units(spec, column, values, bad)
         if spec.missing:
             return values, bad
         return values, np.flatnonzero(np.isnan(values)).tolist()
@@ -421,7 +424,18 @@ def parse_column(
     return each[codes], np.flatnonzero(wrong[codes]).tolist()
 
 
-def _parse_each(spec: Category, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _strip_units(
+    spec: Number, column: pa.Array, values: Floats, bad: list[int]
+) -> tuple[Floats, list[int]]:
+    """Parse what is not a plain number as a number with a unit."""
+    texts = column.take(pa.array(bad)).to_pylist()
+    for place, text in zip(bad, texts, strict=True):
+        parsed = spec.parse(text)
+        values[place] = np.nan if parsed is None else parsed
+    return values, [place for place in bad if np.isnan(values[place])]
+
+
+def _parse_each(spec: Category | Date, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Parse value by value; return the values, and which of them are not allowed."""
     parsed = [spec.parse(value) for value in column.to_pylist()]
     wrong = [value is None for value in parsed]

@@ -1,8 +1,8 @@
-"""Is a candidate better than the version that is served? And promotion, if it is not worse.
+"""Candidates: comparing one with the served version, and promoting it if it is not worse.
 
-Two verdicts decide, both by a paired bootstrap (`store.gate`): on the held-out rows that both
-versions report on, and on the judged answers that were held back (`records.confirmed`). `replay`
-shows where the two differ on what was asked lately.
+There are two verdicts, both by a paired bootstrap (`store.gate`): on the held-out rows that both
+versions report on, and on the held-back answers with feedback (`records.confirmed`). `replay` shows
+where the two versions differ on recent requests.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,17 +33,17 @@ from mlapp.store import artifacts, gate, promotion
 from mlapp.store.gate import Verdict
 from mlapp.store.promotion import Change
 
-REPLAYED = 1_000  # rows that were asked last
+REPLAYED = 1_000  # the most recent rows that are replayed
 AT_ONCE = 250  # rows that are answered at once
-PREFIX = "candidate_"  # what the candidate's columns begin with, beside the inputs
-SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
+PREFIX = "candidate_"  # the prefix of the candidate's columns
+SMALLEST = 1e-12  # the smallest probability, so that the log loss stays finite
 SOURCE = "judged answers"
 
 
 def judge(root: Path, database: Database, name: str, version: int) -> list[Verdict]:
-    """Compare a candidate with the served version: on held-out rows, and on judged answers.
+    """Compare a candidate with the served version: on held-out rows, and on answers with feedback.
 
-    Nothing is returned where nothing is served.
+    The result is empty if no version is served.
 
     Raises:
         ModelNotFound: there is no such candidate.
@@ -65,7 +65,7 @@ def judge(root: Path, database: Database, name: str, version: int) -> list[Verdi
 
 
 def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confirmed]) -> Verdict:
-    """Compare two versions on judged answers; those that one of them refuses are left out."""
+    """Compare two versions on answers with feedback, without those that one version refuses."""
     kind = str if candidate.gives.kind == "labels" else float
     metric = "log loss" if kind is str else "squared error"
     usable = [each for each in held_back if isinstance(each.truth, kind)]
@@ -105,8 +105,8 @@ def promote(
         database: the records.
         name: the model's name.
         version: the candidate.
-        reason: for the history; by default the verdicts. With a reason, a candidate that is worse
-            or cannot be judged is promoted all the same, and the history says that it was forced.
+        reason: for the history; by default the verdicts. With a reason, a candidate is promoted
+            even if it is worse or cannot be judged, and the history says that it was forced.
         by: who; by default the user of the machine.
         say: called with each verdict.
 
@@ -125,14 +125,14 @@ def promote(
         say(str(verdict))
     if against and not reason:
         raise GateRefused(f"{name} {version} is not promoted: {'; '.join(against)}")
-    told = "; ".join(map(str, verdicts)) or "nothing was served before"
-    return promotion.promote(root, name, version, reason or told, forced=bool(against), by=by)
+    outcome = "; ".join(map(str, verdicts)) or "nothing was served before"
+    return promotion.promote(root, name, version, reason or outcome, forced=bool(against), by=by)
 
 
 def replay(database: Database, current: Model, candidate: Model) -> Differences | None:
-    """Answer again what was asked lately; return how the answers differ, the candidate's first.
+    """Replay recent requests with both versions; return how the answers differ.
 
-    None is returned where no inputs were kept, or a version does not take them.
+    The result is None if no inputs were recorded, or a version does not accept them.
 
     Raises:
         RecordsUnavailable: the records cannot be read.
@@ -156,7 +156,7 @@ def replay(database: Database, current: Model, candidate: Model) -> Differences 
 def _compare(
     current: Model, candidate: Model, asked: Sequence[Mapping[str, Any]]
 ) -> tuple[Comparison, Iterator[pa.RecordBatch]]:
-    """Return how two versions are compared, and their answers to the same rows.
+    """Return the comparison of two versions, and their answers to the same rows.
 
     Raises:
         InvalidInput, InvalidTable: as `plan_comparison`.
@@ -168,7 +168,7 @@ def _compare(
 
 
 def tabulate(asked: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return instances as a table; an input that one of them lacks is missing there."""
+    """Return instances as a table; an input that an instance lacks is null."""
     names = dict.fromkeys(name for row in asked for name in row)
     columns = {}
     for name in names:
@@ -181,7 +181,7 @@ def tabulate(asked: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _losses(table: pa.Table, prefix: str, truths: Sequence[float | str]) -> Floats:
-    """Return what each row cost, (n,): NaN where it was refused."""
+    """Return the loss of each row, (n,): NaN where it was refused."""
 
     def numbers(name: str) -> Floats:
         found: Floats = table.column(prefix + name).to_numpy().astype(float)

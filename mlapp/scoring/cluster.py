@@ -74,8 +74,8 @@ def score(
     Args:
         artifact: the opened model; it is sent to the workers.
         source: a file, a folder, or a pattern with *, ? or [], here or as in s3://bucket/folder.
-        target: a folder, empty or not there, here or as in s3://bucket/folder. A path without
-            `://`, of either, must lead to the same place on every machine of the cluster.
+        target: an empty or absent folder, here or as in s3://bucket/folder. A path without `://`,
+            of source or target, must mean the same folder on every machine of the cluster.
         options: see `Options`.
         address: as for `connect`.
         workers: processes that score, a core and a copy of the model each; by default all cores.

@@ -2,8 +2,8 @@
 
     table -> `plan_comparison` -> chunks -> `Comparison.score` -> `batch.score_table`
 
-The result has the table's columns, then those of the first model as ever, then `difference` (and
-for labels `changed`), then the columns of the second, whose names begin with `v` and its version.
+The result has the table's columns, those of the first model, `difference` (and for labels
+`changed`), and the columns of the second model, whose names begin with `v` and its version.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ class Comparison:
     """How two models are compared on a table; make it with `plan_comparison`.
 
     Attributes:
-        model, other: the two; what is said of a row is said of the first.
+        model, other: the two models; counts and errors of rows are those of the first.
         own_plan, other_plan: what `make_plan` returned for each.
-        plan: the whole result, for `score_table`.
+        plan: that of the whole result, for `score_table`.
         prefix: what the names of the first model's columns begin with.
-        other_prefix: likewise, of the other's.
+        other_prefix: what the names of the other model's columns begin with.
     """
 
     model: Model
@@ -42,7 +42,7 @@ class Comparison:
 
     def score(
         self,
-        model: Model,  # noqa: ARG002  as `score_batch` has it
+        model: Model,  # noqa: ARG002  the signature of `score_batch`
         plan: Plan,  # noqa: ARG002
         batch: pa.RecordBatch,
         faults: Mapping[int, Fault] | None = None,
@@ -99,7 +99,7 @@ def plan_comparison(model: Model, other: Model, schema: pa.Schema, options: Opti
 
     Raises:
         InvalidInput: an input of one of them has no column.
-        InvalidTable: the table has a column that is called as one of the result.
+        InvalidTable: the table already has a column with the name of one of the result's.
     """
     own_plan = make_plan(model, schema, options)
     other_prefix = f"{options.prefix}v{other.manifest.version}_"
@@ -111,8 +111,7 @@ def plan_comparison(model: Model, other: Model, schema: pa.Schema, options: Opti
         added.append(pa.field(options.prefix + CHANGED, pa.bool_()))
     if clash := [each.name for each in added if each.name in schema.names]:
         raise InvalidTable(
-            f"the table has columns {quote(clash)} already; let those of the prediction begin"
-            " otherwise"
+            f"the table already has columns {quote(clash)}; give those of the prediction a prefix"
         )
     fields = [*own_plan.schema, *added, *list(other_plan.schema)[other_plan.own :]]
     plan = replace(own_plan, schema=pa.schema(fields))
@@ -123,20 +122,20 @@ def differences(ours: Mapping[str, Floats], theirs: Mapping[str, Floats]) -> Flo
     """Return by how much two answers to each of n rows differ, NaN where one is missing.
 
     Args:
-        ours: of numbers, the predictions (n,); of labels, the probabilities (n,) of each.
+        ours: the predictions (n,) of numbers, or the probabilities (n,) by label.
         theirs: the other answers.
 
     Returns:
-        Of numbers ours less theirs. Of labels half the sum of the probabilities' distances, the
-        total variation distance: 0 where they are the same, 1 where they have nothing in common;
-        of two labels, by how much the probability of either differs.
+        For numbers, ours less theirs. For labels, the total variation distance: half the sum of
+        the absolute differences of the probabilities. It is 0 if they are equal, and 1 if no label
+        has a positive probability in both; with two labels it is the difference of either's.
     """
     if ours.keys() == {"prediction"}:
         return ours["prediction"] - theirs["prediction"]
-    # A label that one version does not know has the probability 0 there, in rows that it answered.
-    nothing, nothing_theirs = (0 * next(iter(each.values())) for each in (ours, theirs))
-    total = 0 * nothing
+    # A label that one version does not know has probability 0 there, and NaN in refused rows.
+    zeros, zeros_theirs = (0 * next(iter(each.values())) for each in (ours, theirs))
+    total = zeros
     for label in {**ours, **theirs}:
-        total = total + np.abs(ours.get(label, nothing) - theirs.get(label, nothing_theirs))
+        total = total + np.abs(ours.get(label, zeros) - theirs.get(label, zeros_theirs))
     half: Floats = total / 2
     return half

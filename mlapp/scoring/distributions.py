@@ -1,4 +1,4 @@
-"""Running counts of predictions, of which charts are drawn: small, however many are counted."""
+"""Running counts of predictions, for charts, in an amount of memory that does not grow."""
 
 import math
 from collections import Counter
@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from mlapp.schema import Floats, name_columns
 
-FINEST = 2048  # bars that are counted apart
-MOST_DIFFERING = 100  # rows that are kept of those that differ most
-SHOWN = 40  # bars that are shown at most
+FINEST = 2048  # bars that are counted
+MOST_DIFFERING = 100  # rows that are kept, of those that differ most
+SHOWN = 40  # the most bars that are shown
 
 
 class Histogram:
@@ -40,10 +40,10 @@ class Histogram:
             self._width, self._counts = self._width * 2, _halved(self._counts)
 
     def bars(self) -> tuple[pd.DataFrame, int]:
-        """Return the bars, at most `SHOWN`; rare numbers far off are left out.
+        """Return the bars, at most `SHOWN`, without rare outliers.
 
         Returns:
-            Columns start, end, rows; and how many numbers are left out.
+            Columns start, end, rows; and how many outliers are left out.
         """
         width, counts = self._width, self._counts
         places = sorted(counts)
@@ -63,7 +63,7 @@ class Histogram:
 
 
 class Shares:
-    """Counts of labels, of sure and of unsure ones."""
+    """Counts of labels, sure and unsure."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels, self._counts = labels, Counter[tuple[str, bool]]()
@@ -88,18 +88,18 @@ class Differences:
 
     Attributes:
         compared: rows that both answered.
-        differing: those of them whose answers are not the same.
-        changed: those of them whose labels are not the same; of numbers, those outside the
-            other's interval, where it has one.
-        alone: rows that only one of them answered.
-        largest: the rows that differ most, the farthest first: their number, from 1, and values.
+        differing: those of them whose answers differ.
+        changed: those of them whose labels differ; for numbers, those outside the other's
+            interval, if it has one.
+        alone: rows that only one of the two answered.
+        largest: the rows that differ most, in descending order: their number, from 1, and values.
     """
 
     def __init__(self, prefix: str, other_prefix: str) -> None:
         """Count nothing yet.
 
         Args:
-            prefix: what the columns of the answers begin with.
+            prefix: what the names of the columns of the answers begin with.
             other_prefix: what those of the other answers begin with.
         """
         self._prefix, self._other = prefix, other_prefix
@@ -109,7 +109,7 @@ class Differences:
 
     @property
     def mean(self) -> float:
-        """The mean of the differences without their signs, 0 where there is none."""
+        """The mean absolute difference, 0 if no rows were compared."""
         return self._sum / self.compared if self.compared else 0.0
 
     def add(self, batch: pa.RecordBatch, before: int) -> None:
@@ -157,9 +157,9 @@ class Differences:
         self.largest = sorted(kept, key=lambda row: -abs(row[1][name]))[:MOST_DIFFERING]
 
     def table(self) -> pd.DataFrame:
-        """Return the rows that differ most, the farthest first, with their numbers from 1.
+        """Return the rows that differ most, in descending order, with their numbers from 1.
 
-        How they differ comes first, then the columns of the file and of both answers.
+        The differences come first, then the columns of the file and of both answers.
         """
         found = pd.DataFrame([values for _, values in self.largest])
         answers = [each + name for name in ("prediction", "label") for each in self._prefixes]
@@ -181,7 +181,7 @@ def _numbers(batch: pa.RecordBatch, name: str) -> Floats:
 
 
 def _halved(counts: Counter[int]) -> Counter[int]:
-    """Return the counts in bars of twice the width."""
+    """Return the counts for bars of twice the width."""
     halved = Counter[int]()
     for place, count in counts.items():
         halved[place // 2] += count

@@ -1,4 +1,4 @@
-"""Train a model again, with the judged answers, and publish a candidate."""
+"""Retraining: train a model again with the feedback on its answers, and publish a candidate."""
 
 import re
 import shlex
@@ -27,14 +27,14 @@ from mlapp.store import artifacts
 
 Say: TypeAlias = Callable[[str], object]
 
-LAST_LINES = 15  # of a training that failed
-SHOWN = 10  # rows whose answers differ most
-# The columns of texts and labels where the training command names none: those of its own options.
+LAST_LINES = 15  # of the output of a training that failed
+SHOWN = 10  # the most rows that are listed, those whose answers differ most
+# The default columns of texts and labels of the training command.
 COLUMNS = {"--text-column": "review", "--label-column": "sentiment"}
 
 
 def _print(line: str) -> None:
-    print(line, flush=True)  # a training takes long, and its output may go to a file
+    print(line, flush=True)  # training takes long, and the output may be a file
 
 
 def retrain(
@@ -49,12 +49,12 @@ def retrain(
     Args:
         settings: the artifact folder and the records.
         name: the model's name.
-        data: instead of the data of the training command.
-        dry_run: whether nothing is trained.
+        data: replaces the data of the training command.
+        dry_run: whether to only report what would be done.
         say: called with each line of the report.
 
     Returns:
-        The candidate's version; None where nothing was trained.
+        The candidate's version; None if nothing was trained.
 
     Raises:
         TrainingError: it cannot be trained again, or its training failed.
@@ -120,10 +120,10 @@ def read_command(manifest: Manifest) -> list[str]:
 
 
 def set_data(words: Sequence[str], data: Path | None) -> list[str]:
-    """Return a module and its arguments, with other data if there are any.
+    """Return a module and its arguments, with other data if given.
 
     Raises:
-        TrainingError: the file of the data is not there.
+        TrainingError: the data file does not exist.
     """
     given = find_option(words, "--data")
     if data is not None:
@@ -139,7 +139,7 @@ def set_data(words: Sequence[str], data: Path | None) -> list[str]:
 
 
 def find_option(words: Sequence[str], flag: str) -> str | None:
-    """Return the value of an option among arguments, None where it is not given."""
+    """Return the value of an option among arguments, None if it is not given."""
     found = None
     for word, after in zip(words, [*words[1:], None], strict=True):
         if word == flag:
@@ -159,7 +159,7 @@ def _without(words: Sequence[str], flag: str) -> list[str]:
 
 
 def count_feedback(name: str, feedback: Feedback, settings: Settings) -> str:
-    """Return how many answers were judged, and what becomes of them, in a line."""
+    """Return a line about how many answers have feedback, and how they are used."""
     line = (
         f"{feedback.judged:,} answers of {name} were judged: {len(feedback.learned):,} to learn"
         f" from, {len(feedback.held_back):,} held back to judge versions by"
@@ -173,7 +173,7 @@ def count_feedback(name: str, feedback: Feedback, settings: Settings) -> str:
 def write_extra(
     path: Path, model: Model, words: Sequence[str], learned: Sequence[Confirmed]
 ) -> None:
-    """Write judged answers as a table with the columns of the training data, as Parquet."""
+    """Write answers with feedback as a Parquet table with the columns of the training data."""
     if model.takes.kind == "text":
         text, target = (find_option(words, flag) or name for flag, name in COLUMNS.items())
         asked = [{text: next(iter(each.inputs.values()))} for each in learned]
@@ -203,21 +203,21 @@ def _train(root: Path, name: str, words: Sequence[str], say: Say) -> int:
         for line in process.stdout:
             last.append(line.rstrip())
             say(f"  {last[-1]}")
-    told = "\n".join(["", *last])
+    output = "\n".join(["", *last])
     if process.returncode:
         raise TrainingError(
-            f"The training failed with exit status {process.returncode}. Its last lines:{told}"
+            f"The training failed with exit status {process.returncode}. Its last lines:{output}"
         )
     added = [each for each in artifacts.candidates(root, name) if each not in before]
     if not added:
         raise TrainingError(
-            f"The training published no candidate of {name} in {root}. Its last lines:{told}"
+            f"The training published no candidate of {name} in {root}. Its last lines:{output}"
         )
     return added[-1]
 
 
 def describe_replay(found: Differences | None, current: Model, candidate: Model) -> Iterator[str]:
-    """Yield how two versions differ on what was asked lately, and where they differ most."""
+    """Yield lines about how two versions differ on recent requests, and where they differ most."""
     if found is None:
         yield "Nothing is replayed: the inputs of what was asked were not recorded, or do not fit"
         return

@@ -43,6 +43,8 @@ def add_batch(
         errors: what is wrong with its refused rows, by their places in the batch, from 0.
     """
     before = tally.counts.rows
+    if len(tally.refused) == SHOWN:  # later rows are not among the first
+        errors = {}
     return tally.add(counts, [(before + place + 1, error) for place, error in errors.items()])
 
 

@@ -1,17 +1,18 @@
-"""The web service: the published models behind HTTP, for people and for programs.
+"""The web service: the published models over HTTP, as HTML forms and as REST.
 
 server    uvicorn: limits for slow clients, worker processes
-gateway   the service as an ASGI application: hosts, bodies, places, threads
-app       create_app(): the key, headers, errors, the access log, health checks
-state     what a process's requests share: settings, models, metrics
-metrics   counts for Prometheus, over all workers
-drift_metrics   how far inputs have moved, for Prometheus
-bodies    unpacking a request's body, and writing JSON
+gateway   the service as an ASGI application: hosts, bodies, queues, threads
+app       create_app(): the API key, headers, errors, the access log, health checks
+state     shared by the requests of a process: settings, models, metrics
+metrics   metrics for Prometheus, over all workers
+drift_metrics   metrics of drift, for Prometheus
+bodies    request bodies and JSON responses
 v1        the short form: /v1/models/{name}:predict and :explain
 score     whole files: /v1/models/{name}:score
+feedback  /v1/feedback: what turned out to be true of answers
 v2        the Open Inference Protocol, with the binary tensor extension
 tensors   its tensors, in JSON and as binary data
-forms     pages for people: /form, /predict, /sentiment
+forms     HTML forms: /form, /predict, /sentiment
 openapi   /openapi.json and /docs, from the models' schemas
 requests  the JSON schemas of requests, for that document
 run       `mlapp serve`

@@ -42,11 +42,11 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
-MOST_MATCHED, LONGEST_MATCHED = 1000, 200  # paths whose rules are remembered, and their length
+MOST_MATCHED, LONGEST_MATCHED = 1000, 200  # paths whose rules are cached, and their length
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 CHANNELS: dict[str, Channel] = {"forms": "form", "v1": "v1", "v2": "v2", "score": "file"}
-# The endpoints that answer without a key: pages for people, documents and health checks. All
-# others need it, and so does a path that matches none.
+# The endpoints that answer without an API key: HTML pages, documents and health checks. All others
+# need it, and so does a path that matches no endpoint.
 OPEN = frozenset(
     {
         "forms.predict",
@@ -66,20 +66,20 @@ OPEN = frozenset(
 
 
 class _NoSession(SessionInterface):
-    """Sessions that nobody opens."""
+    """Disables sessions, which nothing here uses."""
 
     _session = NullSession()
 
     def open_session(self, app: Flask, request: Request) -> NullSession:  # noqa: ARG002
-        """Return the one session, which holds nothing."""
+        """Return an empty session."""
         return self._session
 
 
 class Service(Flask):
-    """Flask, with what each request needs at its edge, where it costs least.
+    """Flask, with headers, metrics and the access log at the WSGI level, where they cost least.
 
     Attributes:
-        log: called with the access log's line of each request.
+        log: called with each request's line for the access log.
     """
 
     log: Callable[[str], object] = staticmethod(_access.info)
@@ -112,7 +112,7 @@ class Service(Flask):
 
     def _note(self, environ: "WSGIEnvironment", status: str, began: float) -> None:
         seconds = time.perf_counter() - began
-        # The rule, not the path: a path could be anything, and so could its number.
+        # The rule, not the path: the number of paths is unlimited.
         rule = environ["mlapp.request"].url_rule
         route = _route(rule.rule) if rule else "none"
         here: State = self.extensions["mlapp"]
@@ -121,15 +121,15 @@ class Service(Flask):
 
     @property
     def settings(self) -> Settings:
-        """The settings that it was made with."""
+        """The settings of the application."""
         here: State = self.extensions["mlapp"]
         return here.settings
 
     def admit(self, environ: "WSGIEnvironment") -> int:
-        """Return how many bytes of body a request may have, before it is read.
+        """Return the largest body that a request may have, in bytes, before the body is read.
 
         Raises:
-            HTTPException: it would be refused whatever its body is.
+            HTTPException: the request would be refused whatever its body is.
         """
         with self.request_context(environ):
             if request.routing_exception is not None:
@@ -138,11 +138,11 @@ class Service(Flask):
             is_file = request.blueprint == score.blueprint.name
         return self.settings.max_file_bytes if is_file else self.settings.max_bytes
 
-    # What follows leaves out what nothing here uses, and what took a third of a short request:
-    # sessions, signals, hooks before and after, and international host names.
+    # The methods below skip parts of Flask that nothing here uses and that took a third of the time
+    # of a short request: sessions, signals, hooks before and after, international host names.
 
     def full_dispatch_request(self) -> Response:
-        """Answer the request at hand, or with why it was refused before its body was read."""
+        """Answer the current request, with an error if it was refused before its body was read."""
         answered: Any
         try:
             _check(self.settings.api_key)
@@ -158,7 +158,7 @@ class Service(Flask):
         return context
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """Return what matches the request's path, whatever its host."""
+        """Return the adapter that matches the request's path, whatever its host."""
         if request is None:
             return None
         environ = request.environ
@@ -169,25 +169,25 @@ class Service(Flask):
         return adapter
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
-        """Do nothing: no function waits for the end of a request."""
+        """Do nothing: no functions are registered for the end of a request."""
 
     def do_teardown_appcontext(self, exc: BaseException | None = None) -> None:
-        """Do nothing: no function waits for the end of a request."""
+        """Do nothing: no functions are registered for the end of a request."""
 
 
 def create_app(settings: Settings | None = None, *, home: bool = True) -> Service:
     """Return the service as a Flask application.
 
     Args:
-        settings: by default what the environment says.
-        home: whether `/` shows the form; False where a dashboard has that place.
+        settings: by default those of the environment.
+        home: whether `/` shows the form; False if a dashboard is served there.
     """
     app = Service(__name__, static_folder="static", static_url_path="/service-static")
     settings = read_settings() if settings is None else settings
     app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
     app.url_map.converters["model"] = _ModelName
     app.extensions["mlapp"] = State(settings)
-    app.register_error_handler(Exception, _tell)
+    app.register_error_handler(Exception, _handle_error)
     app.register_blueprint(v1.blueprint)
     app.register_blueprint(score.blueprint)
     app.register_blueprint(feedback.blueprint)
@@ -203,18 +203,18 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
 
 
 class _ModelName(BaseConverter):
-    """A model's name in a path: what follows a colon is what is asked of it."""
+    """A model's name in a path; it ends before a colon, which precedes the method."""
 
     regex = r"[^/:]+"
 
 
 class _Adapter(MapAdapter):
-    """Matches paths to rules, and remembers those of the paths that matched last."""
+    """Matches paths to rules, with a cache of the last paths that matched."""
 
     matched: OrderedDict[tuple[str, str], Any]
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the rule and the values in the path, as Flask asks for them; else as usual."""
+        """Return the rule and the values in the path; calls unlike Flask's are not cached."""
         if args or kwargs != {"return_rule": True} or len(self.path_info) > LONGEST_MATCHED:
             return super().match(*args, **kwargs)
         key = (self.path_info, self.default_method)
@@ -228,19 +228,19 @@ class _Adapter(MapAdapter):
 
 
 def _check(key: str | None) -> None:
-    """Raise what a request was refused with before its body was read, or that it lacks the key."""
+    """Raise the error that a request was already refused with, or check its API key."""
     if refusal := request.environ.get("mlapp.refusal"):
         raise refusal
     _check_key(key)
 
 
 def _check_key(key: str | None) -> None:
-    """Refuse a request without the key, where there is one, unless its endpoint is open.
+    """Check the API key of a request, if one is set, unless its endpoint is open.
 
-    The matched endpoint decides, since one endpoint has many spellings of its path.
+    The matched endpoint decides, since the path of an endpoint has many spellings.
 
     Raises:
-        Unauthorized: there is no key, or a wrong one.
+        Unauthorized: the request has no key, or a wrong one.
     """
     if key is None or request.endpoint in OPEN:
         return
@@ -256,10 +256,10 @@ def _check_key(key: str | None) -> None:
 
 
 def _given_key(environ: "WSGIEnvironment") -> bytes | None:
-    """Return the key of a request as its bytes came, or None.
+    """Return the bytes of the API key of a request, or None.
 
-    The name of an authentication scheme has no case (RFC 9110, section 11.1); behind it stands
-    one token (RFC 6750, section 2.1).
+    The name of an authentication scheme is case-insensitive (RFC 9110, section 11.1); one token
+    follows it (RFC 6750, section 2.1).
     """
     given = environ.get("HTTP_X_API_KEY")
     if given is None:
@@ -271,7 +271,7 @@ def _given_key(environ: "WSGIEnvironment") -> bytes | None:
 
 @functools.cache
 def _spellings(key: str) -> tuple[bytes, ...]:
-    """Return the bytes that clients send for a key: UTF-8, or Latin-1 where that can be."""
+    """Return the bytes that clients send for a key: as UTF-8, and as Latin-1 if possible."""
     try:
         return key.encode(), key.encode("latin-1")
     except UnicodeEncodeError:
@@ -280,20 +280,20 @@ def _spellings(key: str) -> tuple[bytes, ...]:
 
 @functools.cache
 def _route(rule: str) -> str:
-    """Return a rule as OpenAPI writes it, with names in braces."""
+    """Return a rule in the syntax of OpenAPI, with names in braces."""
     return re.sub(r"<(?:[a-z]+:)?([a-z]+)>", r"{\1}", rule)
 
 
 @functools.lru_cache(maxsize=2)
 def _stamp(second: int) -> str:
-    """Return a second since 1970 as RFC 3339 writes it."""
+    """Return a Unix time in the format of RFC 3339."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def _line(
     as_json: bool, environ: "WSGIEnvironment", route: str, status: str, seconds: float
 ) -> str:
-    """Return a line about the request; never a text or a value that somebody sent."""
+    """Return the access log's line of a request, which never contains texts or values from it."""
     stamp, client = _stamp(int(time.time())), environ.get("REMOTE_ADDR", "?")
     method = environ["REQUEST_METHOD"] if route != "none" else "?"
     model = environ.get("mlapp.model")
@@ -326,8 +326,8 @@ def _readyz() -> Response:
 # --- errors ----------------------------------------------------------------------------------
 
 
-def _tell(error: Exception) -> Response | JsonResponse:
-    """Translate any error, in the form that the client reads."""
+def _handle_error(error: Exception) -> Response | JsonResponse:
+    """Return the response for any error, in the format of the route's protocol."""
     headers: dict[str, str] = {}
     response: Response | JsonResponse
     if isinstance(error, HTTPException):
@@ -343,7 +343,7 @@ def _tell(error: Exception) -> Response | JsonResponse:
         status, detail = error.status, str(error)
     else:
         _log.exception("unexpected error")
-        status, detail = 500, "Something unexpected went wrong; the server's log says more"
+        status, detail = 500, "Something unexpected went wrong; see the server's log"
     if status in (429, 503):
         headers["Retry-After"] = "1"
     faults = error.faults if isinstance(error, InvalidInput) else ()

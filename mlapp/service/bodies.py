@@ -1,4 +1,4 @@
-"""Bodies: reading a request's (type, size, encoding, JSON), and writing JSON."""
+"""Request bodies (type, size, encoding, JSON) and JSON responses."""
 
 import functools
 import io
@@ -20,12 +20,12 @@ from werkzeug.exceptions import (
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-_PIECE = 1 << 16  # bytes that are unpacked at once
+_PIECE = 1 << 16  # bytes that are decompressed at once
 MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 
 
 class JsonResponse:
-    """Content as JSON: a WSGI application, much quicker to make than a response of Flask.
+    """A JSON response as a WSGI application, much quicker to create than a response of Flask.
 
     Attributes:
         status: the status code.
@@ -51,15 +51,15 @@ def _status_line(status: int) -> str:
 
 
 def read_body(limit: int) -> bytes:
-    """Return the body, unpacked where it is compressed.
+    """Return the body, decompressed if it is compressed.
 
     Args:
-        limit: the largest body, in bytes, packed and unpacked.
+        limit: the largest body, in bytes, compressed and decompressed.
 
     Raises:
-        RequestEntityTooLarge: it is, or becomes, larger.
+        RequestEntityTooLarge: it is larger, before or after decompression.
         UnsupportedMediaType: its encoding is neither gzip nor deflate.
-        BadRequest: it is cut off, or cannot be unpacked.
+        BadRequest: it is cut off, or cannot be decompressed.
     """
     environ = request.environ
     raw = _read_raw(environ, limit)
@@ -74,7 +74,7 @@ def read_body(limit: int) -> bytes:
 
 
 def _read_raw(environ: "WSGIEnvironment", limit: int) -> bytes:
-    """Return the body as it came."""
+    """Return the body as it arrived."""
     given = environ.get("CONTENT_LENGTH", "")
     length = int(given) if given.isdecimal() else None
     if length is None and not environ.get("wsgi.input_terminated"):
@@ -101,7 +101,7 @@ def _read_some(environ: "WSGIEnvironment", size: int) -> bytes:
 
 @contextmanager
 def _receiving() -> Iterator[None]:
-    """Turn what servers raise for a connection, or a chunk, that is cut off into a BadRequest."""
+    """Turn the servers' errors for a connection or a chunk that is cut off into a BadRequest."""
     try:
         yield
     except OSError as error:
@@ -109,7 +109,7 @@ def _receiving() -> Iterator[None]:
 
 
 def _unpack_gzip(raw: bytes, limit: int) -> bytes:
-    """Unpack gzip data, which is one or more members in a row (RFC 1952, section 2.2)."""
+    """Decompress gzip data, which is one or more members in sequence (RFC 1952, section 2.2)."""
     body, place = bytearray(), 0
     for _ in range(MOST_MEMBERS):
         data, place = _unpack_stream(raw, place, 16 + zlib.MAX_WBITS, "gzip", limit - len(body))
@@ -120,22 +120,22 @@ def _unpack_gzip(raw: bytes, limit: int) -> bytes:
 
 
 def _unpack_deflate(raw: bytes, limit: int) -> bytes:
-    """Unpack deflate data, with the zlib header that the standard asks for or without."""
+    """Decompress deflate data, with the zlib header that the standard requires, or without."""
     wrapped = len(raw) >= 2 and raw[0] & 15 == 8 and (raw[0] * 256 + raw[1]) % 31 == 0
     window = zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS
     body, end = _unpack_stream(raw, 0, window, "deflate", limit)
     if end < len(raw):
-        raise BadRequest(f"The body has {len(raw) - end:,} bytes behind its deflate data")
+        raise BadRequest(f"The body has {len(raw) - end:,} bytes after its deflate data")
     return body
 
 
 def _unpack_stream(
     raw: bytes, start: int, window: int, encoding: str, limit: int
 ) -> tuple[bytes, int]:
-    """Unpack one compressed stream; return its content, and where it ends."""
+    """Decompress one stream; return its content, and where it ends."""
     unpack = zlib.decompressobj(window)
     parts, size = [], 0
-    # In pieces, since what follows a stream is copied.
+    # In pieces, since zlib copies what follows the stream.
     for place in range(start, len(raw), _PIECE):
         piece = raw[place : place + _PIECE]
         try:
@@ -144,7 +144,7 @@ def _unpack_stream(
             raise BadRequest(f"The body is not valid {encoding} data: {error}") from error
         size += len(parts[-1])
         if size > limit:
-            raise RequestEntityTooLarge("The unpacked body is larger than allowed")
+            raise RequestEntityTooLarge("The decompressed body is larger than allowed")
         if unpack.eof:
             return b"".join(parts), place + len(piece) - len(unpack.unused_data)
     raise BadRequest(f"The body's {encoding} data is cut off")
@@ -157,10 +157,10 @@ class Body(io.BytesIO):
 
 
 def file_body(limit: int) -> BinaryIO:
-    """Return the body, as it came, as a file; the server has read it to its end.
+    """Return the body, as it arrived, as a file; the server has read it to its end.
 
     Args:
-        limit: the largest body that is taken, in bytes.
+        limit: the largest body that is accepted, in bytes.
 
     Raises:
         RequestEntityTooLarge: it is larger.
@@ -226,7 +226,7 @@ def check_rows(rows: int, limit: int) -> None:
     """Check the number of rows of a request.
 
     Raises:
-        RequestEntityTooLarge: they are more than the limit.
+        RequestEntityTooLarge: there are more than the limit.
     """
     if rows > limit:
-        raise RequestEntityTooLarge(f"{rows:,} rows; at most {limit:,} are taken at once")
+        raise RequestEntityTooLarge(f"got {rows:,} rows, expected at most {limit:,}")

@@ -1,6 +1,6 @@
-"""How far the inputs of the served models have moved since training, as Prometheus metrics.
+"""The drift of the served models since training, as Prometheus metrics.
 
-They are measured at most once a minute and process, so that a scrape costs next to nothing.
+It is measured at most once per minute and process, so that scrapes are cheap.
 """
 
 import logging
@@ -17,14 +17,14 @@ from mlapp.records import writer as records
 from mlapp.records.drift import Drift
 from mlapp.store.repository import Repository
 
-EVERY = 60.0  # seconds for which a measurement is shown
+EVERY = 60.0  # seconds between two measurements
 LABELS = ("model", "version", "kind", "name")
 
 _log = logging.getLogger(__name__)
 
 
 class DriftMetrics(Collector):
-    """The gauges of drift over the last week. All methods may be called from many threads."""
+    """The gauges of drift over the last week. All methods are thread-safe."""
 
     def __init__(self, models: Repository) -> None:
         """Measure nothing yet.
@@ -37,7 +37,7 @@ class DriftMetrics(Collector):
         self._due: float | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauges; a series that is not known well enough has no index."""
+        """Yield the gauges; a series with too few values has no index."""
         psi = GaugeMetricFamily(
             "mlapp_drift_psi",
             "Population stability index of a series over the last week, against training.",
@@ -45,11 +45,11 @@ class DriftMetrics(Collector):
         )
         flagged = GaugeMetricFamily(
             "mlapp_drift_flagged",
-            "1 where a series has moved beyond chance (watch), 2 where it also moved far (act).",
+            "1 if a series has moved beyond chance (watch), 2 if it also moved far (act).",
             labels=LABELS,
         )
         values = GaugeMetricFamily(
-            "mlapp_drift_values", "Values that came in over the last week.", labels=LABELS
+            "mlapp_drift_values", "Values in requests over the last week.", labels=LABELS
         )
         for model, found in self._measured().items():
             for each in found:

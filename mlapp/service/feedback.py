@@ -1,10 +1,11 @@
-"""What turned out to be true of answers.
+"""Feedback: what turned out to be true of answers.
 
     POST /v1/feedback  {"id": ID, "truth": 0.4, "note": "..."}  ->  {"id": ID, "new": true}
                        [{"id": ID-0, "truth": "angry"}, ...]    ->  {"feedback": [...]}
 
-`ID` is an answer's `id`; of several rows, the one in place k is `ID-k`. A list is kept whole or not
-at all. What is acknowledged is on the disk; given again, it changes nothing and is not `new`.
+`ID` is an answer's `id`; with several rows, that of row k, from 0, is `ID-k`. A list is recorded
+completely or not at all. Acknowledged feedback is on the disk; sent again, it changes nothing and
+is not `new`.
 """
 
 import logging
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 @blueprint.post("/feedback")
 def give() -> JsonResponse:
-    """Keep what turned out to be true of one answer or several."""
+    """Record what turned out to be true of one answer or several."""
     settings = state().settings
     require_json()
     content = load_json(read_body(settings.max_bytes))
@@ -40,27 +41,27 @@ def give() -> JsonResponse:
     given = _read(entries)
     log = records.writer()
     if log is None:
-        raise RecordsUnavailable("Answers are not recorded here, so there is nothing to judge")
+        raise RecordsUnavailable("Answers are not recorded here, so feedback cannot be given")
     try:
         new = feedback.give(log.database, settings.artifacts, given, "v1")
     except RecordsUnavailable as error:
-        _log.warning("feedback is refused: %s", error)  # the reason is not for the client
+        _log.warning("feedback was refused: %s", error)  # the reason is for the log only
         raise RecordsUnavailable("The records cannot be written at present") from error
-    told = [{"id": each.id, "new": fresh} for each, fresh in zip(given, new, strict=True)]
-    return JsonResponse({"feedback": told} if isinstance(content, list) else told[0])
+    recorded = [{"id": each.id, "new": fresh} for each, fresh in zip(given, new, strict=True)]
+    return JsonResponse({"feedback": recorded} if isinstance(content, list) else recorded[0])
 
 
 def _read(entries: list[Any]) -> list[Given]:
     """Return feedback from JSON.
 
     Raises:
-        InvalidInput: with every fault of its form.
+        InvalidInput: with every fault of its structure.
     """
     faults = []
     for place, each in enumerate(entries):
         row = place if len(entries) > 1 else None
         if not isinstance(each, dict):
-            allowed = "an object with id, truth and perhaps note"
+            allowed = "an object with id, truth and optionally note"
             faults.append(Fault("feedback", describe(each), allowed, row))
             continue
         faults += [

@@ -1,4 +1,4 @@
-"""Pages for people, as the chapter has them: a form, and its result. They need no script."""
+"""HTML pages without scripts: a form for each model, and its result."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,25 +9,25 @@ from werkzeug.wrappers import Response as AnyResponse
 from mlapp.errors import InvalidInput, ModelNotFound
 from mlapp.families.contract import Answers, Model
 from mlapp.loaders import USUAL
-from mlapp.schema import TEXT, Category, Number, Text
+from mlapp.schema import TEXT, Input, Text
 from mlapp.service.bodies import JsonResponse, read_form
 from mlapp.service.state import state
 
 blueprint = Blueprint("forms", __name__)
 
 PAGES = ("/", "/form", "/predict", "/sentiment")
-REVIEW = "review"  # what the field of a text is called
+REVIEW = "review"  # the name of the field for a text
 
 
 def is_page(path: str) -> bool:
-    """Return whether a path is one of the pages for people."""
+    """Return whether a path is one of the HTML pages."""
     return path in PAGES
 
 
 def show_home() -> str | JsonResponse:
-    """Show the form to a person; answer KServe's v1 client, whose health check is here.
+    """Show the form to browsers, and answer the health check of KServe's v1 client.
 
-    Browsers name HTML among what they accept, and programs do not.
+    Browsers accept HTML explicitly, and programs do not.
     """
     accepted = {kind.lower() for kind, _ in request.accept_mimetypes}
     if accepted and not accepted & {"text/html", "application/xhtml+xml", "text/*"}:
@@ -37,13 +37,13 @@ def show_home() -> str | JsonResponse:
 
 @blueprint.app_context_processor
 def published() -> dict[str, Any]:
-    """Give every page the names of the published models, for its links."""
+    """Provide every template with the names of the published models, for links."""
     return {"published": state().models.names()}
 
 
 @blueprint.get("/form")
 def show_form() -> str:
-    """Show the form of a model; a row's has its typical values."""
+    """Show the form of a model, for a row with its typical values."""
     model = _find()
     given = {} if model.takes.kind == "text" else model.takes.typical
     return _form(model, {name: _text(value) for name, value in given.items()})
@@ -57,7 +57,7 @@ def to_form() -> AnyResponse:
 
 @blueprint.post("/predict")
 def predict() -> str | Response:
-    """Show the answer, or the form again with each fault beside its field."""
+    """Show the answer, or the form again with each fault next to its field."""
     return _answer(_find())
 
 
@@ -69,7 +69,7 @@ def text_form() -> str | Response:
 
 
 def show_error(status: int, detail: str) -> Response:
-    """Return a page that says what went wrong."""
+    """Return a page with an error."""
     return Response(render_template("error.html", status=status, detail=detail), status)
 
 
@@ -78,7 +78,7 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
 
     Args:
         model: any published model.
-        given: what the fields hold, by input name.
+        given: the values of the fields, by input name.
         shown: `faults` by input name, or the `answer`, for the template.
     """
     faults = shown.get("faults", {})
@@ -91,11 +91,7 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
             "kind": spec.kind,
             "choices": spec.categories if spec.kind == "category" else None,
             "missing": spec.missing,
-            "help": (
-                f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}"
-                if spec.kind == "number"
-                else ""
-            ),
+            "help": (f"in training: {spec.seen}" if spec.kind in ("number", "date") else ""),
         }
         for spec in model.takes.inputs
     ]
@@ -122,13 +118,13 @@ def _answer(model: Model) -> str | Response:
     return render_template("answer.html", model=model, given=given, **shown)
 
 
-def _field(spec: Number | Category | Text) -> str:
-    """Return what the field of an input is called."""
+def _field(spec: Input | Text) -> str:
+    """Return the name of the field of an input."""
     return REVIEW if spec.kind == "text" else spec.name
 
 
 def _show(answers: Answers) -> dict[str, Any]:
-    """Return the one answer as the templates show it."""
+    """Return the one answer in the form that the templates show."""
     if answers.output.kind == "number":
         [answer] = answers.records()
         return {key: answers.output.format(value) for key, value in answer.items()}
@@ -138,7 +134,7 @@ def _show(answers: Answers) -> dict[str, Any]:
 
 
 def _find(takes: str | None = None) -> Model:
-    """Return the model that the address names, or the usual one.
+    """Return the model that the URL names, or the default one.
 
     Args:
         takes: row or text; by default both.
@@ -157,7 +153,7 @@ def _find(takes: str | None = None) -> Model:
 
 
 def _order(name: str) -> tuple[bool, int, str]:
-    """Return what sorts the usual models first."""
+    """Return a sort key that puts the default models first."""
     usual = [*USUAL.values()]
     return name not in usual, usual.index(name) if name in usual else 0, name
 

@@ -1,9 +1,9 @@
-"""The service as an ASGI application: bodies are read before a thread is taken.
+"""The service as an ASGI application: bodies are read before a thread is used.
 
-    request -> host -> body, in time and within its limit -> a place -> Flask on a thread -> answer
+    request -> host -> body, in time and within its limit -> queue -> Flask on a thread -> response
 
-A client that is slow to send, or to read, costs a connection, and no thread. Small requests have
-threads of their own, so that large ones cannot delay them; the rest waits in a bounded queue.
+A client that is slow to send or to read costs a connection, but no thread. Small requests have
+their own threads, so that large ones cannot delay them; the others wait in a bounded queue.
 """
 
 import asyncio
@@ -40,11 +40,11 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 Environ: TypeAlias = dict[str, Any]
 
-SMALL = 1 << 16  # bytes of a body that stay in memory, and that a small request has at most
+SMALL = 1 << 16  # the largest body in bytes that stays in memory, and of a small request
 QUICK_THREADS, OTHER_THREADS = 2, 4  # more threads only wait for each other
-SLOWEST = 1 << 14  # bytes of a body that give its client another second
-DRAINED_SECONDS = 2.0  # for which the rest of a refused body is read, so that its answer arrives
-SPARE_SHARE, SPARE_BYTES = 0.05, 1 << 26  # of the disk, that bodies leave free: the lesser counts
+SLOWEST = 1 << 14  # bytes per second: each so many bytes of a body extend its deadline by a second
+DRAINED_SECONDS = 2.0  # how long the rest of a refused body is read, so that the answer arrives
+SPARE_SHARE, SPARE_BYTES = 0.05, 1 << 26  # what bodies leave free of the disk: the smaller of both
 
 IMMEDIATE = frozenset({"/livez", "/v2/health/live"})  # answered without a thread
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 
 class Gateway:
-    """The service, and in front of a dashboard its routes, as one ASGI application."""
+    """The service as an ASGI application, alone or combined with a dashboard."""
 
     def __init__(
         self,
@@ -62,21 +62,22 @@ class Gateway:
         dashboard: Application | None = None,
         routes: Iterable[str] = (),
     ) -> None:
-        """Put a service behind ASGI.
+        """Wrap a service.
 
         Args:
             service: the Flask application.
             hosts: the names that a request's `Host` may have, without port; None allows all.
-            dashboard: what answers paths that are not the service's, with its lifespan.
-            routes: the service's paths where there is a dashboard: whole, or ending in `/`.
+            dashboard: answers the paths that are not the service's, and the lifespan messages.
+            routes: the service's paths if there is a dashboard: whole paths, or prefixes that end
+                in `/`.
         """
         self.service, self.dashboard = service, dashboard
         self.hosts = None if hosts is None else frozenset(map(str.lower, hosts))
         self.paths = frozenset(route for route in routes if not route.endswith("/"))
         self.folders = tuple(route for route in routes if route.endswith("/"))
-        places = Places(service.settings.max_concurrent)
-        self.quick, self.other = Lane(QUICK_THREADS, places), Lane(OTHER_THREADS, places)
-        self.reading = Lane(QUICK_THREADS, Places(service.settings.max_concurrent))
+        slots = Slots(service.settings.max_concurrent)
+        self.quick, self.other = Lane(QUICK_THREADS, slots), Lane(OTHER_THREADS, slots)
+        self.reading = Lane(QUICK_THREADS, Slots(service.settings.max_concurrent))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it to the dashboard."""
@@ -93,15 +94,15 @@ class Gateway:
             await self.dashboard(scope, receive, _add_headers(send))
 
     def owns(self, scope: Scope) -> bool:
-        """Return whether a path is the service's, where there is a dashboard too."""
+        """Return whether a path belongs to the service, not to the dashboard."""
         path = scope["path"]
         return path in self.paths or path.startswith(self.folders)
 
     def is_allowed_host(self, scope: Scope) -> bool:
-        """Return whether a request names a host that is served.
+        """Return whether a request's `Host` is allowed.
 
-        A page of another site may reach this machine by a name of its own (DNS rebinding); its
-        browser then says that name.
+        Another site may make its own name resolve to this machine (DNS rebinding); browsers then
+        send that name.
         """
         if self.hosts is None:
             return True
@@ -126,22 +127,22 @@ class Gateway:
                 await self._read_body(environ, receive)
                 unread = None
             if lane := self._lane(environ, has_body):
-                lane.places.check()
+                lane.slots.check()
         except (HTTPException, MlappError) as refusal:
             environ["mlapp.refusal"], lane = refusal, None
-            environ["wsgi.input"].close()  # what is on disk makes room at once
+            environ["wsgi.input"].close()  # frees the disk at once
         try:
             if lane is None:
                 head, parts = call(self.service, environ)
                 await _send_whole(head, b"".join(parts), send, unread)
             else:
-                with lane.places:
+                with lane.slots:
                     await self._run(environ, lane, receive, send)
         finally:
             environ["wsgi.input"].close()
 
     def _lane(self, environ: Environ, has_body: bool) -> "Lane | None":
-        """Return where a request waits for a thread; None answers it at once."""
+        """Return the lane whose threads answer a request; None if no thread is needed."""
         if not has_body:
             return None if environ["PATH_INFO"] in IMMEDIATE else self.reading
         is_small = environ["mlapp.received"] <= SMALL and not environ["PATH_INFO"].endswith(
@@ -150,18 +151,18 @@ class Gateway:
         return self.quick if is_small else self.other
 
     async def _read_body(self, environ: Environ, receive: Receive) -> None:
-        """Put the body into `wsgi.input`, in memory or on disk.
+        """Read the body into `wsgi.input`, in memory or on disk.
 
         Raises:
-            HTTPException: it is larger than it may be, late, or breaks off; or the request would be
-                refused whatever its body is.
-            DiskFull: the disk has no room for it.
+            HTTPException: it is too large, late, or cut off; or the request would be refused
+                whatever its body is.
+            DiskFull: it does not fit on the disk.
         """
         length = environ.get("CONTENT_LENGTH", "")
         limit = SMALL
         if not length.isdecimal() or int(length) > SMALL or "HTTP_EXPECT" in environ:
-            self.other.places.check()
-            limit = self.service.admit(environ)  # who may not ask need not send
+            self.other.slots.check()
+            limit = self.service.admit(environ)  # refuses the request before its body is sent
             if length.isdecimal() and int(length) > limit:
                 raise _make_too_large(limit)
         end = asyncio.get_running_loop().time() + self.service.settings.read_timeout
@@ -189,7 +190,7 @@ class Gateway:
         environ["CONTENT_LENGTH"] = str(received)
 
     async def _run(self, environ: Environ, lane: "Lane", receive: Receive, send: Send) -> None:
-        """Let the service answer on a thread of a lane, and send its answer."""
+        """Answer a request on a thread of a lane, and send the response."""
         gone, watcher = threading.Event(), None
         environ["mlapp.gone"] = gone.is_set
         if lane is self.other:
@@ -206,36 +207,36 @@ class Gateway:
                 watcher.cancel()
 
 
-class Places:
-    """How many requests may run or wait at once: `with places` holds one. For one thread."""
+class Slots:
+    """The slots of requests that run or wait: `with slots` holds one. Not thread-safe."""
 
     def __init__(self, count: int) -> None:
         self._count, self._taken = count, 0
 
     def check(self) -> None:
-        """Check that there is a free place.
+        """Check that a slot is free.
 
         Raises:
-            TooManyRequests: there is none.
+            TooManyRequests: none is.
         """
         if self._taken >= self._count:
             raise TooManyRequests(f"{self._count} requests are in flight; try again in a second")
 
     def __enter__(self) -> None:
-        """Take a place."""
+        """Take a slot."""
         self._taken += 1
 
     def __exit__(self, *_: object) -> None:
-        """Leave the place."""
+        """Release the slot."""
         self._taken -= 1
 
 
 class Lane:
-    """Threads for requests of a kind, with the places that these requests take."""
+    """Threads for requests of one kind, and the slots that these requests take."""
 
-    def __init__(self, threads: int, places: Places) -> None:
+    def __init__(self, threads: int, slots: Slots) -> None:
         self._pool = ThreadPoolExecutor(threads, "mlapp")
-        self.places = places
+        self.slots = slots
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
         """Call a function on a thread."""
@@ -248,7 +249,7 @@ class Lane:
 def make_environ(scope: Scope) -> Environ:
     """Return the WSGI environment of an ASGI request, with an empty body.
 
-    Headers with an underscore are left out: in WSGI they look like those with a hyphen.
+    Headers with an underscore are dropped: WSGI cannot tell them from those with a hyphen.
     """
     host, port = scope.get("server") or ("localhost", 80)
     environ: Environ = {
@@ -287,21 +288,21 @@ def _environ_key(name: bytes) -> str | None:
 
 
 def _move_to_disk(body: io.BytesIO) -> BinaryIO:
-    """Return a nameless file with what there is of a body.
+    """Return a temporary file with the part of a body that has arrived.
 
     Raises:
-        DiskFull: there is no room.
+        DiskFull: it does not fit on the disk.
     """
-    file = temporary_file(Body.name, buffering=0)  # what a full disk refuses is known at once
+    file = temporary_file(Body.name, buffering=0)  # so that a full disk raises at once
     _write(file, body.getvalue())
     return file
 
 
 def _write(body: BinaryIO, data: bytes) -> None:
-    """Append to a body; a file leaves some of the disk free for everything else.
+    """Append to a body; a body on the disk must leave some of it free.
 
     Raises:
-        DiskFull: there is no room.
+        DiskFull: it does not fit on the disk.
     """
     if isinstance(body, io.BytesIO):
         body.write(data)
@@ -319,7 +320,7 @@ def _make_too_large(limit: int) -> HTTPException:
 
 
 async def _watch(receive: Receive, gone: threading.Event) -> None:
-    """Set an event when the client goes away."""
+    """Set an event when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
     gone.set()
@@ -331,7 +332,7 @@ Head: TypeAlias = dict[str, Any]
 
 
 def call(service: Service, environ: Environ) -> tuple[Head, list[bytes] | Iterator[bytes]]:
-    """Let the service answer; an answer that is not a stream is returned whole.
+    """Call the service; return the head of the response, and its body unless it is a stream.
 
     A stream must be read to its end, or closed.
     """
@@ -357,13 +358,13 @@ def _encode(name: str, value: str) -> tuple[bytes, bytes]:
 
 
 async def _send_whole(head: Head, body: bytes, send: Send, unread: Receive | None = None) -> None:
-    """Send an answer.
+    """Send a response.
 
     Args:
         head: its status and headers.
         body: its body.
         send: sends a message.
-        unread: receives what is left of the request's body, which then ends the connection.
+        unread: receives the unread rest of the request's body; the connection is then closed.
     """
     if unread is None:
         await send(head)
@@ -373,7 +374,7 @@ async def _send_whole(head: Head, body: bytes, send: Send, unread: Receive | Non
     await send(head)
     await send({"type": "http.response.body", "body": body, "more_body": True})
     try:
-        # A connection that is closed with bytes unread is reset, and its answer may be lost.
+        # Closing a connection with unread bytes resets it, and the response may be lost.
         async with asyncio.timeout(DRAINED_SECONDS):
             while (await unread()).get("more_body"):
                 pass
@@ -390,7 +391,7 @@ async def _send_stream(
     gone: threading.Event,
     seconds: float,
 ) -> None:
-    """Send an answer while it is made; one that breaks off or stalls closes the connection."""
+    """Send a response while it is computed; if it fails or stalls, the connection is closed."""
     source = iter(parts)
     try:
         await send(head)
@@ -401,7 +402,7 @@ async def _send_stream(
                 return
         await send({"type": "http.response.body", "body": b""})
     except (ConnectionResetError, TimeoutError):
-        pass  # the server closes the connection, since the answer has no end
+        pass  # the server closes the connection, since the response is incomplete
     finally:
         gone.set()
         if close := getattr(parts, "close", None):
@@ -412,7 +413,7 @@ async def _send_stream(
 
 
 async def _live(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
-    """Start and stop without a word."""
+    """Complete startup and shutdown, with nothing to do."""
     for kind in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{kind}.complete"})
@@ -430,8 +431,8 @@ async def _refuse_host(scope: Scope, send: Send) -> None:
 
 
 _SERVICE_HEADERS = [_encode(name, value) for name, value in HEADERS]
-# Streamlit's page runs scripts of its own, evaluates charts and loads fonts from data addresses;
-# nothing comes from, or goes to, another site.
+# Streamlit's page runs inline scripts, evaluates charts and loads fonts from data URLs; nothing is
+# loaded from, or sent to, another site.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:;"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
@@ -445,7 +446,7 @@ _DASHBOARD_HEADERS = [
 
 
 def _add_headers(send: Send) -> Send:
-    """Return what sends the dashboard's messages, with security headers."""
+    """Return a function that sends the dashboard's messages with security headers."""
 
     async def send_with_headers(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

@@ -1,7 +1,7 @@
 """The service's metrics, for Prometheus, over all worker processes.
 
-Each worker counts in files of its own, which are mapped into memory. Their space is reserved when
-they are made: a page of a mapped file that the disk has no room for ends the process.
+Each worker counts in its own memory-mapped files. Their space is reserved when they are created:
+a write to a mapped page that does not fit on the disk would kill the process.
 """
 
 import os
@@ -22,16 +22,16 @@ from mlapp.families.contract import Model
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which prometheus_client finds the files
 RESERVED = 1 << 23  # bytes of each of a worker's files
-MOST_SERIES = 2_000  # combinations of labels that a file of that size holds; all others share one
+MOST_SERIES = 2_000  # combinations of labels that fit in such a file; all others share one
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARED_MEMORY = Path("/dev/shm")
 
 
 @contextmanager
 def shared_folder() -> Iterator[None]:
-    """Make the folder that worker processes count in, and remove it when they have ended.
+    """Create the folder that worker processes count in, and remove it when they have ended.
 
-    It lies in shared memory where there is any, apart from the files of requests.
+    It is in shared memory if there is any, apart from the files of requests.
     """
     place = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="mlapp-metrics-", dir=place) as folder:
@@ -43,12 +43,12 @@ def shared_folder() -> Iterator[None]:
 
 
 def join_workers() -> None:
-    """Count in the shared folder from now on, in files that no other living process has.
+    """Count in the shared folder from now on, in files that no other live process uses.
 
-    The files of a worker that has ended are taken over, so that counts go on.
+    A new worker takes over the files of one that has ended, so that counts continue.
 
     Raises:
-        OSError: there is no room for the files.
+        OSError: the files do not fit.
     """
     folder = Path(os.environ[FOLDER])
     slot = 0
@@ -74,7 +74,7 @@ def _claim(path: Path) -> bool:
 
 
 class Metrics:
-    """What is counted of requests and predictions."""
+    """The metrics of requests, predictions and records."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -93,7 +93,7 @@ class Metrics:
         )
         self.file_rows = Counter(
             "mlapp_file_rows",
-            "Rows of files: scored, of these noticed, and refused.",
+            "Rows of files: scored, of these with a notice (noticed), and refused.",
             ["model", "version", "outcome"],
             registry=self.registry,
         )
@@ -117,7 +117,7 @@ class Metrics:
         self._find(self.predictions, model).inc(rows)
 
     def count_file(self, model: Model, outcome: str, rows: int) -> None:
-        """Count rows of a file, by what became of them."""
+        """Count rows of a file, by outcome."""
         self._find(self.file_rows, model, outcome=outcome).inc(rows)
 
     def count_records(self, outcome: str, rows: int) -> None:
@@ -145,7 +145,7 @@ class Metrics:
         key = (metric, name, version, *labels.values())
         if found := self._series.get(key):
             return found
-        if len(self._series) >= MOST_SERIES:  # versions are many over time
+        if len(self._series) >= MOST_SERIES:  # over time there may be many versions
             name, version = "other", ""
             key = (metric, name, version, *labels.values())
         found = self._series[key] = metric.labels(model=name, version=version, **labels)

@@ -59,12 +59,12 @@ def document() -> JsonResponse:
 
 @blueprint.get("/docs")
 def docs() -> str:
-    """Show the OpenAPI document to a person."""
+    """Show the OpenAPI document as HTML."""
     return render_template("docs.html", document=make_document())
 
 
 def make_document() -> dict[str, Any]:
-    """Return the OpenAPI document of the published models that open."""
+    """Return the OpenAPI document of the published models that can be opened."""
     paths: dict[str, Any] = {
         "/v1/models": {"get": _read("List the published models", "listModels")},
         "/v1/feedback": {"post": _feedback()},
@@ -112,7 +112,7 @@ def _feedback() -> dict[str, Any]:
             "id": {
                 "type": "string",
                 "pattern": f"^{IDENTIFIER.pattern}$",
-                "description": "Of an answer; of several rows, the one in place k is ID-k",
+                "description": "Of an answer; with several rows, that of row k, from 0, is ID-k",
             },
             "truth": {
                 "type": ["number", "string"],
@@ -126,8 +126,8 @@ def _feedback() -> dict[str, Any]:
     body = {"application/json": {"schema": content, "example": example}}
     bad = ("400", "404", "409", "413", "415", "422", "429", "503")
     return _read("Say what turned out to be true of answers", "giveFeedback") | {
-        "description": "A list is kept whole or not at all. What is acknowledged is on the disk;"
-        " the same truth may be given again, and another is refused with status 409.",
+        "description": "A list is recorded completely or not at all. Acknowledged feedback is on"
+        " the disk. The same truth may be sent again; a different one is refused with status 409.",
         "requestBody": {"required": True, "content": body},
         "responses": _responses("200", *bad),
     }
@@ -146,7 +146,7 @@ def _index() -> dict[str, Any]:
             "reason": text,
         },
     }
-    ready = {"type": ["boolean", "null"], "description": "whether only those served are listed"}
+    ready = {"type": ["boolean", "null"], "description": "whether only served ones are listed"}
     body = {"type": "object", "properties": {"ready": ready}}
     good = {
         "description": "The versions",
@@ -199,7 +199,7 @@ def _score(name: str, operation: str, model: Model, row: dict[str, Any]) -> dict
     }
     good = {
         "description": "The file, its columns followed by the prediction's; a refused row has an"
-        " empty prediction and says why in its column error. One that breaks off is not whole",
+        " empty prediction, and its column error says why. A file that is cut off is not whole",
         "headers": counts,
         "content": answer,
     }
@@ -221,7 +221,7 @@ def _read(summary: str, operation: str, v2: bool = False) -> dict[str, Any]:
 
 
 def _responses(*statuses: str, v2: bool = False) -> dict[str, Any]:
-    """Return the responses of an operation; the default is the error of its protocol."""
+    """Return the responses of an operation; the default response is the protocol's error."""
     kind = ("application/json", "Error") if v2 else ("application/problem+json", "Problem")
     failed = {
         "description": "What is wrong",

@@ -1,4 +1,4 @@
-"""`mlapp serve --engine ray`: the service on Ray Serve, on as many replicas as are needed."""
+"""`mlapp serve --engine ray`: the service on Ray Serve, on one or more replicas."""
 
 import os
 import signal
@@ -16,17 +16,18 @@ from mlapp.settings import read_settings
 def serve_replicas(
     host: str, port: int, address: str | None, replicas: int, most: int | None
 ) -> None:
-    """Serve the web service on Ray Serve until told to stop by SIGTERM or Ctrl-C.
+    """Serve the web service on Ray Serve until SIGTERM or SIGINT.
 
     Args:
         host: the interface that each machine of the cluster listens on.
         port: the port.
         address: as for `connect`.
-        replicas: how many processes answer, a core each; with `most` the fewest.
-        most: how many Ray may start when many requests wait; None starts no more.
+        replicas: the number of processes, with one core each; with `most` the smallest number.
+        most: the largest number, which Ray may start when many requests wait; None for a fixed
+            number.
 
     Raises:
-        ClusterError: Ray is not there, or the replicas do not start.
+        ClusterError: Ray cannot be reached, or the replicas do not start.
     """
     with connect(address, most or replicas, show=True):
         import ray

@@ -1,7 +1,7 @@
 """Requests as JSON Schema, for the OpenAPI document.
 
-A schema here describes requests that are certainly well formed. It cannot say all that is taken:
-JSON Schema has no word for as many values as a shape says.
+A schema here describes requests that are certainly valid, but not all valid requests: JSON Schema
+cannot express "as many values as the shape says".
 """
 
 import csv
@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from mlapp.families.contract import Model
-from mlapp.schema import LARGEST, MISSING, Category, Number, Text
+from mlapp.schema import LARGEST, MISSING, Category, Date, Input, Number, Text
 from mlapp.service.score import ANSWERS, FLAGS, PARAMETERS
 from mlapp.service.state import LONGEST_KEY, state
 from mlapp.service.v2 import datatype_of, tensors
@@ -25,14 +25,14 @@ TEXT_SCHEMA = {
     "description": "A text with at least one letter, digit or symbol; others get status 422",
 }
 
-# Numbers that are written as text, as far as they are certainly not too large.
+# Numbers that are written as text and are certainly not too large.
 DECIMAL = r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9])?"
-ENCODINGS = ("utf-8", "iso-8859-1")  # which any file may be taken for
+ENCODINGS = ("utf-8", "iso-8859-1")  # encodings in which any described file can be read
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-DESCRIBED_ROWS = (1, 2)  # for how many rows the tensors of v2 are described
+DESCRIBED_ROWS = (1, 2)  # the numbers of rows for which the tensors of v2 are described
 FILES = (
-    "A bad row is answered with what is wrong with it in its column `error`. With the parameter"
-    " `strict=true` it refuses the file, with status 422. A model of texts reads the column that"
+    "If a row is refused, its column `error` says why. With the parameter `strict=true` the whole"
+    " file is then refused, with status 422. A model of texts reads the column that"
     " `text_column` names, by default `text`, `review` or the only column of texts. The body may"
     " have more columns than those described, in any order. `decimal` is the mark of its numbers;"
     " `sheet` names the sheet of a workbook."
@@ -40,21 +40,21 @@ FILES = (
 
 
 def describe_instances(model: Model) -> dict[str, Any]:
-    """Return the body of v1."""
+    """Return the request body of v1."""
     row = model.takes.typical
     instances = {
         "type": "array",
         "minItems": 1,
         "items": _instance(model),
-        "description": f"At most {state().settings.max_rows:,}. Instead of them, `inputs` may hold"
+        "description": f"At most {state().settings.max_rows:,}. Alternatively, `inputs` may hold"
         " the same as columns: an object of lists of equal length, by input name",
     }
     key = {
         "type": ["string", "null"],
         "minLength": 1,
         "maxLength": LONGEST_KEY,
-        "description": "What the client calls the instance, for feedback that comes later; of"
-        " several, the one in place k is KEY-k",
+        "description": "The client's own name for the instance, for later feedback; with several"
+        " instances, that of instance k, from 0, is KEY-k",
     }
     properties = {"instances": instances, "key": key}
     return _json_body(
@@ -64,7 +64,7 @@ def describe_instances(model: Model) -> dict[str, Any]:
 
 
 def describe_tensors(model: Model) -> dict[str, Any]:
-    """Return the body of v2."""
+    """Return the request body of v2."""
     values = model.takes.typical
     inputs, outputs = tensors(model)
     nullable = {"type": ["object", "null"]}
@@ -76,9 +76,9 @@ def describe_tensors(model: Model) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": ["inputs"],
-        "description": "A tensor for each input, of as many values as there are rows: n in the"
-        " shape [n] or [n, 1]. JSON Schema cannot say so of any n; described are a few. A table may"
-        " also be one tensor of any name, of shape [n, inputs]",
+        "description": "A tensor for each input with a value for each of n rows, of shape [n] or"
+        " [n, 1]. JSON Schema cannot express this for any n; a few are described. A table may also"
+        " be one tensor of any name, of shape [n, inputs]",
         "properties": {
             "id": {"type": ["string", "null"]},
             "inputs": {"anyOf": [_tensors(model, rows) for rows in DESCRIBED_ROWS]},
@@ -99,7 +99,7 @@ def describe_tensors(model: Model) -> dict[str, Any]:
 
 
 def _tensors(model: Model, rows: int) -> dict[str, Any]:
-    """Return the schema of the input tensors of some rows, those that may be left out last."""
+    """Return the schema of the input tensors of some rows, optional ones last."""
     specs = sorted(model.takes.inputs, key=lambda spec: spec.missing)
     needed = max(1, sum(not spec.missing for spec in specs))
     other = {"type": "string", "not": {"enum": model.takes.names}}
@@ -115,7 +115,7 @@ def _tensors(model: Model, rows: int) -> dict[str, Any]:
 def _tensor(
     name: dict[str, Any], datatype: str, value: dict[str, Any], rows: int
 ) -> dict[str, Any]:
-    """Return the schema of a tensor of some rows, from those of its name and of a value."""
+    """Return the schema of a tensor of some rows, given the schemas of its name and a value."""
     return {
         "type": "object",
         "required": ["name", "shape", "datatype", "data"],
@@ -155,7 +155,7 @@ def _instance(model: Model) -> dict[str, Any]:
     return {"anyOf": [row, ordered]}
 
 
-def _value(spec: Number | Category | Text) -> dict[str, Any]:
+def _value(spec: Input | Text) -> dict[str, Any]:
     """Return the schema of an input's value in v1, where numbers may be written as text."""
     value = _tensor_value(spec)
     if not isinstance(spec, Number):
@@ -164,26 +164,33 @@ def _value(spec: Number | Category | Text) -> dict[str, Any]:
     return {"anyOf": [value, {"type": "string", "pattern": rf"^\s*({texts})\s*$"}]}
 
 
-def _tensor_value(spec: Number | Category | Text) -> dict[str, Any]:
+def _tensor_value(spec: Input | Text) -> dict[str, Any]:
     """Return the schema of an input's value in a tensor."""
     if isinstance(spec, Text):
         return TEXT_SCHEMA
+    if isinstance(spec, Date) or (isinstance(spec, Category) and spec.other is not None):
+        kind = ["string", "null"] if spec.missing else "string"
+        return {"type": kind, "minLength": 1, "description": f"in training: {spec.seen}"}
     if isinstance(spec, Category):
         return {"enum": [*spec.categories, *([None] if spec.missing else [])]}
     return {
         "type": ["number", "null"] if spec.missing else "number",
         "minimum": -LARGEST,
         "maximum": LARGEST,
-        "description": f"in training: {spec.minimum:.12g} to {spec.maximum:.12g}",
+        "description": f"in training: {spec.seen}",
     }
 
 
 def describe_files(
     model: Model, row: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Return the parameters, bodies and answers of `:score`, by type; `row` is an example.
+    """Return the parameters, bodies and responses of `:score`, by media type.
 
-    Left out are parameters whose values depend on what the file holds: `FILES` explains them.
+    Parameters whose valid values depend on the file are left out: `FILES` explains them.
+
+    Args:
+        model: any published model.
+        row: an example of a row.
     """
     cells = io.StringIO()
     csv.writer(cells, lineterminator="\n").writerows([row, row.values()])
@@ -212,7 +219,7 @@ def describe_files(
 
 
 def _file_pattern(model: Model, format_: str) -> str:
-    """Return a regular expression of files of the inputs, in their order, and at least one row."""
+    """Return a regular expression of files with the inputs, in order, and at least one row."""
     cells = {spec.name: _line_value(spec) for spec in model.takes.inputs}
     if format_ == "jsonl":
         pairs = ", ?".join(f"{_literal(name)}: ?{value}" for name, value in cells.items())
@@ -222,19 +229,21 @@ def _file_pattern(model: Model, format_: str) -> str:
     return rf'^{_escape(head.getvalue())}\r?\n[^\s"]'
 
 
-def _line_value(spec: Number | Category | Text) -> str:
+def _line_value(spec: Input | Text) -> str:
     if isinstance(spec, Text):
         return '"[A-Za-z .,:]*"'
     if isinstance(spec, Number):
         return r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"
+    if isinstance(spec, Date):
+        return '"20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"'
     return f"({'|'.join(map(_literal, spec.categories))})"
 
 
 def _literal(text: str) -> str:
-    """Return a text as JSON, as a regular expression."""
+    """Return a regular expression that matches a text as JSON."""
     return _escape(orjson.dumps(text).decode())
 
 
 def _escape(text: str) -> str:
-    """Return a text as a regular expression of every dialect."""
+    """Return a regular expression that matches a text, in every dialect."""
     return re.sub(r"([\\^$.*+?()[\]{}|/])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""`mlapp serve`: dashboard and service in one process, or the service alone on many workers."""
+"""`mlapp serve`: dashboard and service in one process, or the service alone in several workers."""
 
 import ipaddress
 import logging
@@ -37,7 +37,7 @@ ROUTES = (
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address reaches this machine only."""
+    """Return whether an address can only be reached from this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -49,8 +49,8 @@ def allowed_hosts(host: str, settings: Settings) -> list[str] | None:
 
     Args:
         host: the interface that is listened on.
-        settings: `hosts` lists names; without it, an address of this machine answers to the
-            names of this machine, and any other to all.
+        settings: `hosts` lists names; without it, a loopback interface accepts the names of this
+            machine, and any other interface accepts all names.
     """
     if settings.hosts is None and not is_loopback(host):
         return None
@@ -58,31 +58,31 @@ def allowed_hosts(host: str, settings: Settings) -> list[str] | None:
 
 
 def check_exposure(host: str, settings: Settings, open_to_all: bool) -> None:
-    """Refuse to serve others than this machine without a key, and say what is served.
+    """Refuse to serve other machines without an API key, unless `--open` was given.
 
     Raises:
-        InvalidSettings: the host is not loopback, there is no key, and it was not said twice.
+        InvalidSettings: the host is not loopback, and there is neither a key nor `--open`.
     """
     loopback = is_loopback(host)
     if settings.api_key is None and not loopback and not open_to_all:
         raise InvalidSettings(
-            f"MLAPP_API_KEY: got nothing, expected a key to serve {host}; --open serves all without"
+            f"MLAPP_API_KEY: got nothing, expected a key to serve {host}; --open serves without one"
         )
     if settings.api_key is None:
-        whom = "this machine only" if loopback else "everybody who reaches it"
-        print(f"No MLAPP_API_KEY is set: the service answers {whom}, without a key", flush=True)
+        clients = "this machine only" if loopback else "anyone who can reach it"
+        print(f"No MLAPP_API_KEY is set: the service answers {clients}, without a key", flush=True)
 
 
 def start_logging() -> None:
-    """Send what is logged to standard error, a line each."""
+    """Write the log to standard error, one line per message."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
 class AccessLog(logging.Handler):
-    """Writes lines to standard error a few times a second, at once.
+    """Writes lines to standard error in batches, a few times a second.
 
-    A write lets other threads run, and the one that wrote then waits for its turn: a write in
-    every request would cost more than the request.
+    A write releases the GIL, and the thread must then wait to get it back: a write in every request
+    would cost more than the request.
     """
 
     def __init__(self, seconds: float = 0.2) -> None:
@@ -92,7 +92,7 @@ class AccessLog(logging.Handler):
         threading.Thread(target=self._write, args=[seconds], daemon=True).start()
 
     def flush(self) -> None:
-        """Write what there is; `logging.shutdown` does so at the end."""
+        """Write the pending lines; `logging.shutdown` calls this at the end."""
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if lines:
             sys.stderr.write("\n".join([*lines, ""]))
@@ -105,8 +105,8 @@ class AccessLog(logging.Handler):
 
 
 def warm(settings: Settings) -> None:
-    """Open every model and let it answer once; one that cannot be opened is logged."""
-    records.writer()  # loads what it needs before the first request comes
+    """Open every model and replay its golden instances; log those that cannot be opened."""
+    records.writer()  # loads its libraries before the first request
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
@@ -116,7 +116,7 @@ def warm(settings: Settings) -> None:
 
 
 def serve_workers(host: str, port: int, workers: int) -> None:
-    """Serve the service alone, from worker processes, until SIGTERM or SIGINT."""
+    """Serve the service without dashboard, in worker processes, until SIGTERM or SIGINT."""
     start_logging()
     settings = read_settings()
 
@@ -153,7 +153,7 @@ def serve_together(host: str, port: int) -> None:
         print(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         yield {}
 
-    # Streamlit looks for its settings beside the script that started the process.
+    # Streamlit looks for its settings next to the script that started the process.
     sys.argv = [str(dashboard_script())]
     dashboard: Any = st.App(dashboard_script(), lifespan=lifespan)
     gateway = Gateway(app, allowed_hosts(host, settings), dashboard, ROUTES)

@@ -2,16 +2,16 @@
 
     POST /v1/models/{name}:score  CSV, TSV, JSON lines, Parquet  ->  the one that `Accept` asks for
 
-    body -> a file on the disk -> looked through -> scored chunk by chunk -> answer
+    body -> a file on the disk -> checked to its end -> scored chunk by chunk -> response
 
-The body lies on the disk before the answer begins. So a client that sends all before it reads, and
-a server that answers while it reads, cannot wait for each other for ever; Parquet can be read from
-its end; and what is wrong with a text's last row is told by status. Memory holds a few chunks.
+The whole body is on the disk before the response begins. So a client that sends everything before
+it reads cannot deadlock with a server that responds while it reads; Parquet can be read from its
+end; and damage in the last row of a text still gets an error status. Memory holds a few chunks.
 
-CSV and JSON lines leave while later rows are scored. Where the file turns out to be damaged on the
-way, the connection breaks, so that the answer does not look whole. Parquet is written from its end,
-a `strict` answer must wait for its last row, and HTTP/1.0 cannot show that an answer broke off:
-these are made whole on the disk, and carry their counts of rows in headers.
+CSV and JSON lines are sent while later rows are scored. If the file turns out to be damaged, the
+connection is closed, so that the response is visibly incomplete. Parquet is written from its end,
+a `strict` response must wait for the last row, and HTTP/1.0 cannot signal an incomplete response:
+these are made on the disk first, and have the counts of rows in headers.
 """
 
 import errno
@@ -42,19 +42,19 @@ blueprint = Blueprint("score", __name__, url_prefix="/v1")
 
 PARAMETERS = {
     "text_column": "the column that a text classifier reads; by default text, review or the only",
-    "columns": "columns that are called otherwise than the model's inputs: theirs=ours,...",
-    "explain": "whether what each input, or the words, add is added",
-    "strict": "whether the first refused row refuses the file",
+    "columns": "columns whose names differ from the model's inputs: theirs=ours,...",
+    "explain": "whether the contribution of each input or word is added",
+    "strict": "whether the first refused row refuses the whole file",
     "prefix": "what the names of the prediction's columns begin with",
-    "raw": "whether texts that a spreadsheet would run as formulas stay as they are in CSV",
+    "raw": "whether texts that a spreadsheet would run as formulas are written unchanged to CSV",
     "encoding": "of a text; by default Content-Type's charset, a byte-order mark's, or UTF-8",
-    "decimal": "the decimal mark of CSV and TSV, . or ,; by default recognised for each column",
+    "decimal": "the decimal mark of CSV and TSV, . or ,; by default detected for each column",
     "sheet": "of an Excel workbook, its name or its number from 1; by default the first",
 }
 FLAGS = ("explain", "strict", "raw")
 ANSWERS = tuple(kind for kind, format_ in MEDIA_TYPES.items() if format_ in WRITABLE)
 COUNTS = tuple(f"Mlapp-{name.title()}" for name in Counts._fields)
-THREADS = 2  # for each file; one file leaves room for others
+THREADS = 2  # for each file, so that one file does not block others
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def score(name: str, version: int | None = None) -> Response:
 
 
 def _hold(held: ExitStack, stream: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield a stream; at its end let go what it needs, also where nobody closes the answer."""
+    """Yield a stream; at its end close its resources, even if the response is never closed."""
     with held:
         yield from stream
 
@@ -126,10 +126,10 @@ def _score(
         model: any published model.
         body: the file.
         source: its format.
-        target: the format of the answer; not Parquet.
-        options: as in `scoring`.
-        gone: whether nobody waits for the answer any more.
-        stack: gets what must be closed behind the answer, and counts its rows then.
+        target: the format of the response; not Parquet.
+        options: see `Options`.
+        gone: returns whether the client has disconnected.
+        stack: what must be closed after the response is added to it; closing it counts the rows.
         origin: as for `score_table`.
 
     Raises:
@@ -142,7 +142,7 @@ def _score(
     plan = make_plan(model, table.schema, options)
     parts = score_table(model, table, plan, target, options.raw, THREADS, origin=origin)
     stack.enter_context(closing(parts))
-    first = [next(parts), next(parts)]  # head and rows: what goes wrong here has its own status
+    first = [next(parts), next(parts)]  # head and rows: errors here still get a status
 
     def flow() -> Iterator[bytes]:
         nonlocal counts
@@ -155,21 +155,21 @@ def _score(
             else:
                 return
         except InvalidTable:
-            # Its words may hold what somebody sent: they are not for the log.
-            _log.warning("%s: a file is damaged behind row %d", model.manifest.name, counts.rows)
+            # The error's message may quote the file, and the log must not.
+            _log.warning("%s: a file is damaged after row %d", model.manifest.name, counts.rows)
         except Exception:
-            _log.exception("unexpected error behind row %d of a file", counts.rows)
-        # Servers end the answer here without its end, and without a word about it.
-        raise ConnectionResetError(errno.ECONNRESET, "the answer is not whole")
+            _log.exception("unexpected error after row %d of a file", counts.rows)
+        # Servers then close the connection, without logging it.
+        raise ConnectionResetError(errno.ECONNRESET, "the response is incomplete")
 
     return flow()
 
 
 def _read_options() -> Options:
-    """Read the parameters of the address.
+    """Read the parameters of the URL.
 
     Raises:
-        InvalidInput: some are not known, are there twice, or have values that are not allowed.
+        InvalidInput: some are unknown, are repeated, or have values that are not allowed.
     """
     given, faults, columns = request.args, [], {}
     for name, values in given.lists():
@@ -199,11 +199,11 @@ def _read_options() -> Options:
 
 
 def _source_format() -> FileFormat:
-    """Return the body's format, as its headers and the parameters say.
+    """Return the body's format, from its headers and the parameters.
 
     Raises:
-        UnsupportedMediaType: the headers say nothing, or what cannot be read.
-        InvalidInput: the encoding is not known, or a sheet is named where there are none.
+        UnsupportedMediaType: the headers have no type, or one that cannot be read.
+        InvalidInput: the encoding is unknown, or a sheet is named for another format than .xlsx.
     """
     kind = request.mimetype
     if kind not in MEDIA_TYPES:
@@ -225,10 +225,10 @@ def _source_format() -> FileFormat:
 
 
 def _target_type() -> str:
-    """Return the media type that is asked for; by default the one that came, or CSV.
+    """Return the accepted media type; by default that of the request, or CSV.
 
     Raises:
-        NotAcceptable: none of them can be made.
+        NotAcceptable: none of the accepted types can be written.
     """
     kinds = [kind for kind in (request.mimetype, *ANSWERS) if kind in ANSWERS]
     if not request.accept_mimetypes:

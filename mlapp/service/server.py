@@ -1,7 +1,7 @@
-"""The HTTP server: uvicorn, with limits on what a client may hold up, and supervised workers.
+"""The HTTP server: uvicorn with limits for slow clients, and supervised workers.
 
-A client has a set time to send the headers of a request. When a process holds as many
-connections as it may, the one that has been idle or sending for longest makes room.
+A client must send the headers of a request within a deadline. When a process has reached its limit
+of connections, the oldest one that is idle or still sending is closed for a new one.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from mlapp.errors import InvalidSettings
 from mlapp.records import writer as records
 
 HEADER_BYTES = 1 << 16
-KEPT_SECONDS = 15  # that an idle connection is kept
+KEPT_SECONDS = 15  # how long an idle connection is kept
 GRACE_SECONDS = 30  # for in-flight requests after SIGTERM or SIGINT
-BACKLOG = 2048  # connections that the kernel holds for a busy process
-MOST_CONNECTIONS = 1 << 16  # of a process, where the system allows as many
+BACKLOG = 2048  # connections that the kernel queues for a busy process
+MOST_CONNECTIONS = 1 << 16  # of a process, if the system allows that many
 SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 
@@ -51,7 +51,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes: int | None = 0  # None while no headers are awaited
         self._timer: asyncio.TimerHandle | None = None
         if len(self.opened) >= self.most:
-            self._make_room()
+            self._close_oldest()
         self.opened[self] = None
         self._start_timer()
 
@@ -83,7 +83,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that is not HTTP; where an answer is under way, cut it off."""
+        """Answer a request that is not HTTP; if a response is being sent, cut it off."""
         if self._is_answering() and self.cycle.response_started:
             self.transport.abort()
         else:
@@ -106,8 +106,8 @@ class Protocol(HttpToolsProtocol):
         elif self._header_bytes is not None:
             self._refuse(408, TIMEOUT)
 
-    def _make_room(self) -> None:
-        """Close the oldest connection that no answer is computed for."""
+    def _close_oldest(self) -> None:
+        """Close the oldest connection without an in-flight request."""
         for other in self.opened:
             if other.cycle is None or other.cycle.more_body or other.cycle.response_complete:
                 self.opened.pop(other)
@@ -115,7 +115,7 @@ class Protocol(HttpToolsProtocol):
                 return
 
     def _refuse(self, status: int, detail: bytes) -> None:
-        """Close the connection, with a reason unless nothing was asked or is answered already."""
+        """Close the connection; if a request has begun and is not answered yet, send a reason."""
         if self._header_bytes and not self._is_answering() and not self.transport.is_closing():
             self.transport.write(
                 b"%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
@@ -130,7 +130,7 @@ def serve(app: Any, listener: socket.socket, ws: str) -> None:
     Args:
         app: the application.
         listener: a listening socket.
-        ws: how uvicorn speaks websockets, or `none`.
+        ws: uvicorn's implementation of websockets, or `none`.
     """
     config = uvicorn.Config(
         app,
@@ -146,13 +146,13 @@ def serve(app: Any, listener: socket.socket, ws: str) -> None:
         ws=ws,
     )
     server = uvicorn.Server(config)
-    for number in STOPPING:  # uvicorn raises again what stopped it: the log is yet to be written
+    for number in STOPPING:  # uvicorn would raise the signal again before the log is written
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run([listener])
 
 
 def prepare_process(timeout: float) -> None:
-    """Let this process hold as many connections as the system allows.
+    """Raise this process's limit of connections to what the system allows.
 
     Args:
         timeout: seconds for the headers of a request.
@@ -175,10 +175,10 @@ def prepare_process(timeout: float) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, for several processes to share.
+    """Return a listening socket, for several processes to share.
 
     Raises:
-        InvalidSettings: the address cannot be had.
+        InvalidSettings: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -190,8 +190,8 @@ def listen(host: str, port: int) -> socket.socket:
 def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int) -> None:
     """Serve from worker processes until SIGTERM or SIGINT, which let in-flight requests finish.
 
-    A worker that ends, for whatever reason, is replaced. SIGHUP replaces all. Workers stop when
-    this process is gone.
+    A worker that ends, for whatever reason, is replaced. SIGHUP replaces all workers. Workers stop
+    when this process ends.
 
     Args:
         create: called in each worker; returns the ASGI application.
@@ -222,13 +222,13 @@ def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int
             if pid in born:
                 _log.warning("Worker %d ended; starting another", pid)
                 if time.monotonic() - born.pop(pid) < 1:
-                    time.sleep(1)  # one that cannot start must not take the machine
+                    time.sleep(1)  # a worker that cannot start must not use up the machine
                 fork()
     _stop(set(born), signals)
 
 
 class Signals:
-    """Signals to this process, one after the other, whichever of its threads they reach."""
+    """Signals to this process, in order, whichever of its threads receives them."""
 
     def __init__(self) -> None:
         self._reader, writer = os.pipe()
@@ -238,13 +238,13 @@ class Signals:
             signal.signal(number, lambda *_: None)
 
     def wait(self, seconds: float | None = None) -> frozenset[int]:
-        """Return the signals that have come, when one has or the time is over."""
+        """Wait for a signal or until the time is over; return the signals that arrived."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         return frozenset(os.read(self._reader, 512)) if ready else frozenset()
 
     @staticmethod
     def restore() -> None:
-        """Let signals do what they do by default, in a new process."""
+        """Restore the default signal handlers, in a new process."""
         signal.set_wakeup_fd(-1)
         for number in (*STOPPING, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -252,7 +252,7 @@ class Signals:
 
 
 def _stop(pids: set[int], signals: Signals) -> None:
-    """Let workers finish; kill those that take too long, or all when interrupted again."""
+    """Let workers finish; kill those that take too long, or all on another interrupt."""
     _kill(pids, signal.SIGTERM)
     end = time.monotonic() + GRACE_SECONDS + 5
     while pids := pids - set(_reap()):
@@ -284,15 +284,15 @@ def _work(create: Callable[[], Any], listener: socket.socket, lifeline: int) -> 
         serve(create(), listener, ws="none")
         status = 0
     except BaseException:
-        _log.exception("A worker cannot go on")
+        _log.exception("A worker failed")
     finally:
         records.close()
         logging.shutdown()
         sys.stderr.flush()
-        os._exit(status)  # what its parent has to clean up is not the worker's
+        os._exit(status)  # cleaning up is the parent's task
 
 
 def _follow(lifeline: int) -> None:
-    """Stop when the parent is gone, however it ended: nobody would replace this worker."""
+    """Stop when the parent has ended, since nothing would replace this worker."""
     os.read(lifeline, 1)
     os.kill(os.getpid(), signal.SIGTERM)

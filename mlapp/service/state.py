@@ -1,4 +1,4 @@
-"""What a process's requests share: the settings, the models, the metrics."""
+"""The state that the requests of a process share: settings, models, metrics."""
 
 import logging
 from collections import OrderedDict
@@ -21,8 +21,8 @@ from mlapp.store.repository import Repository, repository
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-LONGEST_KEY = 200  # characters that are kept of what a client calls its request
-FRESH = 0.5  # seconds for which a model is served before a newer version is looked for
+LONGEST_KEY = 200  # characters of a client's own name for a request
+FRESH = 0.5  # seconds between two checks for a newer version of a model
 
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class State:
         """Return a model and note it for the access log.
 
         Raises:
-            ModelNotFound, ArtifactError: as `Repository.get`, in words for everybody.
+            ModelNotFound, ArtifactError: as `Repository.get`, without details of this machine.
         """
         try:
             model = self.models.get(name, version, FRESH)
@@ -51,7 +51,7 @@ class State:
             which = name if version is None else f"{name}, version {version}"
             raise ModelNotFound(f"No model {which!r} is published; /v1/models lists all") from error
         except ArtifactError as error:
-            # The reason names files of this machine: it is for the log, not for the client.
+            # The reason names files of this machine: for the log only, not for the client.
             _log.warning("%s cannot be served: %s", name, error)
             raise ArtifactError(f"The model {name!r} cannot be opened at present") from error
         request.environ["mlapp.model"] = model
@@ -77,7 +77,7 @@ class State:
             answering.note_refusal(model, channel, status, faults)
 
     def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
-        """Count the rows of a file, when its request is no longer at hand."""
+        """Count the rows of a file; its request may have ended."""
         environ["mlapp.rows"] = counts.scored
         self.metrics.count(model, counts.scored)
         for outcome in ("scored", "noticed", "refused"):
@@ -98,17 +98,17 @@ def state() -> State:
 
 
 def name_rows(key: str, rows: int) -> list[str] | None:
-    """Return what a client calls each row: the request's key, and of several its place behind.
+    """Return the client's name of each row: the request's key, with `-k` for the k-th of several.
 
-    A key of more than `LONGEST_KEY` characters is not kept.
+    A key of more than `LONGEST_KEY` characters is ignored.
     """
     if len(key) > LONGEST_KEY:
         return None
     return [key] if rows == 1 else [f"{key}-{place}" for place in range(rows)]
 
 
-def describe(model: Model) -> dict[str, Any]:
-    """Return what a program needs to know about a model, as JSON."""
+def describe_model(model: Model) -> dict[str, Any]:
+    """Return the description of a model that `/v1/models/{name}` gives, as JSON."""
     manifest = model.manifest
     found: dict[str, Any] = {
         "name": manifest.name,

@@ -1,7 +1,8 @@
-"""Tensors of the Open Inference Protocol: in JSON, or as binary data behind it.
+"""Tensors of the Open Inference Protocol: in JSON, or as binary data that follows the JSON.
 
-A tensor in JSON lists its values in one list, or nested as its shape says. Every value must be one
-of its datatype, or null for a missing one. In binary data a BYTES value has its length before it.
+A tensor in JSON has its values in one list, or in lists nested by its shape. Every value must be
+one of its datatype, or null for a missing one. In binary data the length of a BYTES value precedes
+it.
 """
 
 import math
@@ -34,17 +35,17 @@ TYPES: dict[str, Any] = {
 
 
 def read_tensor(entry: Any, binary: bytes) -> tuple[str, npt.NDArray[Any], bytes]:
-    """Return a tensor's name and content, and what is left of the binary data.
+    """Return a tensor's name and content, and the rest of the binary data.
 
-    Numbers are an array of floats, or of the datatype; texts, and numbers of which some are null,
-    an array of objects.
+    Numbers become an array of floats or of the datatype; texts, and numbers with nulls, an array of
+    objects.
 
     Args:
-        entry: the tensor as it stands in JSON.
+        entry: the JSON of the tensor.
         binary: the binary data of this tensor and those that follow.
 
     Raises:
-        BadRequest: it is not a tensor of the protocol; the message names what is wrong.
+        BadRequest: it is not a tensor of the protocol; the message says why.
     """
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise BadRequest("inputs: expected objects with name, datatype, shape and data")
@@ -62,7 +63,7 @@ def read_tensor(entry: Any, binary: bytes) -> tuple[str, npt.NDArray[Any], bytes
         raise BadRequest(f"{label}: got both data and binary_data_size, expected one of them")
     if type(size) is not int or not 0 <= size <= len(binary):
         raise BadRequest(
-            f"{label}: got binary_data_size {describe(size)}, {len(binary):,} bytes are there"
+            f"{label}: got binary_data_size {describe(size)}, expected at most {len(binary):,}"
         )
     tensor = _from_binary(label, datatype, shape, binary[:size])
     return name, tensor.reshape(shape), binary[size:]
@@ -76,7 +77,7 @@ def _read_shape(name: str, shape: Any) -> list[int]:
     ):
         allowed = f"a list of 1 to {MOST_DIMENSIONS} whole numbers"
         raise BadRequest(f"{name}: got shape {describe(shape)}, expected {allowed}")
-    # An array without values must fit its other dimensions, too.
+    # The other dimensions of an empty array count too.
     if math.prod(filter(None, shape)) >= 2**31:
         raise BadRequest(f"{name}: got shape {shape}, expected fewer than {2**31:,} values")
     return shape
@@ -125,7 +126,7 @@ def _from_json(name: str, datatype: str, shape: list[int], data: Any) -> npt.NDA
 
 
 def _fits(datatype: str, value: object) -> bool:
-    """Return whether a value of JSON is one of a datatype."""
+    """Return whether a JSON value is valid for a datatype."""
     if datatype == "BYTES":
         return isinstance(value, str)
     if datatype == "BOOL":
@@ -139,7 +140,7 @@ def _fits(datatype: str, value: object) -> bool:
 
 
 def _describe_type(datatype: str) -> str:
-    """Return what a datatype holds, in words."""
+    """Return the allowed values of a datatype, for messages."""
     if datatype in ("BYTES", "BOOL"):
         return {"BYTES": "a text", "BOOL": "true or false"}[datatype]
     if datatype.startswith("FP"):
@@ -150,10 +151,10 @@ def _describe_type(datatype: str) -> str:
 
 
 def _flatten(name: str, shape: list[int], data: list[Any]) -> list[Any]:
-    """Return the values of a tensor, which come in one list, or nested as the shape says."""
+    """Return the values of a tensor in one list; they may be nested by the shape."""
     if list not in set(map(type, data)):
         return data
-    wrong = BadRequest(f"{name}: got data that is nested otherwise than its shape {shape}")
+    wrong = BadRequest(f"{name}: got data whose nesting does not match its shape {shape}")
     if len(data) != shape[0]:
         raise wrong
     for size in shape[1:]:
@@ -202,28 +203,28 @@ def _from_binary(name: str, datatype: str, shape: list[int], data: bytes) -> npt
     return tensor
 
 
-def read_flag(where: str, entry: dict[str, Any], flag: str, usual: bool) -> bool:
-    """Return a parameter of a request or an output that is true or false.
+def read_flag(where: str, entry: dict[str, Any], flag: str, default: bool) -> bool:
+    """Return a boolean parameter of a request or an output.
 
     Args:
         where: what it belongs to, for messages.
         entry: the request or the output.
         flag: the parameter's name.
-        usual: what it is where it is not given.
+        default: its value if it is not given.
 
     Raises:
-        BadRequest: it is neither.
+        BadRequest: it is not true or false.
     """
     value = _read_parameters(where, entry).get(flag)
     if value is None:
-        return usual
+        return default
     if not isinstance(value, bool):
         raise BadRequest(f"{where}: got {flag} {describe(value)}, expected true or false")
     return value
 
 
 def name_datatype(tensor: npt.NDArray[Any]) -> str:
-    """Return the datatype of an answer's tensor."""
+    """Return the datatype of a tensor of an answer."""
     return {"f": "FP64", "i": "INT64"}.get(tensor.dtype.kind, "BYTES")
 
 

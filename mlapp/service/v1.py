@@ -1,4 +1,4 @@
-"""The short form, as in TensorFlow Serving and KServe v1, for people with curl.
+"""The short form of REST, like that of TensorFlow Serving and KServe v1, for use with curl.
 
     POST /v1/models/{name}:predict  {"instances": [...]}  ->  {"predictions": [...]}
                                     {"inputs": {...}}     ->  the same, and {"outputs": {...}}
@@ -6,8 +6,8 @@
 
 An instance is a text, or a row: an object of values by input name, or a list of values in the
 order of the schema's inputs. `inputs` holds the same as columns: an object of lists by input name.
-A list there is a list of instances, as KServe has it. Every answer has an identifier, as `id` and
-in the header `Mlapp-Id`. `key` may say what the client calls it, for feedback.
+A list there is a list of instances, as in KServe. Every answer has an identifier, as `id` and in
+the header `Mlapp-Id`. The client may send its own name for it as `key`, to use in feedback.
 """
 
 from typing import Any
@@ -17,10 +17,9 @@ from flask import Blueprint
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import Model
-from mlapp.schema import describe as describe_value
-from mlapp.schema import quote
+from mlapp.schema import describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body, require_json
-from mlapp.service.state import LONGEST_KEY, describe, name_rows, state
+from mlapp.service.state import LONGEST_KEY, describe_model, name_rows, state
 from mlapp.settings import Settings
 from mlapp.store import artifacts
 
@@ -29,7 +28,7 @@ blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
 @blueprint.get("/models")
 def list_models() -> JsonResponse:
-    """List every published model, those that cannot be opened with the reason."""
+    """List every published model, and whether it can be opened."""
     models = []
     for name in state().models.names():
         try:
@@ -50,10 +49,10 @@ def list_models() -> JsonResponse:
 @blueprint.get("/models/<model:name>")
 @blueprint.get("/models/<model:name>/versions/<int:version>")
 def show_model(name: str, version: int | None = None) -> JsonResponse:
-    """Say what a model is: its inputs, its output or labels, its quality, its versions."""
+    """Describe a model: its inputs, its output or labels, its quality, its versions."""
     model = state().model(name, version)
     versions = artifacts.versions(state().models.root, name)
-    return JsonResponse(describe(model) | {"versions": versions})
+    return JsonResponse(describe_model(model) | {"versions": versions})
 
 
 @blueprint.post("/models/<model:name>:predict")
@@ -85,7 +84,7 @@ def explain(name: str, version: int | None = None) -> JsonResponse:
 
 
 def _notices(answered: Answered) -> dict[str, list[str]]:
-    """Return what is unusual about the instances, where anything is."""
+    """Return the notices about the instances, if there are any, by the key `notices`."""
     notices = answered.answers.notices
     return {"notices": list(map(str, notices))} if notices else {}
 
@@ -94,12 +93,12 @@ def _notices(answered: Answered) -> dict[str, list[str]]:
 
 
 def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[str] | None, bool]:
-    """Return a request's instances, their keys if any, and whether they came as `inputs`.
+    """Return a request's instances, the client's names of them, and whether they were `inputs`.
 
     Raises:
         BadRequest, UnsupportedMediaType: the body is not a JSON object.
         RequestEntityTooLarge: there are too many.
-        InvalidInput: there are none, or they are not in one of the forms above.
+        InvalidInput: there are none, or they have none of the forms above.
     """
     require_json()
     content = parse_json(read_body(settings.max_bytes))
@@ -110,7 +109,7 @@ def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[s
     if key == "inputs" and isinstance(given, dict):
         instances = _from_columns(given, settings.max_rows)
     if not isinstance(instances, list) or not instances:
-        got = "an empty list" if given == [] else describe_value(given)
+        got = "an empty list" if given == [] else describe(given)
         columns = ", or an object of lists by input name" if key == "inputs" else ""
         raise InvalidInput([Fault(key, got, f"a list of one or more instances{columns}")])
     check_rows(len(instances), settings.max_rows)
@@ -125,7 +124,7 @@ def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[s
 
 
 def _read_keys(content: dict[str, Any], rows: int) -> list[str] | None:
-    """Return what the client calls each instance, if it says so.
+    """Return the client's name of each instance, if it sent a key.
 
     Raises:
         InvalidInput: `key` is not a text, or too long.
@@ -135,7 +134,7 @@ def _read_keys(content: dict[str, Any], rows: int) -> list[str] | None:
         return None
     if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
         allowed = f"a text of 1 to {LONGEST_KEY} characters"
-        raise InvalidInput([Fault("key", describe_value(key), allowed)])
+        raise InvalidInput([Fault("key", describe(key), allowed)])
     return name_rows(key, rows)
 
 
@@ -143,11 +142,11 @@ def _from_columns(columns: dict[str, Any], limit: int) -> list[dict[str, Any]]:
     """Return columns by name as rows.
 
     Raises:
-        InvalidInput: a column is not a list, or they are not equally long.
+        InvalidInput: a column is not a list, or the columns differ in length.
         RequestEntityTooLarge: they are too long.
     """
     faults = [
-        Fault(name[:80], describe_value(column), "a list of values, one for each row")
+        Fault(name[:80], describe(column), "a list of values, one for each row")
         for name, column in columns.items()
         if not isinstance(column, list)
     ]

@@ -1,11 +1,10 @@
 """The Open Inference Protocol (v2) over REST, with the binary tensor data extension.
 
 Tables arrive as one tensor [n, inputs], or as one tensor [n] or [n, 1] per input, by name; texts
-as one BYTES tensor. A NaN, null or empty BYTES stands for a missing value. The answer's `id` is
-the request's, or else that of the answer, which is always the parameter `mlapp_id`.
+as one BYTES tensor. A NaN, null or empty BYTES means a missing value. The response's `id` is that
+of the request, or else that of the answer, which is always in the parameter `mlapp_id`.
 
-A request that is not in this form is refused with 400, and values that the model does not allow
-with 422.
+Malformed requests get status 400, and values that the model does not allow get 422.
 """
 
 from contextlib import suppress
@@ -20,7 +19,7 @@ from werkzeug.exceptions import BadRequest
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Batch, Model
-from mlapp.schema import Category, Column, Number, Text, describe, quote
+from mlapp.schema import Column, Input, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, name_rows, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
@@ -45,29 +44,29 @@ def server() -> JsonResponse:
 
 @blueprint.get("/health/live")
 def live() -> JsonResponse:
-    """Say that the server answers."""
+    """Return that the server is live."""
     return JsonResponse({"live": True})
 
 
 @blueprint.get("/health/ready")
 def ready() -> JsonResponse:
-    """Say whether models can be served."""
+    """Return whether models can be served."""
     good = is_ready()
     return JsonResponse({"ready": good}, 200 if good else 503)
 
 
 def is_ready() -> bool:
-    """Return whether there is a model, and all can be served, by an older version if need be."""
+    """Return whether there is a model, and all can be served, if necessary by an older version."""
     models = state().models
     return all([models.is_ready(name, FRESH) for name in models.names()] or [False])
 
 
 @blueprint.post("/repository/index")
 def index() -> JsonResponse:
-    """List the version of each model that is served, and those that should be but do not open.
+    """List the served version of each model, and the versions that should be but cannot be opened.
 
-    This is the index of Triton's model repository extension; its field `ready` asks for the
-    served ones only.
+    This is the index of Triton's model repository extension; with `ready` true only served
+    versions are listed.
     """
     content = parse_json(read_body(state().settings.max_bytes) or b"{}")
     ready = content.get("ready")
@@ -81,7 +80,7 @@ def index() -> JsonResponse:
         if models.refused(name) and not ready:
             root = models.root
             version = artifacts.pinned(root, name) or max(artifacts.versions(root, name), default=1)
-            reason = "It cannot be opened; the server's log says why"
+            reason = "It cannot be opened; see the server's log"
             entry = {"name": name, "version": str(version), "state": "UNAVAILABLE"}
             found.append(entry | {"reason": reason})
     return JsonResponse(found)
@@ -107,7 +106,7 @@ def metadata(name: str, version: int | None = None) -> JsonResponse:
 @blueprint.get("/models/<model:name>/ready")
 @blueprint.get("/models/<model:name>/versions/<int:version>/ready")
 def model_ready(name: str, version: int | None = None) -> JsonResponse:
-    """Say whether a model can be served."""
+    """Return whether a model can be served."""
     state().model(name, version)
     return JsonResponse({"name": name, "ready": True})
 
@@ -122,7 +121,7 @@ def tensors(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return inputs, outputs
 
 
-def datatype_of(spec: Number | Category | Text) -> str:
+def datatype_of(spec: Input | Text) -> str:
     """Return the datatype of an input's tensor."""
     return "FP64" if spec.kind == "number" else "BYTES"
 
@@ -153,7 +152,7 @@ def infer(name: str, version: int | None = None) -> JsonResponse | Response:
         raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
     batch = _check(model, given)
-    keys = name_rows(given_id, len(batch)) if given_id else None  # Triton's sends an empty one
+    keys = name_rows(given_id, len(batch)) if given_id else None  # Triton's client sends ""
     answered = state().answer(model, batch, "v2", keys)
     return _respond(model, given_id, answered, wanted)
 
@@ -162,10 +161,10 @@ def infer(name: str, version: int | None = None) -> JsonResponse | Response:
 
 
 def _check(model: Model, given: dict[str, npt.NDArray[Any]]) -> Batch:
-    """Check tensors; one may be left out where its values may be missing.
+    """Check tensors; an input that allows missing values may have none.
 
     Raises:
-        BadRequest: tensors are not there, or of another shape or datatype.
+        BadRequest: tensors are missing, or have another shape or datatype.
         RequestEntityTooLarge: there are too many rows.
         InvalidInput: values are not allowed.
     """
@@ -176,11 +175,11 @@ def _check(model: Model, given: dict[str, npt.NDArray[Any]]) -> Batch:
         raise BadRequest(f"inputs: got no tensor for {quote(needed)}, expected one each")
     for name, column in columns.items():
         if name in inputs and inputs[name].kind == "text" and not _is_text(column):
-            raise BadRequest(f"{name}: got other values than texts, expected BYTES")
+            raise BadRequest(f"{name}: got values that are not texts, expected BYTES")
     rows = {len(column) for column in columns.values()}
     if len(rows) != 1:
         got = ", ".join(map(str, sorted(rows)))
-        raise BadRequest(f"inputs: got tensors of {got} rows, expected equally many each")
+        raise BadRequest(f"inputs: got tensors of {got} rows, expected the same number for all")
     check_rows(rows.pop(), state().settings.max_rows)
     return model.check_columns(columns)
 
@@ -189,7 +188,7 @@ def _columns(names: list[str], given: dict[str, npt.NDArray[Any]]) -> dict[str, 
     """Return the columns by input name; one tensor of another name may hold all of them.
 
     Raises:
-        BadRequest: a tensor is of another shape.
+        BadRequest: a tensor has another shape.
     """
     if len(given) == 1 and not given.keys() & set(names):
         [(name, tensor)] = given.items()
@@ -205,7 +204,7 @@ def _columns(names: list[str], given: dict[str, npt.NDArray[Any]]) -> dict[str, 
 
 
 def _is_text(column: Column) -> bool:
-    """Return whether a column came as BYTES; a value may be null."""
+    """Return whether a column arrived as BYTES; values may be null."""
     is_object = isinstance(column, list) or column.dtype == object
     return is_object and all(isinstance(each, str | None) for each in column)
 
@@ -232,7 +231,7 @@ def _read_request() -> tuple[dict[str, Any], bytes]:
 
 
 def _wanted(content: dict[str, Any], names: list[str]) -> dict[str, bool]:
-    """Return the outputs to send, in order, and whether each is wanted as binary data."""
+    """Return the requested outputs, in order, and whether each is sent as binary data."""
     usual = read_flag("parameters", content, "binary_data_output", False)
     outputs = content.get("outputs")
     if outputs is None or outputs == []:

@@ -1,13 +1,13 @@
 """Published versions of models on disk: publish, open, pin.
 
     artifacts/<name>/<version>/manifest.json and the files it names
-    artifacts/<name>/pinned       the version to hold, where one is
+    artifacts/<name>/pinned       the pinned version, if there is one
     artifacts/<name>/candidate-<version>   marks a version that is not served; see `promotion`
 
 Versions are whole numbers from 1, as in the model repositories of TensorFlow Serving and Triton;
-the newest is served unless one is pinned. A version appears by one rename, so it is whole or not
-there. Nothing is deserialized before its SHA-256 holds. That guards against damage, not against
-malice: whoever can write the folder can make the model run code.
+the newest is served unless one is pinned. A version appears by one rename, so it is complete or
+absent. Nothing is deserialized before its SHA-256 is checked. That protects against damage, not
+against malice: anyone who can write to the folder can change what is served.
 """
 
 import errno
@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mlapp.disk import sync_folder
+from mlapp.disk import reason, sync_folder
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
@@ -60,7 +60,7 @@ def versions(root: Path, name: str) -> list[int]:
 
 
 def pinned(root: Path, name: str) -> int | None:
-    """Return the version that is held, or None; `MLAPP_PINS` goes before `mlapp pin`."""
+    """Return the pinned version, or None; `MLAPP_PINS` takes precedence over `mlapp pin`."""
     held = read_settings().pins.get(name)
     if held is not None:
         return held
@@ -70,7 +70,7 @@ def pinned(root: Path, name: str) -> int | None:
         return None
     if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
         raise ArtifactError(
-            f"{root / name / PIN} holds {text!r}, expected a version number", f"mlapp unpin {name}"
+            f"{root / name / PIN}: got {text!r}, expected a version number", f"mlapp unpin {name}"
         )
     return int(text)
 
@@ -79,8 +79,8 @@ def served_version(root: Path, name: str) -> int:
     """Return the pinned version, or else the newest that is not a candidate.
 
     Raises:
-        ModelNotFound: nothing is published under the name, or candidates alone, or the pinned
-            version is not there.
+        ModelNotFound: nothing but candidates is published under the name, or the pinned version
+            is missing.
     """
     found = versions(root, name)
     if not found:
@@ -103,7 +103,7 @@ def served_version(root: Path, name: str) -> int:
 
 
 def servable(root: Path, name: str) -> list[int]:
-    """Return the versions that may be served, best first: the pinned one, or all from the newest.
+    """Return the versions that may be served, best first: the pinned one, or all, newest first.
 
     Raises:
         ModelNotFound: as `served_version`.
@@ -117,7 +117,7 @@ def servable(root: Path, name: str) -> list[int]:
 
 
 def candidates(root: Path, name: str) -> list[int]:
-    """Return the complete versions that are not served unless asked for, oldest first."""
+    """Return the complete versions that are not served by default, oldest first."""
     return [each for each in versions(root, name) if candidate_mark(root, name, each).exists()]
 
 
@@ -127,7 +127,7 @@ def candidate_mark(root: Path, name: str, version: int) -> Path:
 
 
 def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, int], ...]:
-    """Return the name, size and time of change of each file of a version; other for other files."""
+    """Return the name, size and modification time of each file of a version."""
     try:
         with os.scandir(root / name / str(version)) as entries:
             found = [(entry.name, entry.stat()) for entry in entries]
@@ -137,7 +137,7 @@ def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, in
 
 
 def kind(root: Path, name: str) -> Kind | None:
-    """Return what a model takes and gives, from its newest undamaged manifest, if there is one."""
+    """Return what a model takes and gives, from its newest intact manifest, if there is one."""
     for number in reversed(versions(root, name)):
         try:
             return read_manifest(root / name / str(number)).kind
@@ -158,10 +158,9 @@ def readable_manifests(root: Path, name: str) -> list[Manifest]:
 
 
 def train_command(path: Path) -> str | None:
-    """Return the command that trained a version, as its manifest says.
+    """Return the command that trained a version, from its manifest.
 
-    Where its manifest is damaged, the newest whole one of the same model says it; None where
-    there is none.
+    If the manifest is damaged, it is that of the newest intact one of the same model, or None.
     """
     numbers = sorted(_numbers(path.parent), reverse=True)
     for folder in (path, *(path.parent / str(number) for number in numbers)):
@@ -181,7 +180,7 @@ def open(root: Path, name: str, version: int | None = None) -> Artifact:  # noqa
 
     Raises:
         ModelNotFound: there is no such version.
-        ArtifactError: it is damaged or of another format; the message names the file.
+        ArtifactError: it is damaged or has another format; the message names the file.
     """
     version = served_version(root, name) if version is None else version
     path = root / name / str(version)
@@ -191,10 +190,10 @@ def open(root: Path, name: str, version: int | None = None) -> Artifact:  # noqa
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of a version's folder, and check that it is undamaged.
+    """Read the manifest in a version's folder, and check its digest.
 
     Raises:
-        ArtifactError: it is missing, damaged or of another format.
+        ArtifactError: it is missing, damaged or has another format.
     """
     try:
         return _parse_manifest(path / MANIFEST)
@@ -227,12 +226,12 @@ def _read(path: Path, name: str, version: int) -> Artifact:
     fix = train_command(path)
     if (manifest.name, manifest.version) != (name, version):
         raise ArtifactError(
-            f"{path} holds version {manifest.version} of {manifest.name!r}: it was moved here", fix
+            f"{path} is version {manifest.version} of {manifest.name!r}: it was moved here", fix
         )
     extra = sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *manifest.files})
     if extra:
         raise ArtifactError(
-            f"{path} has files that its manifest does not name: {', '.join(extra)}", fix
+            f"{path} has files that its manifest does not list: {', '.join(extra)}", fix
         )
     files = {}
     for file, entry in manifest.files.items():
@@ -241,7 +240,7 @@ def _read(path: Path, name: str, version: int) -> Artifact:
         try:
             content = (path / file).read_bytes()
         except OSError as error:
-            raise ArtifactError(f"{path / file} cannot be read: {error.strerror}", fix) from error
+            raise ArtifactError(f"{path / file} cannot be read: {reason(error)}", fix) from error
         if len(content) != entry.size:
             raise ArtifactError(
                 f"{path / file} has {len(content)} bytes, expected {entry.size}", fix
@@ -271,13 +270,13 @@ def require_name(name: str) -> None:
 def draft(
     name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
 ) -> Artifact:
-    """Return an unpublished artifact, numbered 1; `fields` are the manifest's others.
+    """Return an unpublished artifact with version 1.
 
     Args:
         name: the model's name.
         files: content by file name.
-        libraries: the distributions whose versions are written down.
-        fields: task, data, training, metrics, golden, and input_schema or labels.
+        libraries: the distributions whose versions are recorded.
+        fields: of the manifest: task, data, training, metrics, golden, and input_schema or labels.
 
     Raises:
         ArtifactError: the name cannot be used.
@@ -297,14 +296,14 @@ def draft(
 def publish(
     root: Path, drafted: Artifact, check: Callable[[Artifact], None], *, candidate: bool = False
 ) -> Artifact:
-    """Publish a draft as the next version, and return it as it lies on disk.
+    """Publish a draft as the next version, and return it as read back from disk.
 
-    The files are written into a temporary folder beside, read back and passed to `check`, and
-    become visible by one rename. Killed at any moment it leaves the served version as it was. Of
-    two publishers at once, the later takes the next number.
+    The files are written to a temporary folder, read back and passed to `check`, and become
+    visible by one rename. If the process is killed, the served version is unchanged. If two
+    processes publish at once, the later one takes the next number.
 
     Args:
-        root: the artifact folder; it is made if need be.
+        root: the artifact folder; it is created if necessary.
         drafted: what `draft` returned.
         check: opens the model and replays its golden predictions; raises if anything is wrong.
         candidate: whether the version waits for `promotion.promote` before it is served.
@@ -347,7 +346,7 @@ def _take_number(temporary: Path, number: int, candidate: bool) -> bool:
         if candidate:
             if (parent / str(number)).exists():
                 return False
-            mark.touch()  # before the version can be seen
+            mark.touch()  # before the version is visible
         try:
             temporary.rename(parent / str(number))
         except OSError as error:
@@ -359,7 +358,7 @@ def _take_number(temporary: Path, number: int, candidate: bool) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a model's folder."""
+    """Hold the exclusive lock of a model's folder, between processes."""
     import fcntl  # not on Windows
 
     handle = os.open(folder, os.O_RDONLY)
@@ -371,25 +370,34 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def pin(root: Path, name: str, version: int) -> None:
-    """Hold a version: it is served, however many newer ones are published.
+    """Pin a version: it is served even if newer ones are published.
 
     Raises:
         ModelNotFound: there is no such version.
     """
     _require_no_setting(name)
-    found = versions(root, name)
-    if version not in found:
-        there = ", ".join(map(str, found)) or "none"
-        raise ModelNotFound(
-            f"There is no version {version} of {name!r} in {root}; published: {there}"
-        )
+    require_version(root, name, version)
     temporary = root / name / f"{TEMPORARY}{secrets.token_hex(8)}"
     _write(temporary, f"{version}\n".encode())
     temporary.replace(root / name / PIN)
 
 
+def require_version(root: Path, name: str, version: int) -> None:
+    """Check that a version is published.
+
+    Raises:
+        ModelNotFound: it is not; the message lists those that are.
+    """
+    found = versions(root, name)
+    if version not in found:
+        published = ", ".join(map(str, found)) or "none"
+        raise ModelNotFound(
+            f"There is no version {version} of {name!r} in {root}; published: {published}"
+        )
+
+
 def unpin(root: Path, name: str) -> None:
-    """Release a held version: the newest is served again. Nothing happens where none is held.
+    """Unpin the version, if one is pinned: the newest is served again.
 
     Raises:
         ModelNotFound: nothing is published under the name.
@@ -433,7 +441,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _remove_stale(folder: Path) -> None:
-    """Remove what publishers left behind that were killed a day ago or more."""
+    """Remove temporary folders of processes that were killed a day ago or earlier."""
     for entry in folder.glob(f"{TEMPORARY}*"):
         if time.time() - entry.stat().st_mtime > _STALE_SECONDS:
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()

@@ -1,6 +1,6 @@
 """Remove a version, and rename a model.
 
-A removed version leaves its empty folder, so that its number is never given to another.
+A removed version leaves an empty folder, so that its number is not used again.
 """
 
 import json
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
-from mlapp.manifest import NAME
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -22,47 +21,38 @@ def remove(root: Path, name: str, version: int) -> None:
         ModelNotFound: there is no such version.
         InvalidSettings: it is pinned.
     """
-    found = artifacts.versions(root, name)
-    if version not in found:
-        there = ", ".join(map(str, found)) or "none"
-        raise ModelNotFound(
-            f"There is no version {version} of {name!r} in {root}; published: {there}"
-        )
+    artifacts.require_version(root, name, version)
     with artifacts.locked(root / name):
         if artifacts.pinned(root, name) == version:
             raise InvalidSettings(
-                f"{name} is pinned to version {version}; release it: mlapp unpin {name}"
+                f"{name} is pinned to version {version}; to unpin it: mlapp unpin {name}"
             )
         folder = root / name / str(version)
-        (folder / artifacts.MANIFEST).unlink()  # from here on there is no such version
+        (folder / artifacts.MANIFEST).unlink()  # from now on the version does not exist
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         artifacts.candidate_mark(root, name, version).unlink(missing_ok=True)
 
 
 def rename(root: Path, old: str, new: str) -> None:
-    """Give a model another name, with all its versions, candidates, pin and history.
+    """Rename a model, with all its versions, candidates, pin and history.
 
-    Its versions state its name, so they are written again, beside, and appear by one rename.
+    The manifests contain the name, so they are rewritten in a copy, which appears by one rename.
 
     Raises:
         ModelNotFound: nothing is published under the old name.
         ArtifactError: the new name is taken or cannot be used, or a version is damaged.
-        InvalidSettings: the environment holds a version.
+        InvalidSettings: the environment pins a version.
     """
     if not artifacts.versions(root, old):
         raise ModelNotFound(f"No complete version of {old!r} in {root}")
-    if not NAME.fullmatch(new):
-        raise ArtifactError(
-            f"The name {new!r} cannot be used: expected at most 64 lower-case letters,"
-            " digits, '-', '_' and '.', beginning with a letter or digit"
-        )
+    artifacts.require_name(new)
     if (root / new).exists():
         raise ArtifactError(f"The name {new!r} is taken in {root}")
     if old in read_settings().pins:
-        raise InvalidSettings(f"MLAPP_PINS holds a version of {old}: change it there")
+        raise InvalidSettings(f"MLAPP_PINS pins a version of {old}: change it there")
     for version in artifacts.versions(root, old):
-        artifacts.open(root, old, version)  # nothing damaged gets new digests
+        artifacts.open(root, old, version)  # damaged files must not get new digests
     temporary = root / f"{artifacts.TEMPORARY}{secrets.token_hex(8)}"
     try:
         with artifacts.locked(root / old):
@@ -77,7 +67,7 @@ def rename(root: Path, old: str, new: str) -> None:
 
 
 def _state_name(folder: Path, name: str) -> None:
-    """Write a manifest again with another name."""
+    """Rewrite a manifest with another name."""
     file = folder / artifacts.MANIFEST
     stated: dict[str, Any] = json.loads(file.read_bytes())
     stated.pop("digest")

@@ -1,4 +1,4 @@
-"""The gate between a candidate and the version that is served: is it worse beyond chance?
+"""The gate for candidates: whether one is worse than the served version, beyond chance.
 
 Both versions carry what each held-out row cost them: `losses` in report.json, by a fingerprint of
 the row. Rows that neither version was trained on are compared in pairs, by a bootstrap of the mean
@@ -17,7 +17,7 @@ from mlapp.tables.numbers import Floats
 REPORT = "report.json"
 LEVEL = 0.95  # of the interval of the difference
 RESAMPLES = 2000
-FEWEST = 30  # pairs; the bootstrap of fewer says nothing
+FEWEST = 30  # the fewest pairs for a bootstrap
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Candidates, and which version is served instead: promote, roll back, and the history of both.
+"""Candidates, and changes of the served version: promote, roll back, and their history.
 
-    artifacts/<name>/candidate-<version>   an empty file: nobody is served that version
+    artifacts/<name>/candidate-<version>   an empty file: that version is not served
     artifacts/<name>/history.jsonl         who promoted or rolled back what, when and why
 
-A candidate is a complete version that is not served, unless it is asked for by its number. One file
-more or less changes what is served, so a running server follows without a restart.
+A candidate is a complete version that is served only if a request names its number. A change of
+the served version creates or deletes one file, so a running server needs no restart.
 """
 
 import getpass
@@ -24,15 +24,15 @@ HISTORY = "history.jsonl"
 
 
 class Change(BaseModel):
-    """A change of what is served.
+    """A change of the served version.
 
     Attributes:
         time: when.
         action: promoted, or rolled back.
-        version: that is served from then on.
-        previous: the version that was served until then; None where none was.
+        version: the version that is served from then on.
+        previous: the version that was served until then, or None.
         by: the user of the machine, or `dashboard`.
-        reason: why, in words; the gate's verdict, or what was given with `--force`.
+        reason: the gate's verdict, or the reason that was given with `--force`.
         forced: whether the gate advised against it.
     """
 
@@ -103,7 +103,7 @@ def roll_back(root: Path, name: str, reason: str, *, by: str | None = None) -> C
 
 
 def history(root: Path, name: str) -> list[Change]:
-    """Return all changes, oldest first; lines that cannot be read are left out."""
+    """Return all changes, oldest first; lines that cannot be read are skipped."""
     try:
         lines = (root / name / HISTORY).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def _append(root: Path, name: str, change: Change) -> None:
 
 @contextmanager
 def _locked(root: Path, name: str) -> Iterator[None]:
-    """Let no other process change what is served meanwhile.
+    """Prevent other processes from changing the served version.
 
     Raises:
         ModelNotFound: nothing is published under the name.

@@ -1,7 +1,7 @@
 """The models of an artifact folder, opened once per process and version, and kept up to date.
 
-What is served depends on the folder alone, so that all processes agree: the newest version that
-opens, or the pinned one and no other. A model whose folder is gone is gone.
+The served version depends on the folder alone, so that all processes agree: the newest version
+that can be opened, or only the pinned one. A model whose folder was removed is no longer served.
 """
 
 import functools
@@ -19,7 +19,7 @@ from mlapp.families.contract import Model
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
-# An opened model takes about this much memory: some bytes, and some for each byte of its files.
+# The approximate memory of an opened model: a constant, and a multiple of the size of its files.
 BASE_BYTES, BYTES_PER_BYTE = 300_000, 5
 
 _log = logging.getLogger(__name__)
@@ -36,16 +36,16 @@ class _Served:
 
 
 class Repository:
-    """The models of one artifact folder. All methods may be called from many threads.
+    """The models of one artifact folder. All methods are thread-safe.
 
     Attributes:
         root: the folder.
-        capacity: the memory that opened models may take together, in bytes, as `estimate` counts
-            it. Those not used for longest go first; the last one used always stays.
+        capacity: the memory that opened models may take together, in bytes, by `estimate`. The
+            least recently used are closed first; the most recently used one always stays.
     """
 
     def __init__(self, root: Path, capacity: int) -> None:
-        """Look into a folder, which need not be there yet."""
+        """Read a folder, which need not exist yet."""
         self.root, self.capacity = root, capacity
         self._lock = threading.Lock()  # of the dictionaries, never held while a model is opened
         self._locks: dict[str, threading.RLock] = {}
@@ -57,8 +57,7 @@ class Repository:
     def names(self, takes: str | None = None, gives: str | None = None) -> list[str]:
         """Return the names of the published models, of some kind or all.
 
-        A model whose manifest cannot be read is listed under every kind, so that its fault is
-        shown.
+        A model whose manifest cannot be read is listed for every kind, so that users see why.
 
         Args:
             takes: row or text; by default both.
@@ -76,12 +75,12 @@ class Repository:
 
         Args:
             name: the model's name.
-            version: a version, which is then opened whatever is served.
-            max_age: for how many seconds the served version need not be looked up again.
+            version: a version to open instead of the served one.
+            max_age: how many seconds ago the served version may have been looked up.
 
         Raises:
-            ModelNotFound: there is none of that name or version.
-            ArtifactError: it cannot be opened, and there is no older version that can.
+            ModelNotFound: there is no such model or version.
+            ArtifactError: neither it nor an older version can be opened.
         """
         if version is not None:
             with self._lock_of(name):
@@ -91,19 +90,19 @@ class Repository:
             return served.model
         lock = self._lock_of(name)
         if not lock.acquire(blocking=not (served and max_age)):
-            assert served  # else it waits
-            return served.model  # another thread is looking
+            assert served  # otherwise the lock is blocking
+            return served.model  # another thread is looking it up
         try:
             return self._renew(name)
         finally:
             lock.release()
 
     def refused(self, name: str) -> ArtifactError | None:
-        """Return why the version that should be served is not, as the last look-up found."""
+        """Return why the version that should be served cannot be opened, by the last look-up."""
         return self._refused.get(name)
 
     def is_ready(self, name: str, max_age: float = 0.0) -> bool:
-        """Return whether a version of a model can be served, and note what cannot be opened."""
+        """Return whether a version of a model can be served; see also `refused`."""
         try:
             self.get(name, max_age=max_age)
         except ArtifactError:
@@ -114,7 +113,7 @@ class Repository:
         return self._locks.setdefault(name, threading.RLock())
 
     def _renew(self, name: str) -> Model:
-        """Find the best version that opens; the name's lock is held."""
+        """Find the best version that can be opened; the caller holds the name's lock."""
         refused: ArtifactError | None = None
         try:
             for version in artifacts.servable(self.root, name):
@@ -136,7 +135,7 @@ class Repository:
         raise refused
 
     def _note(self, name: str, refused: ArtifactError | None, outcome: str) -> None:
-        """Keep why a version is refused, and log it once."""
+        """Remember why a version is refused, and log it once."""
         if refused is None:
             self._refused.pop(name, None)
             return
@@ -145,8 +144,8 @@ class Repository:
         self._refused[name] = refused
 
     def _open(self, name: str, version: int) -> Model:
-        """Open a version, or return it as it was opened; its name's lock is held."""
-        # A version whose files are others than before is another one.
+        """Open a version, or return the opened one; the caller holds the name's lock."""
+        # If its files changed, it is a different version.
         key = (name, version, artifacts.fingerprint(self.root, name, version))
         with self._lock:
             if key in self._opened:
@@ -169,7 +168,7 @@ class Repository:
             self._failed.pop(key, None)
 
     def _keep(self, key: _Key, model: Model) -> None:
-        """Keep an opened model, and let go of those not used for longest when memory is short."""
+        """Keep an opened model, and close the least recently used ones if memory is short."""
         with self._lock:
             self._opened[key] = model
             used = sum(map(estimate, self._opened.values()))
@@ -188,5 +187,5 @@ def estimate(model: Model) -> int:
 
 @functools.cache
 def repository(root: Path) -> Repository:
-    """Return the process's one repository of a folder, so that all share its opened models."""
+    """Return this process's repository of a folder, which shares its opened models."""
     return Repository(root, read_settings().cache_bytes)

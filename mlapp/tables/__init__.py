@@ -4,7 +4,7 @@ file -> decoding -> dialect -> chunks of rows -> writing -> another file
 
 formats     the one list of formats, suffixes and media types
 decoding    bytes of a text file: decompressed, decoded to UTF-8, bounded
-numbers     the one parser of numbers, decimal and thousands marks included
+numbers     the one parser of numbers, including decimal and thousands marks
 dialects    separator, header, row names, quoting and decimal marks of delimited text
 chunks      some rows of a table, with what is wrong with them
 delimited   CSV and TSV -> chunks

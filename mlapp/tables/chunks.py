@@ -1,4 +1,4 @@
-"""Some rows of a table, with what is wrong with them."""
+"""Chunks of a table: some rows, with the faults of those that could not be read."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ import pyarrow as pa
 from mlapp.errors import Fault, InvalidTable
 from mlapp.tables.formats import TableFormat
 
-MOST_COLUMNS = 16_384  # as in a spreadsheet
-MOST_CELLS = 1 << 21  # in a chunk, so that few bytes cannot stand for many empty cells
+MOST_COLUMNS = 16_384  # the limit of Excel
+MOST_CELLS = 1 << 21  # in a chunk, so that a few bytes cannot expand to many empty cells
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Chunk:
     """Some rows of a table, in order.
 
     Attributes:
-        batch: the rows; one that could not be read has the cells that it has, else nulls.
+        batch: the rows; one that could not be read has the cells that were found, and nulls.
         faults: why a row could not be read, by its place in the batch.
-        lines: each row as it is in the file, up to where more can be added, if that can be had.
-        line_format: what the lines are.
+        lines: the text of each row in the file, up to where more cells can be appended, if known.
+        line_format: the format of the lines.
     """
 
     batch: pa.RecordBatch
@@ -29,7 +29,7 @@ class Chunk:
     line_format: TableFormat | None = None
 
     def slice(self, start: int, count: int) -> "Chunk":
-        """Return `count` rows from `start` on, or as many as there are."""
+        """Return at most `count` rows from `start` on."""
         lines = None if self.lines is None else self.lines.slice(start, count)
         span = range(start, start + count)
         faults = {place - start: fault for place, fault in self.faults.items() if place in span}
@@ -37,12 +37,12 @@ class Chunk:
 
 
 def check_columns(name: str, schema: pa.Schema) -> pa.Schema:
-    """Return a schema whose columns can be told apart.
+    """Check the names of columns, and return the schema.
 
     Only the first column may have no name: it then holds the names or numbers of the rows.
 
     Raises:
-        InvalidTable: there are no columns, or too many, some have no name, or two the same.
+        InvalidTable: there are no columns or too many, or names are missing or repeated.
     """
     names = schema.names
     if not names:

@@ -21,10 +21,10 @@ from mlapp.disk import reason
 from mlapp.errors import InvalidTable
 
 BLOCK = 1 << 18  # bytes that are read and parsed at once
-RATIO, FREE = 200, 1 << 26  # an archive unpacks to RATIO times its size, or to FREE bytes
+RATIO, FREE = 200, 1 << 26  # an archive may unpack to RATIO times its size, or to FREE bytes
 
-# What Python calls the character sets that a text may be in. It knows others that are none, such
-# as rot13 and base64, or that are not whole, such as idna.
+# Python's names of character sets. Its other codecs are not character sets, such as rot13 and
+# base64, or are incomplete, such as idna.
 _CHARACTER_SETS = frozenset(
     """ascii utf_8 utf_8_sig utf_16 utf_16_le utf_16_be utf_32 utf_32_le utf_32_be latin_1
     big5 big5hkscs gb18030 gb2312 gbk hz johab
@@ -64,7 +64,7 @@ def find_encoding(name: str) -> str | None:
 def open_text(
     name: str, stream: BinaryIO, compressed: bool = False, encoding: str | None = None
 ) -> "Text":
-    """Open a text file at its beginning, if its stream can go back there; see `Text`."""
+    """Open a text file, at its beginning if the stream is seekable; see `Text`."""
     if stream.seekable():
         stream.seek(0)
     return Text(name, stream, compressed, encoding)
@@ -76,13 +76,13 @@ class Text:
     def __init__(
         self, name: str, stream: BinaryIO, compressed: bool = False, encoding: str | None = None
     ) -> None:
-        """Look at the first bytes.
+        """Read the first bytes.
 
         Args:
-            name: what the file is called in messages.
+            name: what messages call the file.
             stream: the file, which stays open.
-            compressed: whether it must be gzipped or zipped; it may be so in any case.
-            encoding: what it is encoded in; by default UTF-8, or what its byte-order mark says.
+            compressed: whether it must be gzipped or zipped; compression is always detected.
+            encoding: its encoding; by default that of its byte-order mark, or UTF-8.
 
         Raises:
             InvalidTable: it is a broken archive, is not valid UTF-8, or the encoding is not known.
@@ -119,7 +119,7 @@ class Text:
         self._decoder: Any = codecs.getincrementaldecoder(self.encoding)()
 
     def read(self, size: int) -> bytes:
-        """Return about so many bytes; nothing at the end."""
+        """Return about `size` bytes; nothing at the end."""
         if self._back:
             data, self._back = self._back[:size], self._back[size:]
             return data
@@ -131,7 +131,7 @@ class Text:
         return data
 
     def peek(self, size: int) -> bytes:
-        """Return the first bytes, up to `size`, which `read` then returns again."""
+        """Return the next bytes, up to `size`, which `read` then returns again."""
         while len(self._back) < size:
             back, self._back = self._back, b""
             data = self.read(size - len(back))
@@ -141,7 +141,7 @@ class Text:
         return self._back
 
     def check(self, see: Callable[[bytes], None]) -> None:
-        """Read to the end, and call `see` with the lines, a few at a time.
+        """Read to the end, and call `see` with some complete lines at a time.
 
         Raises:
             InvalidTable: the file is damaged, or is not valid in its encoding.
@@ -176,30 +176,30 @@ class Text:
             except UnicodeError as error:  # half a surrogate pair, as UTF-16 can hold
                 raise self.wrong(f"{error} near line {self._lines + 1:,}") from error
             self._lines += raw.count(b"\n")
-            if text or not raw:  # else it is the first part of a character
+            if text or not raw:  # otherwise it is the first part of a character
                 return data
 
 
 def refuse_bomb(name: str) -> InvalidTable:
     """Return the error for an archive that unpacks to much more than its size."""
     return InvalidTable(
-        f"{name} unpacks to more than {RATIO} times its size, as archives do that are made to fill"
-        " a machine; unpack it yourself if you trust it"
+        f"{name} unpacks to more than {RATIO} times its size, like a decompression bomb; unpack it"
+        " yourself if you trust it"
     )
 
 
 class _Counted(io.RawIOBase):
-    """A stream that counts what is read, and leaves the stream beneath open."""
+    """A stream that counts the bytes that are read, and does not close the underlying stream."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream, self.count = stream, 0
 
     def readable(self) -> bool:
-        """Return whether it can be read: always."""
+        """Return True: it can always be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer what the stream gives at once."""
+        """Read once from the stream into a buffer."""
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         self.count += len(data)
@@ -222,7 +222,7 @@ def _member(name: str, stream: BinaryIO) -> Any:
         )
     try:
         return archive.open(files[0])
-    except (RuntimeError, NotImplementedError) as error:  # a password, an unknown compression
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or compressed otherwise
         raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV as chunks of rows. Cells stay the text that they are."""
+"""CSV and TSV as chunks of rows. Cells stay text."""
 
 import csv
 import io
@@ -20,14 +20,14 @@ from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, recognise
 from mlapp.tables.formats import FileFormat, TableFormat
 from mlapp.tables.numbers import DecimalVotes, mark_decimals
 
-LONGEST_ROW = 1 << 25  # bytes; the longest text that a model reads has 8 MB at most
-MOST_VOTING = 256  # chunks that are looked at for decimal commas
+LONGEST_ROW = 1 << 25  # bytes; the longest text that a model reads has at most 8 MB
+MOST_VOTING = 256  # chunks that are examined for decimal commas
 
-_WIDE = 1000  # columns of a table that is read in larger blocks
+_WIDE = 1000  # tables with more columns are read in larger blocks
 _WIDEST_RAGGED = 1000  # cells of a ragged row that are kept, unless the table is wider
 _LINES: dict[str, TableFormat] = {",": "csv", "\t": "tsv"}
 
-# A cell that begins as a number with a comma does: within quotation marks where commas separate.
+# A cell that begins like a number with a comma, in quotation marks if commas separate cells.
 _NUMBER_START = rb"[ ]*[+-]?[0-9. '\xa0\xc2\xe2\x80\xaf\x89\x99]*"
 _COMMA_IN_QUOTES = re.compile(rb'"' + _NUMBER_START + rb'(?:,[0-9]+)+[^",\r\n]{0,12}"')
 _POINT_GROUPS = re.compile(rb"[0-9]\.[0-9]{3}\.[0-9]{3}(?![0-9.])")
@@ -84,7 +84,7 @@ def _find_commas(
 def _decide_commas(
     schema: pa.Schema, dialect: Dialect, decimal: str | None, head: list[bytes]
 ) -> list[str]:
-    """Return the names of the columns with decimal commas, of a stream by its first bytes."""
+    """Return the names of the columns with decimal commas, from the first bytes of a stream."""
     if decimal:
         return list(schema.names) if decimal == "," else []
     text = Text("its first bytes", io.BytesIO(head[0][: head[0].rfind(b"\n") + 1] or head[0]))
@@ -95,11 +95,11 @@ def _decide_commas(
 
 
 def _read(source: Text, schema: pa.Schema, dialect: Dialect) -> Generator[Chunk]:
-    """Yield the rows behind the header; a row with too few or too many cells is a fault."""
+    """Yield the rows after the header; a row with too few or too many cells is a fault."""
     text = _Respaced(source, dialect.separator) if dialect.spaced else source
     separator = dialect.separator.encode()
     newline = _newline(text)
-    # Arrow's parser takes its time for each column, whatever the number of rows.
+    # Arrow's parser has a fixed cost per column and block.
     size = BLOCK if len(schema) < _WIDE else max(BLOCK, 256 * len(schema))
     rest, header = b"", 1
     while data := text.read(size):
@@ -132,7 +132,7 @@ def _newline(text: "Text | _Respaced") -> bytes:
 
 
 def _pieces(data: bytes, dialect: Dialect, newline: bytes, columns: int) -> Generator[bytes]:
-    """Cut whole rows where they are short and the table is wide, as few bytes make many cells."""
+    """Split rows of a wide table into pieces, since a few bytes may expand to many cells."""
     while (rows := data.count(newline)) > 1 and rows * columns > MOST_CELLS:
         size = max(1, len(data) * MOST_CELLS // (rows * columns))
         end = data.find(newline, size) + 1
@@ -149,8 +149,8 @@ def find_row_end(data: bytes, separator: bytes, newline: bytes) -> tuple[int, bo
     """Find the end of the last whole row of CSV that begins with a row.
 
     Returns:
-        The place behind its line break, 0 if there is none; and whether a quotation mark is open
-        at the end of the data.
+        The place after its line break, 0 if there is none; and whether a quotation mark is open at
+        the end of the data.
     """
     spans = _quoted(data, separator)
     right = len(data)
@@ -169,8 +169,8 @@ def _quoted(data: bytes, separator: bytes) -> Any:
         return ()
     held = np.frombuffer(data, np.uint8)
     marks = np.flatnonzero(held == ord('"'))
-    # A mark opens a cell at its start only; within a cell without quotes it is a character. Where
-    # every second one is at a start, or is the other half of a double one, marks just alternate.
+    # A mark only opens a cell at its start; elsewhere in an unquoted cell it is a character. If
+    # every second mark is at a start, or the second half of a double mark, they simply alternate.
     before = held[marks[::2] - 1]
     opens = np.isin(before, np.frombuffer(b'"\r\n' + separator, np.uint8))
     opens[0] = opens[0] or marks[0] == 0
@@ -185,7 +185,7 @@ def _quoted(data: bytes, separator: bytes) -> Any:
 
 
 def _parse_rows(data: bytes, schema: pa.Schema, dialect: Dialect, header: int) -> Chunk:
-    """Parse whole rows, of which the first `header` are left out."""
+    """Parse complete rows, and skip the first `header` of them."""
     bad: list[Any] = []
 
     def hold(row: Any) -> str:
@@ -243,7 +243,7 @@ def _parse(
 def _merge(
     columns: list[pa.Array], schema: pa.Schema, bad: list[Any], number: int, dialect: Dialect
 ) -> Chunk:
-    """Put bad rows among the good ones; the first of all has Arrow's row number `number`."""
+    """Merge bad rows into the good ones; the first row has Arrow's row number `number`."""
     faults: dict[int, Fault] = {}
     held: dict[int, list[str]] = {}  # of the columns in which a bad row has a cell
     for nth, row in enumerate(bad):

@@ -1,7 +1,7 @@
-"""The dialect of delimited text, recognised by its first bytes.
+"""The dialect of delimited text, detected from its first bytes.
 
 A dialect is the separator, the columns' names, whether quotation marks enclose cells, and whether
-spaces may stand before them.
+spaces may precede them.
 """
 
 import csv
@@ -15,10 +15,10 @@ from mlapp.errors import InvalidTable
 from mlapp.tables.chunks import check_count
 
 HEAD = 1 << 20  # bytes in which the header must end
-SAMPLE = 200  # rows that are looked at
-LOOKED_AT = 1 << 16  # characters in which quotation marks are looked at
+SAMPLE = 200  # rows that are examined
+LOOKED_AT = 1 << 16  # characters that are examined for quotation marks
 
-_LONE = "\x1f"  # the separator where a header has none, so that texts may hold commas
+_LONE = "\x1f"  # the separator if there is a single column, so that texts may contain commas
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Dialect:
     """How a delimited text is written.
 
     Attributes:
-        names: the columns' names, without spaces around them. The first is empty where the column
+        names: the columns' names, without spaces around them. The first is empty if that column
             has no name: it then holds the names or numbers of the rows.
         separator: between cells.
-        quoted: whether quotation marks enclose cells; else they are characters like others.
-        spaced: whether spaces stand between separators and quotation marks.
+        quoted: whether quotation marks enclose cells; otherwise they are ordinary characters.
+        spaced: whether there are spaces between separators and quotation marks.
     """
 
     names: list[str]
@@ -43,9 +43,9 @@ def recognise(name: str, head: bytes, separators: str) -> Dialect:
     """Return the dialect of a text.
 
     Args:
-        name: what the file is called in messages.
-        head: its first bytes, `HEAD` if it is longer.
-        separators: those that may separate its cells; of equals, the last does.
+        name: what messages call the file.
+        head: its first bytes, at most `HEAD`.
+        separators: those that may separate its cells; if several fit equally well, the last does.
 
     Raises:
         InvalidTable: its header cannot be read.
@@ -66,7 +66,7 @@ def recognise(name: str, head: bytes, separators: str) -> Dialect:
     several = [each for each in candidates if each[1] > 1]
     if not several:
         return Dialect([candidates[0][3].strip()], _LONE)
-    # Of equals the last, as people avoid it in their cells.
+    # The last of equally good ones, which is the least likely to occur in cells.
     return max(reversed(several), key=lambda each: each[:2])[2]
 
 
@@ -88,7 +88,7 @@ def _sample(
             found.append(row)
             if len(found) == SAMPLE:
                 return header, found
-    except csv.Error:  # a cell that is longer than the module takes
+    except csv.Error:  # a cell that is longer than the csv module allows
         return header, found
     return header, found if is_whole else found[:-1]  # the last one may be cut off
 
@@ -100,7 +100,7 @@ def _parse(lines: io.StringIO, separator: str, quoted: bool, spaced: bool) -> It
 
 
 def _is_spaced(text: str, separator: str) -> bool:
-    """Return whether spaces stand before quotation marks that enclose cells."""
+    """Return whether spaces precede quotation marks that enclose cells."""
     ends = rf"[\r\n{re.escape(separator)}]"
     begins = rf'(?:\A|(?<={ends})) +"'
     return bool(re.search(begins, text)) and not _has_stray(begins, ends, text)
@@ -112,12 +112,12 @@ def _is_quoted(text: str) -> bool:
 
 
 def _has_stray(begins: str, ends: str, text: str) -> bool:
-    """Return whether a quotation mark that should end a cell does not."""
+    """Return whether a closing quotation mark is not at the end of its cell."""
     return bool(re.search(rf'{begins}[^"]*+(?:""[^"]*+)*+"(?! *(?:{ends}|\Z))', text))
 
 
 def _names(header: list[str], rows: list[list[str]], text: str, quoted: bool) -> list[str]:
-    """Return the columns' names, completed where rows have one cell more than the header."""
+    """Return the columns' names, completed if rows have one cell more than the header."""
     names = [name.strip() for name in header]
     if not quoted:
         names = [name.strip('"') for name in names]
@@ -126,14 +126,14 @@ def _names(header: list[str], rows: list[list[str]], text: str, quoted: bool) ->
         if not any(row[-1].strip() for row in rows):
             names.append("")  # each row ends with a separator
         elif len(set(first)) == len(first) and (len(first) > 1 or _begins_quoted(text)):
-            return ["", *names]  # names of the rows, as R's write.table writes them
+            return ["", *names]  # row names, as written by R's write.table
     if len(names) > 1 and not names[-1] and all(names[1:-1]):
-        names[-1] = _unnamed(names)  # what a separator at the end of the header makes
+        names[-1] = _unnamed(names)  # the header ends with a separator
     return names
 
 
 def _begins_quoted(text: str) -> bool:
-    """Return whether the first row behind the header begins with a quotation mark."""
+    """Return whether the first row after the header begins with a quotation mark."""
     return bool(re.match(r'[\r\n]*[^\r\n]*[\r\n]+"', text))
 
 

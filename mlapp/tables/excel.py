@@ -1,7 +1,7 @@
 """A sheet of an Excel workbook as chunks of rows.
 
-Cells become text: a number in its shortest form, a date in that of ISO 8601, true or false. What a
-formula gave is read, and one that failed is a missing value.
+Cells become text: a number in its shortest form, a date in ISO 8601, true or false. The saved
+results of formulas are read; the error values among them are missing values.
 """
 
 import datetime
@@ -17,9 +17,9 @@ from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import refuse_bomb
 from mlapp.tables.formats import FileFormat
 
-ROWS, BYTES = 1 << 12, 1 << 22  # that are read at once, at most
+ROWS, BYTES = 1 << 12, 1 << 22  # the most that are read at once
 LONGEST_ROW = 1 << 25  # characters
-# A workbook unpacks to RATIO times its size, or to FREE bytes; its XML takes many times as much.
+# A workbook may unpack to RATIO times its size, or to FREE bytes; parsed XML takes far more memory.
 RATIO, FREE, LARGEST = 50, 1 << 22, 1 << 30
 
 _FAILED = frozenset(
@@ -33,7 +33,7 @@ def open_excel(
     """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
     if not stream.seekable():
         raise InvalidTable(f"{name} is a stream, and .xlsx can be read from files only")
-    from openpyxl import load_workbook  # 0.3 s that tables of text do without
+    from openpyxl import load_workbook  # takes 0.3 s, and other formats do not need it
 
     with _workbook(name):
         _check_size(name, stream)
@@ -56,7 +56,7 @@ def open_excel(
 
 @contextmanager
 def _workbook(name: str) -> Iterator[None]:
-    """Raise InvalidTable for all that a damaged workbook raises, which may be anything."""
+    """Turn whatever a damaged workbook raises, which may be anything, into an InvalidTable."""
     try:
         yield
     except InvalidTable:
@@ -82,7 +82,7 @@ def _choose(name: str, book: Any, sheet: str | None) -> Any:
     if chosen is None:
         got = "no sheet" if sheet is None else f"the sheet {sheet!r}"
         raise InvalidTable(f"{name}: got {got}, expected one of {quote(sheets)}")
-    chosen.reset_dimensions()  # what the file says of them may be wrong
+    chosen.reset_dimensions()  # those that the file states may be wrong
     return chosen
 
 

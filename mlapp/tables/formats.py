@@ -43,10 +43,10 @@ class FileFormat:
 
     Attributes:
         format: CSV, TSV, JSON lines, Parquet or Excel.
-        compressed: whether it is gzipped (or zipped, where it is read).
-        encoding: of a text that is read; by default UTF-8, or what its byte-order mark says.
-        decimal: the decimal mark of CSV and TSV, "." or ","; by default it is recognised. The
-            other formats have numbers of their own.
+        compressed: whether it is gzipped (or zipped, for reading only).
+        encoding: of a text file; by default that of its byte-order mark, or UTF-8.
+        decimal: the decimal mark of CSV and TSV, "." or ","; by default it is detected. In other
+            formats numbers always have a point.
         sheet: of an Excel workbook, its name or its number from 1; by default the first.
     """
 
@@ -72,11 +72,11 @@ class FileFormat:
 
 
 def format_of(name: str, write: bool = False) -> FileFormat:
-    """Return the format that a file's name says.
+    """Return the format of a file, by the suffix of its name.
 
     Args:
         name: the file's name, or its path.
-        write: whether it is to be written: a zip archive and .xlsx are only read.
+        write: whether it will be written: zip archives and .xlsx can only be read.
 
     Raises:
         InvalidTable: its suffix is not known.

@@ -1,4 +1,4 @@
-"""JSON lines as chunks of rows. Cells are text: a text as it is, any other value as JSON."""
+"""JSON lines as chunks of rows. Cells are text: strings unchanged, other values as JSON."""
 
 import json
 from collections.abc import Callable, Generator
@@ -15,7 +15,7 @@ from mlapp.tables.formats import FileFormat
 
 HEAD = 1 << 20  # bytes of a stream whose keys become columns
 LONGEST_LINE = 1 << 25  # bytes
-MOST_VALUES = 500_000  # in a line: each takes many times its bytes while it is parsed
+MOST_VALUES = 500_000  # in a line, since parsed values take many times their size
 
 
 def open_json_lines(
@@ -51,7 +51,7 @@ def _add_keys(name: str, keys: dict[str, None], lines: bytes) -> None:
 
 
 def _load(line: bytes) -> Any:
-    """Return what is in a line, None if that is not JSON, or has too many values."""
+    """Return the JSON value in a line, None if it is not valid JSON or has too many values."""
     if len(line) > MOST_VALUES and line.count(b",") + line.count(b":") > MOST_VALUES:
         return None
     try:
@@ -61,7 +61,7 @@ def _load(line: bytes) -> Any:
 
 
 def _read(text: Text, schema: pa.Schema, keys: list[str]) -> Generator[Chunk]:
-    """Yield the lines that are not blank; one that is not an object of known keys is a fault."""
+    """Yield the lines that are not blank; other values than objects of known keys are faults."""
     rest: list[bytes] = []
     while data := text.read(BLOCK):
         whole, found, after = data.rpartition(b"\n")
@@ -83,7 +83,7 @@ def _parse_lines(data: bytes, schema: pa.Schema, keys: list[str]) -> Generator[C
 
 def _parse_some(lines: list[bytes], schema: pa.Schema, keys: list[str]) -> Chunk:
     known = frozenset(keys)
-    cells: dict[str, list[str | None]] = {}  # of the keys that are there
+    cells: dict[str, list[str | None]] = {}  # by key, of the keys that occur
     faults: dict[int, Fault] = {}
     for place, line in enumerate(lines):
         value = _load(line)

@@ -1,9 +1,9 @@
-"""The one parser of numbers: plain ones, and those of tables with decimal and thousands marks.
+"""The parser of numbers: plain numbers, and those with decimal and thousands marks in tables.
 
-Everywhere but in CSV and TSV a number in a text is plain: digits, a decimal point, an exponent. In
-CSV and TSV it is written as its column does it, with a decimal point or comma, and maybe with
-thousands marks. A field of an Arrow schema carries the decimal mark of its column as metadata, so
-that the mark belongs to what is read and never to a model.
+Except in CSV and TSV, a number in a text is plain: digits, a decimal point, an exponent. In CSV
+and TSV each column has a decimal point or comma, and possibly thousands marks. The fields of an
+Arrow schema carry the decimal mark of their column as metadata, so that the mark belongs to the
+file and never to a model.
 """
 
 import math
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # the service checks numbers before anything needs Arrow
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# Texts that stand for a missing value, in training data and in rows to predict.
+# Texts that mean a missing value, in training data and in rows to predict.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 # Larger numbers are refused: squares and sums of squares must stay finite in double precision.
@@ -30,7 +30,7 @@ LARGEST = 1e100
 
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 _PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
-_SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides the other of point and comma
+_SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides point and comma
 _KEY = b"decimal"
 
 
@@ -40,13 +40,13 @@ def number_pattern(decimal: str | None) -> str:
 
     Args:
         decimal: the decimal mark, "." or ",", of a number that may have thousands marks: the other
-            of the two, a space or an apostrophe, the same one throughout. None is a plain number.
+            one of the two, a space or an apostrophe, the same throughout. None for plain numbers.
     """
     if decimal is None:
         return _PLAIN
     point = re.escape(decimal)
     marks = [re.escape(mark) for mark in _thousands(decimal)]
-    # The last group has three digits; those before may have two, as in 12,34,567.
+    # The last group has three digits; earlier ones may have two, as in 12,34,567.
     grouped = [f"[0-9]{{1,3}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}" for mark in marks]
     whole = "|".join([*grouped, "[0-9]+"])
     return rf"[+-]?(?:(?:{whole})(?:{point}[0-9]*)?|{point}[0-9]+){_EXPONENT}"
@@ -62,10 +62,10 @@ def _compiled(decimal: str | None) -> re.Pattern[str]:
 
 
 def is_missing(value: object) -> bool:
-    """Tell whether a value that is not a text stands for a missing one."""
+    """Return whether a value that is not a text means a missing one."""
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
-    return value is None or type(value).__name__ in ("NAType", "NaTType")  # as pandas has them
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # those of pandas
 
 
 def parse_number(value: object, decimal: str | None = None) -> float | None:
@@ -96,13 +96,25 @@ def parse_number(value: object, decimal: str | None = None) -> float | None:
     return number if abs(number) <= LARGEST else None
 
 
+def strip_unit(text: str, unit: str) -> str:
+    """Return a number's text without the unit that may stand before or behind it.
+
+    >>> strip_unit("-$5,850", "$")
+    '-5,850'
+    """
+    text = text.strip()
+    sign = text[:1] if text[:1] in ("+", "-") else ""
+    bare = text.removeprefix(sign).strip()
+    return sign + bare.removeprefix(unit).removesuffix(unit).strip()
+
+
 @cache
 def _table(decimal: str) -> dict[int, str]:
     return str.maketrans(dict.fromkeys(_thousands(decimal), "") | {decimal: "."})
 
 
 def parse_numbers(column: "pa.Array", decimal: str | None = None) -> tuple[Floats, list[int]]:
-    """Parse a column as `parse_number` does value by value.
+    """Parse a column, with the same results as `parse_number` for each value.
 
     Returns:
         The values (n,), NaN for a missing one, and the places of those that are not numbers.
@@ -126,14 +138,14 @@ def parse_numbers(column: "pa.Array", decimal: str | None = None) -> tuple[Float
 
 
 def _parse_texts(column: "pa.Array", decimal: str | None) -> Floats:
-    """Return the numbers in texts, NaN where one is to be looked at by itself."""
+    """Return the numbers in texts, NaN for those that `parse_number` must decide."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     numbers = None
     if decimal != ",":
         try:
-            numbers = column.cast(pa.float64())  # nearly always
+            numbers = column.cast(pa.float64())  # the usual case
         except pa.ArrowInvalid:
             numbers = None
     if numbers is None:
@@ -150,13 +162,13 @@ def _parse_texts(column: "pa.Array", decimal: str | None) -> Floats:
 
 
 def decimal_of(field: "pa.Field") -> str | None:
-    """Return the decimal mark of a column's texts, None where numbers are plain."""
+    """Return the decimal mark of a column's texts, None if its numbers are plain."""
     mark = (field.metadata or {}).get(_KEY)
     return None if mark is None else str(mark.decode())
 
 
 def mark_decimals(schema: "pa.Schema", commas: Collection[str]) -> "pa.Schema":
-    """Return a schema of CSV or TSV whose fields carry decimal marks, see `decimal_of`.
+    """Return a schema whose fields carry decimal marks; see `decimal_of`.
 
     Args:
         schema: columns of text.
@@ -170,11 +182,11 @@ def mark_decimals(schema: "pa.Schema", commas: Collection[str]) -> "pa.Schema":
 
 
 class DecimalVotes:
-    """What the cells of a table say about the decimal mark of each column.
+    """Detects the decimal mark of each column from the cells of a table.
 
-    A column votes where all its cells are numbers by one mark and not by the other: 1,5 for the
-    comma, 1.5 and 1,234.5 for the point. The others follow the majority of the table, and where
-    nothing votes, its separator: 1,234 is 1.234 unless commas separate the cells.
+    A column votes if all its cells are numbers with one mark but not with the other: 1,5 for the
+    comma, 1.5 and 1,234.5 for the point. The others follow the majority of the table, or without
+    votes its separator: 1,234 is 1.234 unless commas separate the cells.
     """
 
     def __init__(self, columns: int, separator: str) -> None:

@@ -14,6 +14,6 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--decimal",
         choices=DECIMALS,
-        help="the decimal mark of CSV and TSV (default: recognised for each column)",
+        help="the decimal mark of CSV and TSV (default: detected for each column)",
     )
     add("--sheet", help="of an Excel workbook, its name or number from 1 (default: the first)")

@@ -1,9 +1,9 @@
 """Parquet as chunks of rows, which keep their types.
 
-A few bytes of Parquet can stand for gigabytes: values that repeat, pages that are compressed, lists
-of any length. So the headers of the pages of a row group are read first, since the footer may
-lie. They say how large the pages are and how wide a row is. Texts stay dictionaries until it is
-known how many rows can be decoded at once.
+A few bytes of Parquet can expand to gigabytes: repeated values, compressed pages, lists of any
+length. So the headers of the pages of a row group are read first, since the footer may be wrong.
+They state the size of the pages and bound the width of a row. Texts stay dictionary-encoded until
+it is known how many rows can be decoded at once.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -22,17 +22,17 @@ from mlapp.tables.decoding import BLOCK, FREE, RATIO, readable, refuse_bomb
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.thrift import read_struct
 
-ROWS, BYTES = 1 << 15, 1 << 22  # that are read at once, at most
+ROWS, BYTES = 1 << 15, 1 << 22  # the most that are read at once
 WIDEST_ROW = 1 << 25  # bytes of a row
 LARGEST_PAGES = 1 << 29  # bytes of the pages, one for each column, that are unpacked at once
 MOST_PAGES = 1 << 20  # of a row group
-FREE_TEXT = 1 << 30  # bytes that the dictionaries of a small file may become
+FREE_TEXT = 1 << 30  # bytes to which the dictionaries of a small file may expand
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _DICTIONARY_PAGE, _DATA_PAGE, _DATA_PAGE_V2 = 2, 0, 3
 _DICTIONARY_CODINGS = (2, 8)
 _DICTIONARY_OR_PLAIN = frozenset((0, *_DICTIONARY_CODINGS))
-_PREFIX_CODING = 7  # DELTA_BYTE_ARRAY: each value may repeat all of the one before
+_PREFIX_CODING = 7  # DELTA_BYTE_ARRAY: each value may repeat the whole previous one
 
 
 def open_parquet(
@@ -72,7 +72,7 @@ def open_parquet(
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return the type that a column is read as: texts and categories have several in Arrow."""
+    """Return the type that a column is read as: Arrow has several types of text and category."""
     types = pa.types
     if types.is_dictionary(kind):
         return _plain(kind.value_type)
@@ -86,7 +86,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _text_leaves(file: pq.ParquetFile) -> frozenset[str]:
-    """Return the paths of the columns, nested ones too, that Arrow can read as dictionaries."""
+    """Return the paths of the columns, also nested ones, that Arrow can read as dictionaries."""
     leaves = (file.schema.column(place) for place in range(file.metadata.num_columns))
     return frozenset(
         leaf.path
@@ -100,7 +100,7 @@ def _text_leaves(file: pq.ParquetFile) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class _Page:
-    """What the header of a page says."""
+    """The header of a page."""
 
     kind: int
     size: int  # bytes, decompressed
@@ -111,10 +111,10 @@ class _Page:
 def _plan_group(
     name: str, stream: BinaryIO, metadata: pq.FileMetaData, number: int, texts: frozenset[str]
 ) -> tuple[int, list[str]]:
-    """Return how many rows of a row group can be read at once, and what stays a dictionary.
+    """Return how many rows of a row group can be read at once, and which columns as dictionaries.
 
     Raises:
-        InvalidTable: a row, or the pages of the group, take more memory than may be used.
+        InvalidTable: a row, or the pages of the group, would take too much memory.
     """
     size, group = stream.seek(0, 2), metadata.row_group(number)
     unpacked = width = fixed = count = 0
@@ -152,12 +152,12 @@ def _plan_group(
 
 
 def _value_width(leaf: Any, page: _Page, dictionary: int) -> float:
-    """Return about how many bytes a value of a page takes, at most if a single one may be large.
+    """Return about how many bytes a value of a page takes; an upper bound if some may be large.
 
     Args:
         leaf: the column.
         page: the page.
-        dictionary: the bytes of the dictionary, 0 where it stays one.
+        dictionary: the size of the dictionary in bytes, 0 if the column is read as a dictionary.
     """
     if leaf.physical_type == "FIXED_LEN_BYTE_ARRAY":
         return float(leaf.length)
@@ -200,7 +200,7 @@ def _number(found: dict[int, Any], key: int) -> int:
 
 
 def _bounded(name: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in parts whose texts take at most `BYTES`, or are one row."""
+    """Yield a batch in parts whose texts take at most `BYTES`, or that are a single row."""
     size = sum(_text_size(column) for column in batch.columns)
     if size <= BYTES:
         yield batch
@@ -215,7 +215,7 @@ def _bounded(name: str, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _text_size(column: pa.Array) -> int:
-    """Return how many bytes the dictionaries in a column become."""
+    """Return to how many bytes the dictionaries in a column expand."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         words = column.dictionary
@@ -237,7 +237,7 @@ def _decode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
         if column.type != field.type:
-            if pa.types.is_nested(column.type):  # else all of what a slice is of is cast
+            if pa.types.is_nested(column.type):  # a cast of a slice would cast the whole array
                 column = column.take(pa.array(np.arange(len(column))))
             column = column.cast(field.type)
         columns.append(column)

@@ -1,8 +1,8 @@
-"""Tables as streams of chunks of rows, whatever their format.
+"""Tables of any format as streams of chunks of rows.
 
-Cells of CSV, JSON lines and Excel are text, so that what goes in comes out, and a number column
-that turns into text in row 900,000 is one bad row. Parquet keeps its types. Memory holds a few
-chunks, however long the table is.
+Cells of CSV, JSON lines and Excel are text, so that they are written as they were read, and a text
+in row 900,000 of a numeric column is one bad row. Parquet keeps its types. Memory holds a few
+chunks, regardless of the length of the table.
 """
 
 import io
@@ -32,8 +32,8 @@ class Table:
         format: that of the file.
         schema: its columns, whose names have no spaces around them. Those of CSV, JSON lines and
             Excel are text; the fields of CSV carry decimal marks, see `numbers.decimal_of`.
-        size: its bytes as they lie in the file, if that is known.
-        position: returns how many of them were read.
+        size: of the file in bytes, if it is known.
+        position: returns how many of these bytes were read.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Table:
     _chunks: Iterator[Chunk]
 
     def chunks(self, rows: int | None = None) -> Iterator[Chunk]:
-        """Yield the rows in order, once; the same file is always cut into the same chunks.
+        """Yield the rows in order, once; the same file always gives the same chunks.
 
         Args:
-            rows: how many a chunk may hold.
+            rows: the most rows of a chunk.
 
         Raises:
             InvalidTable: the file is damaged, or a row is too long.
@@ -68,14 +68,14 @@ def open_table(
 ) -> Iterator[Table]:
     """Open a table with named columns and at least one row.
 
-    The dialect of CSV, decimal commas among it, a byte-order mark, gzip and zip are recognised. A
-    file of text is read through once before, so that a broken archive or a wrong encoding in its
-    last row is an error at once; a stream that cannot be read twice raises it on the way.
+    The dialect of CSV with its decimal marks, byte-order marks, gzip and zip are detected. A text
+    file is read completely in advance, so that a damaged archive or a wrong encoding in its last
+    row is an error at once; a stream that cannot be read twice raises it later.
 
     Args:
         source: a file, or an open stream of bytes, which stays open.
-        file_format: by default what the file's name says.
-        name: what it is called in messages; by default the file's name.
+        file_format: by default that of the file's name.
+        name: what messages call it; by default the file's name.
 
     Raises:
         InvalidTable: it cannot be read; the message says why, and what is allowed.
@@ -104,7 +104,7 @@ def open_table(
 
 
 def _opener(format_: TableFormat) -> Callable[..., Any]:
-    """Return what opens a format; what the others need is not imported."""
+    """Return the function that opens a format, without importing the libraries of the others."""
     if format_ == "parquet":
         from mlapp.tables.parquet import open_parquet
 

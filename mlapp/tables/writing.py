@@ -1,8 +1,8 @@
-"""The bytes of tables that are written: CSV and the like, JSON lines, Parquet.
+"""Writing tables: CSV, TSV, JSON lines, Parquet.
 
-A chunk becomes bytes by itself, so that chunks are made ready side by side and then put one after
-another. Parquet cannot be: its chunks are collected as an Arrow stream, of which `finish_parquet`
-makes the file.
+Each chunk is converted to bytes on its own, so that chunks are converted in parallel and then
+concatenated. Parquet does not allow that: its chunks are collected as an Arrow stream, which
+`finish_parquet` converts.
 """
 
 import gzip
@@ -19,10 +19,10 @@ from mlapp.tables.numbers import number_pattern
 
 Bytes: TypeAlias = bytes | memoryview
 
-GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # of a row group of Parquet, at most
+GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # the limits of a row group of Parquet
 
 SEPARATORS = {"csv": ",", "tsv": "\t"}
-# A spreadsheet runs a cell that begins so, also in full width, unless it is a number.
+# Spreadsheets run a cell that begins like this, also in full width, unless it is a number.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _NUMBER = f"^(?:[+-]|(?:{number_pattern('.')}|{number_pattern(',')})%?)$"
 _FIRST = np.zeros(256, dtype=bool)  # the bytes that a formula may begin with
@@ -30,12 +30,12 @@ _FIRST[list(b"=+-@\t\r\n\xef")] = True
 
 
 def write_head(file_format: FileFormat, schema: pa.Schema, raw: bool = False) -> Bytes:
-    """Return what comes before the first chunk: of CSV the header row.
+    """Return the bytes before the first chunk: for CSV, the header row.
 
     Args:
         file_format: that of the file.
         schema: its columns.
-        raw: whether texts that a spreadsheet would run as a formula stay as they are in CSV.
+        raw: whether texts that a spreadsheet would run as formulas are written unchanged to CSV.
     """
     if file_format.format == "parquet":
         return memoryview(schema.serialize())
@@ -50,8 +50,8 @@ def write_chunk(file_format: FileFormat, chunk: Chunk, own: int, raw: bool = Fal
 
     Args:
         file_format: that of the file.
-        chunk: the rows. Lines of the same format stay as they are, and are added to.
-        own: how many of the columns those lines hold already.
+        chunk: the rows. If it has lines of the same format, the new cells are appended to these.
+        own: how many of the columns these lines already have.
         raw: as for `write_head`.
     """
     if file_format.format == "parquet":
@@ -73,9 +73,9 @@ def write_chunk(file_format: FileFormat, chunk: Chunk, own: int, raw: bool = Fal
 
 
 def finish_parquet(source: BinaryIO, target: BinaryIO) -> None:
-    """Make a Parquet file of an Arrow stream.
+    """Convert an Arrow stream to a Parquet file.
 
-    How the stream was cut changes nothing, unless its rows are so long that `GROUP_BYTES` count.
+    The result does not depend on the stream's batches, unless a row group reaches `GROUP_BYTES`.
     """
     import pyarrow.parquet as pq
 
@@ -180,7 +180,7 @@ def _json_values(column: pa.Array) -> pa.Array:
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Return a column as text; a value that has no text of its own becomes JSON."""
+    """Return a column as text; values of types without a text form become JSON."""
     if pa.types.is_string(column.type):
         return column
     if pa.types.is_float64(column.type):
@@ -189,13 +189,13 @@ def as_text(column: pa.Array) -> pa.Array:
         if not pa.types.is_nested(column.type):
             return column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass  # bytes that are no text, or a kind without one
+        pass  # bytes that are not text, or a type without a text form
     values = (None if value is None else _dumps(value) for value in column.to_pylist())
     return pa.array(values, pa.string())
 
 
 def _numbers(column: pa.Array) -> pa.Array:
-    """Return numbers as the shortest texts that read back exactly; orjson is quickest at it."""
+    """Return numbers as the shortest texts that parse to the same value; orjson is the fastest."""
     if column.null_count:
         return pc.if_else(pc.is_valid(column), _numbers(pc.fill_null(column, 0.0)), None)
     values = column.to_numpy()
@@ -227,7 +227,7 @@ def _plain(value: Any) -> str:
 
 
 def _join(parts: list[pa.Array | str]) -> memoryview:
-    """Return texts joined row by row, all rows in one piece; nulls are empty."""
+    """Return the bytes of texts joined row by row; nulls are empty."""
     fewer: list[pa.Array | str] = []
     one = next(part for part in parts if not isinstance(part, str))
     for part in parts:
@@ -240,7 +240,7 @@ def _join(parts: list[pa.Array | str]) -> memoryview:
 
 
 def _bytes(texts: pa.Array) -> tuple[Any, Any]:
-    """Return the bytes of all texts in one piece, and where in it each begins and the last ends."""
+    """Return the concatenated bytes of texts, and the offsets of their beginnings and the end."""
     offsets = np.frombuffer(texts.buffers()[1], np.int32)
     offsets = offsets[texts.offset : texts.offset + len(texts) + 1]
     data = texts.buffers()[2]

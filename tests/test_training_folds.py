@@ -1,0 +1,94 @@
+"""Folds keep together what belongs together, and go forwards in time."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlapp.errors import InvalidData
+from training.folds import forward_folds, join_groups, random_folds
+from training.regression import train
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def test_each_row_is_held_out_once_and_groups_stay_whole() -> None:
+    groups = np.random.default_rng(0).integers(0, 30, 200)
+    folds = random_folds(groups, 5)
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(200))
+    for fold in folds:
+        assert not set(groups[fold.train]) & set(groups[fold.test])
+
+
+def test_each_fold_holds_its_share_of_a_rare_label() -> None:
+    labels = np.array([0] * 190 + [1] * 10)
+    folds = random_folds(np.arange(200), 5, labels)
+    assert [int(labels[fold.test].sum()) for fold in folds] == [2] * 5
+
+
+def test_rows_that_share_either_group_share_one() -> None:
+    joined = join_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
+    assert joined[0] == joined[1] == joined[2] != joined[3]
+
+
+@pytest.mark.parametrize("moments", [11, 200])
+def test_forward_folds_see_earlier_rows_alone(moments: int) -> None:
+    times = np.random.default_rng(0).integers(0, moments, 500).astype(float)
+    for fold in forward_folds(times, 10):
+        assert len(fold.train)
+        assert len(fold.test)
+        assert times[fold.train].max() < times[fold.test].min()
+
+
+def test_too_few_times_or_groups_are_refused() -> None:
+    with pytest.raises(InvalidData, match="10 different times"):
+        forward_folds(np.arange(100.0) % 10, 10)
+    with pytest.raises(InvalidData, match="of 3 groups"):
+        random_folds(np.arange(100) % 3, 5)
+
+
+def make_patients() -> pd.DataFrame:
+    """Return rows of which those of one patient are alike in what no column explains."""
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(40), 10)
+    weight = rng.normal(70, 10, 40)[patient] + rng.normal(0, 0.1, 400)
+    return pd.DataFrame(
+        {"patient": patient, "weight": weight, "output": rng.normal(size=40)[patient]}
+    )
+
+
+def test_rows_of_a_group_are_predicted_from_other_groups(tmp_path: Path) -> None:
+    make_patients().to_csv(tmp_path / "t.csv", index=False)
+    options: dict[str, Any] = {"root": tmp_path, "say": quiet, "model": "boosted"}
+    naive = train(tmp_path / "t.csv", drop=("patient",), **options).manifest
+    honest = train(tmp_path / "t.csv", group="patient", **options).manifest
+    assert float(str(naive.metrics["r2"])) > 0.5
+    assert float(str(honest.metrics["r2"])) < 0.1
+    assert honest.input_schema is not None
+    assert honest.input_schema.names == ["weight"]
+    assert "--group patient" in str(honest.training["command"])
+
+
+def test_rows_are_predicted_from_earlier_ones(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {"x": rng.normal(size=300), "when": pd.date_range("2024-01-01", periods=300)}
+    )
+    table["output"] = table["x"] + 0.1 * rng.normal(size=300)
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "t.csv", index=False)
+    options: dict[str, Any] = {"root": tmp_path, "say": quiet, "model": "linear"}
+    found = train(tmp_path / "t.csv", time="when", **options).manifest
+    assert float(str(found.metrics["r2"])) > 0.9
+    assert "--time when" in str(found.training["command"])
+
+
+def test_a_time_that_cannot_be_read_is_named_with_its_row(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": np.arange(50) % 7, "output": np.arange(50.0)})
+    table["when"] = ["2024-01-01"] * 49 + ["soon"]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InvalidData, match="'when' has no time in 1 rows, as row 50: 'soon'"):
+        train(tmp_path / "t.csv", root=tmp_path, say=quiet, time="when")

@@ -1,0 +1,202 @@
+"""What the cells of a column are: numbers, maybe with units, dates, truth values, or categories.
+
+A column of text whose cells are nearly all of one kind is of that kind; the few others are missing
+values, and their rows are said.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mlapp.dates import ISO, parse_moment
+from mlapp.errors import quote
+from mlapp.schema import parse_number, parse_text, truth_of
+from mlapp.tables.numbers import LARGEST, strip_unit
+
+NEARLY_ALL = 0.9  # of the cells that are not missing
+FEWEST = 10  # cells of one kind, where some are not
+MAX_CATEGORIES = 50  # the least frequent of more are one: each costs a column and needs rows
+LEAST_SHARE = 0.05  # of the rows that the frequent categories have, or else the column is left out
+SAMPLE = 200  # different cells that say whether a column is of dates or numbers
+
+Say = Callable[[str], None]
+How = dict[str, Any]  # what a schema's input has to know of how texts were read
+
+_DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y")
+_NAMED = ("%b %d, %Y", "%d %b %Y", "%B %d, %Y", "%d %B %Y", "%d-%b-%Y")
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+PATTERNS = (ISO, *(day + clock for day in (*_DAYS, *_NAMED) for clock in _CLOCKS), "%Y-%m")
+
+_CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|BRL|MXN|KRW"
+_BEFORE = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩]|{_CODES}|Rs\.?|~)"
+_BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"
+_MARKED = re.compile(rf"([+-]?)\s*({_BEFORE})?\s*([+-]?[\d.][\d.,\s'\u2019]*?)\s*({_BEHIND})?")
+
+
+def read_column(name: str, column: pd.Series, say: Say) -> tuple[pd.Series, How]:
+    """Return a column as floats, moments or texts, with missing values as NaN, NaT or None.
+
+    Args:
+        name: the column's.
+        column: as the table has it; the index counts the rows of the file from 0.
+        say: called with what was read otherwise than it is written.
+
+    Returns:
+        The column, and what its input in a schema has to know of how it was read.
+    """
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        numbers = column.astype(float)
+        return numbers.where(numbers.abs() <= LARGEST), {}
+    if pd.api.types.is_timedelta64_dtype(column):
+        return column, {}
+    if pd.api.types.is_datetime64_any_dtype(column) or _holds_dates(column):
+        return _moments(column, ISO), {"pattern": ISO}
+    texts = pd.Series([parse_text(value) for value in column], index=column.index, dtype=object)
+    for read in (read_truths, _read_numbers, _read_dates):
+        if (found := read(name, texts, say)) is not None:
+            return found
+    return texts, {}
+
+
+def say_unreadable(name: str, texts: pd.Series, bad: Any, what: str, say: Say) -> None:
+    """Say which cells are taken as missing: their rows, and what the first holds."""
+    places = np.flatnonzero(bad)
+    if len(places):
+        rows = ", ".join(f"{int(texts.index[place]) + 1:,}" for place in places[:10])
+        more = f" and {len(places) - 10:,} more" if len(places) > 10 else ""
+        found = quote(sorted({str(texts.iloc[place]) for place in places[:10]}))
+        say(
+            f"{name}: {len(places):,} cells are not {what} and count as missing: {found} in"
+            f" row{'s' if len(places) > 1 else ''} {rows}{more}"
+        )
+
+
+def _holds_dates(column: pd.Series) -> bool:
+    import datetime
+
+    present = column.dropna()
+    return bool(
+        len(present)
+        and pd.api.types.is_object_dtype(column)
+        and present.map(lambda value: isinstance(value, datetime.date)).all()
+    )
+
+
+def _moments(column: pd.Series, pattern: str) -> pd.Series:
+    found = {value: parse_moment(value, pattern) for value in column.dropna().unique()}
+    seconds = column.map(lambda value: found.get(value)).astype(float)
+    whole = (seconds * 1e6).round()
+    moments = whole.fillna(0).astype("int64").astype("datetime64[us]")
+    return moments.where(seconds.notna())
+
+
+# --- truth values ----------------------------------------------------------------------------
+
+
+def read_truths(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | None:
+    """Read a column of more than two words for true and false."""
+    words = texts.dropna().unique()
+    truths = {word: truth_of(word) for word in words}
+    if len(words) < 3 or None in truths.values() or len(set(truths.values())) < 2:
+        return None
+    say(f"{name}: {quote(sorted(words))} are read as True and False")
+    read = [None if word is None else str(truths[word]) for word in texts]
+    return pd.Series(read, index=texts.index, dtype=object), {}
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+def _read_numbers(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | None:
+    """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable."""
+    words = texts.dropna().unique()
+    if sum(map(bool, map(_MARKED.fullmatch, words[:SAMPLE]))) < len(words[:SAMPLE]) / 2:
+        return None  # the rest need not be looked at
+    parts = {word: _MARKED.fullmatch(word) for word in words}
+    counts = texts.value_counts()
+    units: dict[str, int] = {}
+    for word, match in parts.items():
+        if match and (unit := (match[2] or match[4] or "").strip()):
+            units[unit] = units.get(unit, 0) + int(counts[word])
+    unit = max(units, key=lambda each: units[each], default="")
+    best: dict[str, float] = {}
+    mark = "."
+    for each in (".", ","):
+        found = {word: parse_number(strip_unit(word, unit), each) for word in words}
+        read = {word: number for word, number in found.items() if number is not None}
+        if sum(counts[word] for word in read) > sum(counts[word] for word in best):
+            best, mark = read, each
+    numbers = texts.map(lambda word: best.get(word) if isinstance(word, str) else None)
+    numbers = numbers.astype(float)
+    bad = (texts.notna() & numbers.isna()).to_numpy()
+    if not _nearly_all(texts, bad):
+        return None
+    plain = not unit and all(parse_number(word) is not None for word in best)
+    if not plain:
+        shown = quote([str(word) for word in list(best)[:2]])
+        say(f"{name}: {shown} are read as numbers{f', in {unit}' if unit else ''}")
+    say_unreadable(name, texts, bad, "numbers", say)
+    return numbers, {} if plain else {"unit": unit, "mark": mark}
+
+
+def _nearly_all(texts: pd.Series, bad: npt.NDArray[np.bool_]) -> bool:
+    present, good = int(texts.notna().sum()), int(texts.notna().sum() - bad.sum())
+    return good > 0 and (good == present or good >= max(FEWEST, NEARLY_ALL * present))
+
+
+# --- dates -----------------------------------------------------------------------------------
+
+
+def _read_dates(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | None:
+    """Read a column of dates that are all written one way."""
+    words = texts.dropna().unique()[:SAMPLE]
+    if not len(words) or np.mean([any(map(str.isdigit, word)) for word in words]) < NEARLY_ALL:
+        return None
+    hits = {
+        pattern: sum(parse_moment(word, pattern) is not None for word in words)
+        for pattern in PATTERNS
+    }
+    if max(hits.values()) < len(words) / 2:
+        return None
+    pattern = max(hits, key=lambda each: hits[each])
+    moments = _moments(texts, pattern)
+    bad = (texts.notna() & moments.isna()).to_numpy()
+    if not _nearly_all(texts, bad):
+        return None
+    if pattern == ISO:
+        say(f"{name}: read as dates")
+    else:
+        say(f"{name}: read as dates, written {pattern}: {words[0]} is {moments.dropna().iloc[0]}")
+    say_unreadable(name, texts, bad, "dates", say)
+    return moments, {"pattern": pattern}
+
+
+# --- categories ------------------------------------------------------------------------------
+
+
+def group_rare(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | str:
+    """Return a column with its rare categories as one, or why it is to be left out."""
+    counts = texts.value_counts()
+    if len(counts) <= MAX_CATEGORIES:
+        return texts, {}
+    frequent = sorted(counts.index, key=lambda word: (-counts[word], word))[: MAX_CATEGORIES - 1]
+    share = counts[frequent].sum() / counts.sum()
+    if share < LEAST_SHARE:
+        return (
+            f"it has {len(counts):,} categories, and the {len(frequent)} most frequent have"
+            f" {share:.1%} of the rows"
+        )
+    other = "other"
+    while other in counts.index and other not in frequent:
+        frequent.append(other)
+    say(
+        f"{name}: of {len(counts):,} categories, the {len(frequent)} most frequent are used, which"
+        f" have {share:.0%} of the rows; the rest count as {other!r}"
+    )
+    known = set(frequent)
+    grouped = [word if word is None or word in known else other for word in texts]
+    return pd.Series(grouped, index=texts.index, dtype=object), {"other": other}

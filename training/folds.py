@@ -1,0 +1,168 @@
+"""Which rows are held out together: folds that keep groups whole, or go forwards in time.
+
+Every candidate is fitted and measured on the same folds.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import KFold
+from threadpoolctl import threadpool_limits
+
+from mlapp.errors import InvalidData
+from mlapp.schema import Floats
+from training.tables import Say
+
+SEED = 0  # of the folds' shuffling
+FOLDS = ((5_000, 10), (20_000, 5))  # up to so many rows, so many folds
+FEWEST_FOLDS = 3  # of more rows: each fold is large, and each fit slow
+
+Groups: TypeAlias = npt.NDArray[np.int64]
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The places of the rows that a fit sees, and of those that it is measured on."""
+
+    train: Groups
+    test: Groups
+
+
+def count_folds(rows: int) -> int:
+    """Return into how many folds so many rows are split."""
+    return next((folds for most, folds in FOLDS if rows <= most), FEWEST_FOLDS)
+
+
+def group_rows(matrix: Floats, target: Any, needed: int, say: Say) -> Groups:
+    """Return the number of each row's group, (n,): rows with the same inputs stay together.
+
+    A copy of a row on both sides of a fold would be predicted from itself. Where the inputs have
+    few combinations, as few categories have, rows that share one are different observations, and
+    each is a group.
+
+    Args:
+        matrix: the checked inputs, (n, inputs).
+        target: what they are to predict, (n,).
+        needed: how many different rows there have to be.
+        say: called with what the reader should know.
+
+    Raises:
+        InvalidData: the rows are copies of fewer than `needed`.
+    """
+    table = pd.DataFrame(matrix)
+    groups = table.groupby(list(table), dropna=False, sort=False).ngroup().to_numpy()
+    pairs = pd.DataFrame({"group": groups, "target": target})
+    different = len(pairs.drop_duplicates())
+    if different < needed:
+        raise InvalidData(
+            f"The table has {len(target)} usable rows, {different} of them different; training"
+            f" needs at least {needed}"
+        )
+    if (repeated := len(target) - different) > 0:
+        say(f"{repeated:,} rows repeat another; they are kept, and stay in one fold with it")
+    if len(np.unique(groups)) < needed:
+        say("The inputs have few combinations: folds are drawn row by row")
+        return np.arange(len(target), dtype=np.int64)
+    return groups.astype(np.int64)
+
+
+def join_groups(one: Groups, other: Groups) -> Groups:
+    """Return groups such that rows which share either group share one, (n,)."""
+    count = int(one.max()) + 1
+    size = count + int(other.max()) + 1
+    edges = coo_array((np.ones(len(one)), (one, count + other)), shape=(size, size))
+    _, parts = connected_components(edges, directed=False)
+    joined: Groups = parts[one].astype(np.int64)
+    return joined
+
+
+def random_folds(groups: Groups, count: int, labels: Groups | None = None) -> list[Fold]:
+    """Split rows into folds at random, each group in one; with labels, each label evenly.
+
+    Args:
+        groups: the number of each row's group, (n,).
+        count: how many folds.
+        labels: the place of each row's label, (n,).
+
+    Raises:
+        InvalidData: there are fewer groups than folds.
+    """
+    names, first, places = np.unique(groups, return_index=True, return_inverse=True)
+    if len(names) < count:
+        raise InvalidData(
+            f"The rows are of {len(names)} groups, and {count} folds need as many at least"
+        )
+    if labels is None:
+        parts = [held for _, held in KFold(count, shuffle=True, random_state=SEED).split(names)]
+    else:
+        order = np.random.default_rng(SEED).permutation(len(names))
+        order = order[np.argsort(labels[first][order], kind="stable")]
+        parts = [order[start::count] for start in range(count)]
+    fold_of_group = np.empty(len(names), dtype=np.int64)
+    for place, held in enumerate(parts):
+        fold_of_group[held] = place
+    fold_of_row = fold_of_group[places]
+    return [
+        Fold(np.flatnonzero(fold_of_row != place), np.flatnonzero(fold_of_row == place))
+        for place in range(count)
+    ]
+
+
+def forward_folds(times: Floats, count: int) -> list[Fold]:
+    """Split rows by time: each fold is predicted by a fit that saw earlier rows alone.
+
+    The earliest part is never held out. Rows of one time stay together.
+
+    Args:
+        times: of each row, (n,), in any unit.
+        count: how many folds.
+
+    Raises:
+        InvalidData: there are too few different times.
+    """
+    moments, places = np.unique(times, return_inverse=True)
+    if len(moments) <= count:
+        raise InvalidData(
+            f"The rows have {len(moments)} different times, and {count} folds forwards in time need"
+            f" at least {count + 1}"
+        )
+    # Cut so that the parts hold about as many rows each, and at least one time.
+    rows = np.cumsum(np.bincount(places))
+    cuts = np.searchsorted(rows, len(times) * np.arange(1, count + 1) / (count + 1), side="right")
+    steps = np.arange(1, count + 1)
+    cuts = np.maximum.accumulate(np.maximum(cuts, 1) - steps) + steps  # each above the last
+    cuts = np.minimum(cuts, len(moments) - count - 1 + steps)
+    ends = [*cuts.tolist(), len(moments)]
+    return [
+        Fold(np.flatnonzero(places < start), np.flatnonzero((start <= places) & (places < end)))
+        for start, end in itertools.pairwise(ends)
+    ]
+
+
+def held_out(folds: Sequence[Fold]) -> Groups:
+    """Return the places of the rows that a fold holds out, ascending."""
+    return np.sort(np.concatenate([fold.test for fold in folds]))
+
+
+def each_fold(work: Callable[[Fold], Found], folds: Sequence[Fold]) -> list[Found]:
+    """Do something for each fold, as many at a time as there are cores.
+
+    Each fit has one thread: several would wait for each other wherever a machine is busy.
+    """
+
+    def alone(fold: Fold) -> Found:
+        with threadpool_limits(1, user_api="openmp"):
+            return work(fold)
+
+    with ThreadPoolExecutor(min(len(folds), cpu_count() or 1)) as pool:
+        return list(pool.map(alone, folds))

@@ -1,0 +1,297 @@
+"""What training a number and training labels share: options, the split, the fits, the command.
+
+read -> split -> fit -> measure -> publish
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from mlapp.errors import MlappError
+from mlapp.manifest import Artifact
+from mlapp.schema import Category, Floats, Schema
+from mlapp.tables.options import add_reading_options
+from training import candidates
+from training.candidates import Tried
+from training.folds import (
+    SEED,
+    Fold,
+    Groups,
+    count_folds,
+    forward_folds,
+    group_rows,
+    held_out,
+    join_groups,
+    random_folds,
+)
+from training.least_squares import LEVEL as LEVEL
+from training.least_squares import MOST_TERMS
+from training.rows import Source, TrainingRows
+from training.tables import Say
+
+FEWEST = 20  # different rows
+LEAKS = 0.999  # of R², or of the area under the ROC curve: too good to be true
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training command is asked for.
+
+    Attributes:
+        source: what is read.
+        name: the model's name.
+        root: the artifact folder; None for that of the settings.
+        model: one of `candidates.MODELS`.
+        minimum, maximum: where predictions end; infinite for nowhere, None to learn it.
+        candidate: whether the version waits for `mlapp promote`.
+    """
+
+    source: Source
+    name: str
+    root: Path | None = None
+    model: str = "auto"
+    minimum: float | None = None
+    maximum: float | None = None
+    candidate: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows are held out together.
+
+    Attributes:
+        folds: of the cross-validation.
+        groups: rows that are alike, (n,).
+        plain: whether folds are random, keep alike rows alone together, and every row is held out.
+        least_squares: whether there are rows enough for a fit of least squares.
+    """
+
+    folds: list[Fold]
+    groups: Groups
+    plain: bool
+    least_squares: bool
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was tried, and what is published of it.
+
+    Attributes:
+        best: the one that is published.
+        fitted: it, fitted on all rows.
+        compared: what the report says of all.
+        better: whether it is better than the baseline beyond chance.
+        rows: all rows in the forms that estimators take.
+    """
+
+    best: Tried
+    fitted: Any
+    compared: list[dict[str, Any]]
+    better: bool
+    rows: dict[Any, Floats]
+
+    @property
+    def inputs(self) -> Floats:
+        """All rows as the chosen model takes them."""
+        return self.rows[self.best.candidate.takes]
+
+
+def split(rows: TrainingRows, say: Say) -> Split:
+    """Draw the folds.
+
+    Raises:
+        InvalidData: there are too few different rows, groups or times.
+    """
+    terms, count = len(rows.checked.schema.terms), len(rows.target) - rows.extra
+    target = rows.target[:count]
+    alike = group_rows(rows.checked.matrix[:count], target, FEWEST, say)
+    parts = count_folds(count)
+    if rows.times is not None:
+        folds = forward_folds(rows.times, parts)
+    else:
+        groups = alike if rows.groups is None else join_groups(alike, rows.groups)
+        if rows.groups is not None:
+            parts = max(2, min(parts, len(np.unique(groups))))
+        folds = random_folds(groups, parts, target if rows.labels else None)
+    added = np.arange(count, count + rows.extra)
+    folds = [Fold(np.concatenate([fold.train, added]), fold.test) for fold in folds]
+    # Twice as many rows as terms leave enough freedom for an interval.
+    enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS
+    plain = rows.groups is None and rows.times is None and not rows.extra
+    return Split(folds, np.concatenate([alike, added]), plain, enough)
+
+
+def fit(rows: TrainingRows, parts: Split, model: str, say: Say) -> Chosen:
+    """Compare the candidates on the folds, and fit the chosen one on all rows."""
+    forms, labels = candidates.rows_for(rows.checked), len(rows.labels)
+    found = candidates.list_candidates(
+        model, rows.checked.schema, len(rows.target), labels, parts.least_squares
+    )
+    tried = candidates.try_all(found, forms, rows.target, parts.folds, labels)
+    held = held_out(parts.folds)
+    spread = 0.0 if labels else float(np.var(rows.target[held])) or 1.0
+    best, compared = candidates.choose(tried, spread)
+    say(f"On held-out rows, {len(parts.folds)} folds:")
+    for each in compared:
+        say(
+            f"  {each['model']:<10} {each['metric']} {each['figure']:.4f}"
+            f" ± {each['standard_error']:.4f}{'  <- published' if each['published'] else ''}"
+        )
+    better = candidates.is_better(best, tried[0])
+    if not better:
+        say(
+            f"Warning: {best.candidate.name} is no better than the baseline, which does not look at"
+            " its inputs: they may say nothing about the target"
+        )
+    with threadpool_limits(1, user_api="openmp"):
+        fitted = best.fit(forms, rows.target)
+    return Chosen(best, fitted, compared, better, forms)
+
+
+def closest_input(rows: TrainingRows) -> str:
+    """Return the input that says most about the target alone, by the correlation of ranks."""
+    target = pd.Series(rows.target).rank()
+    found = {
+        name: abs(pd.Series(values).rank().corr(target)) if np.nanstd(values) else 0.0
+        for name, values in rows.checked.values.items()
+    }
+    return max(found, key=lambda name: found[name])
+
+
+def golden_rows(schema: Schema) -> list[dict[str, Any]]:
+    """Return a typical row and rows along the quantiles; none is a row of the training data."""
+    rows = [schema.typical]
+    for place in range(5):
+        row: dict[str, Any] = {}
+        for spec in schema.inputs:
+            if not isinstance(spec, Category):
+                row[spec.name] = spec.plain(spec.quantiles[place])
+            else:
+                row[spec.name] = spec.categories[place % len(spec.categories)]
+        rows.append(row)
+    missing = {spec.name: None for spec in schema.inputs if spec.missing}
+    return rows + ([schema.typical | missing] if missing else [])
+
+
+def training_fields(
+    options: Options, rows: TrainingRows, parts: Split, best: Tried
+) -> dict[str, Any]:
+    """Return what the manifest says of the training, but for its command: every knob."""
+    source = options.source
+    return {
+        "target": source.target,
+        "rows_used": len(rows.target),
+        "folds": len(parts.folds),
+        "seed": SEED,
+        "model": options.model,
+        "chosen": best.candidate.name,
+        **({"trees": best.trees} if best.trees else {}),
+        **({"group": source.group} if source.group else {}),
+        **({"time": source.time} if source.time else {}),
+    }
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def command(module: str, options: Options, usual: Mapping[str, object]) -> str:
+    """Return the command that trains the same model again.
+
+    Args:
+        module: that is run.
+        options: what it was asked for.
+        usual: what flags are by default, which are left out.
+    """
+    source = options.source
+    given: list[tuple[str, Any]] = [
+        ("--data", source.data),
+        ("--target", source.target),
+        ("--name", options.name),
+        ("--model", options.model),
+        ("--group", source.group),
+        ("--time", source.time),
+        *(("--drop", name) for name in source.drop),
+        *(("--keep", name) for name in source.keep),
+        ("--minimum", options.minimum),
+        ("--maximum", options.maximum),
+        *((f"--{flag}", value) for flag, value in source.reading.items()),
+    ]
+    parts = ["python", "-m", module]
+    for flag, value in given:
+        if value is None or value == usual.get(flag):
+            continue
+        # With an equals sign, since a value may begin with a dash.
+        parts += [f"{flag}={value}"] if str(value).startswith("-") else [flag, str(value)]
+    return shlex.join(parts)
+
+
+def make_parser(
+    module: str, description: str | None, usual: Mapping[str, Any]
+) -> argparse.ArgumentParser:
+    """Return a parser of the options that both commands have."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        required="--data" not in usual,
+        default=usual.get("--data"),
+        help="a CSV, TSV or JSON lines file (also .gz or .zip), Parquet or .xlsx"
+        + (" (default: the shipped table)" if "--data" in usual else ""),
+    )
+    add(
+        "--target",
+        required="--target" not in usual,
+        default=usual.get("--target"),
+        help="the column to predict" + (" (default: %(default)s)" if "--target" in usual else ""),
+    )
+    add("--name", default=usual["--name"], help="the model's name (default: %(default)s)")
+    add(
+        "--model",
+        choices=candidates.MODELS,
+        default=usual["--model"],
+        help="auto compares linear models and boosted trees (default: %(default)s)",
+    )
+    add("--group", metavar="COLUMN", help="rows with the same value are held out together")
+    add("--time", metavar="COLUMN", help="rows are predicted from earlier ones")
+    add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out")
+    add("--keep", metavar="COLUMN", action="append", default=[], help="use such columns alone")
+    add("--extra", type=Path, metavar="FILE", help="more rows, which are only learned from")
+    add("--candidate", action="store_true", help="publish a version that is not served yet")
+    add(
+        "--artifacts",
+        type=Path,
+        help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
+    )
+    add_reading_options(parser)
+    return parser
+
+
+def run(
+    train: Callable[..., Artifact],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a training command; return its exit status, 1 when nothing was published.
+
+    Args:
+        train: takes data, target, name and root, then the other options by name.
+        parser: of the options.
+        arguments: by default those of the command line.
+    """
+    options = vars(parser.parse_args(arguments))
+    first = [options.pop(key) for key in ("data", "target", "name", "artifacts")]
+    try:
+        train(*first, **options)
+    except MlappError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,90 @@
+"""A fitted table model becomes a version: drafted, asked for its golden answers, and published."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlapp import families
+from mlapp.families.contract import Answers, LabelOutput, Labels, Numbers, replay
+from mlapp.families.shapley import BACKGROUND as BACKGROUND_ROWS
+from mlapp.manifest import Artifact
+from mlapp.records.reference import REFERENCE, learn
+from mlapp.schema import Checked, Floats
+from mlapp.settings import read_settings
+from mlapp.store import artifacts
+from training.folds import SEED
+
+MOST_LOSSES = 20_000  # held-out rows whose losses are kept
+
+
+def write_version(
+    name: str,
+    files: Mapping[str, bytes],
+    libraries: tuple[str, ...],
+    fields: Mapping[str, Any],
+    rows: Checked,
+    values: Floats | None,
+    golden: Sequence[Mapping[str, Any]],
+    *,
+    root: Path | None = None,
+    candidate: bool = False,
+) -> Artifact:
+    """Publish a table model with its golden answers and its reference for drift.
+
+    Args:
+        name: the model's.
+        files: all but the reference.
+        libraries: the distributions whose versions matter for the files.
+        fields: of the manifest.
+        rows: that the reference counts.
+        values: the answers to them of fits that did not see them: (n, 1) or (n, 3) numbers, or
+            probabilities (n, labels). By default the model's own.
+        golden: rows whose answers are kept, to be replayed.
+        root: the artifact folder; by default that of the settings.
+        candidate: whether the version waits for `mlapp promote`.
+
+    Raises:
+        ArtifactError: the name cannot be used, or the folder cannot be published to.
+    """
+    model = families.from_artifact(artifacts.draft(name, files, libraries, golden=(), **fields))
+    answers = model.answer(rows) if values is None else _answers(model.gives, values)
+    found = model.answer(model.check(golden)).records()
+    drafted = artifacts.draft(
+        name,
+        {**files, REFERENCE: learn(model, rows, answers)},
+        libraries,
+        golden=[{"input": row, "output": out} for row, out in zip(golden, found, strict=True)],
+        **fields,
+    )
+    return artifacts.publish(
+        read_settings().artifacts if root is None else root,
+        drafted,
+        lambda artifact: replay(families.from_artifact(artifact)),
+        candidate=candidate,
+    )
+
+
+def _answers(gives: Any, values: Floats) -> Answers:
+    return Labels(gives, values) if isinstance(gives, LabelOutput) else Numbers(gives, values)
+
+
+def choose_background(checked: Checked) -> Floats:
+    """Return the sample of training rows that reasons are measured against."""
+    count = min(BACKGROUND_ROWS, len(checked))
+    places = np.random.default_rng(SEED).choice(len(checked), count, replace=False)
+    return checked.matrix[np.sort(places)]
+
+
+def at(checked: Checked, places: Any) -> Checked:
+    """Return some of checked rows."""
+    return Checked(checked.schema, checked.matrix[places])
+
+
+def choose_losses(rows: int) -> Any:
+    """Return the places of the held-out rows whose losses are reported: of many, a sample."""
+    places = np.arange(rows)
+    if rows <= MOST_LOSSES:
+        return places
+    return np.sort(np.random.default_rng(SEED).choice(places, MOST_LOSSES, replace=False))
