@@ -256,6 +256,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
     )
     parser.add_argument(
+        "--seed", type=int, default=SEED, help="of everything random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
+    )
+    parser.add_argument(
         "--candidate",
         action="store_true",
         help="publish a candidate, which nobody is served until it is promoted",
@@ -312,12 +318,6 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="mix sentences of our own about films into what the network learns from; for Negative"
         " and Positive",
-    )
-    parser.add_argument(
-        "--seed", type=int, default=SEED, help="of everything random (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
     )
 
 
