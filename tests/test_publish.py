@@ -29,6 +29,7 @@ from mlapp.errors import ArtifactError, InvalidData
 from mlapp.families.classification import ClassificationModel
 from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
+from mlapp.records import reference
 from mlapp.schema import Checked
 from mlapp.service import create_app
 from mlapp.store import artifacts
@@ -561,3 +562,19 @@ def test_checked_rows_pass_through(houses: pd.DataFrame, empty_folder: Path) -> 
     batch = model.check(houses[INPUTS])
     assert isinstance(batch, Checked)
     assert model.check(batch) is batch
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("classifies", [False, True])
+def test_a_published_version_carries_its_losses_and_its_reference(
+    held: bool, classifies: bool, houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    model, target = (classifier(houses), "cheap") if classifies else (regression(houses), "price")
+    seen = (houses[INPUTS][:100], houses[target][:100]) if held else None
+    published = mlapp.publish(
+        model, houses[INPUTS], houses[target], name="houses", held_out=seen, say=quiet
+    )
+    losses = json.loads(published.files["report.json"])["losses"]
+    assert losses["metric"] == ("log loss" if classifies else "squared error")
+    assert len(losses["values"]) == (100 if held else 400)
+    assert reference.read(empty_folder, "houses", 1)

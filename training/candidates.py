@@ -29,13 +29,13 @@ BASELINE, LINEAR, RIDGE, BOOSTED = "baseline", "linear", "ridge", "boosted"
 MODELS = ("auto", LINEAR, BOOSTED)  # of --model
 
 # Boosted trees: small steps, and as many trees as the folds find best.
-STAGES = (5, 10, 15, 20, 30, 40, 60, 80, 110, 150, 200)
+STAGES = (5, 10, 20, 30, 40, 60, 80, 100, 150, 200)
 RATE = 0.1
 LEAVES = 31  # of a tree
 FEWEST_IN_LEAF = 10
 TREES = 1_500  # of all labels together, at most
 ROWS_PER_TREE = 10  # of a small table; more trees would only repeat its noise
-LEAST_TREES = 60
+LEAST_TREES = 100
 
 STRENGTHS = np.logspace(-2, 5, 15)  # of ridge regression, chosen by leaving rows out one by one
 TOLERATED = 0.01  # of R² or log loss that a simpler model may be worse

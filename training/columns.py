@@ -19,7 +19,8 @@ from mlapp.tables.numbers import LARGEST, strip_unit
 
 NEARLY_ALL = 0.9  # of the cells that are not missing
 FEWEST = 10  # cells of one kind, where some are not
-MAX_CATEGORIES = 50  # the least frequent of more are one: each costs a column and needs rows
+MANY, MOST = 50, 250  # categories: of many, rare ones are one; trees know no more than the most
+RARE = 5  # rows of a category; it says too little by itself
 LEAST_SHARE = 0.05  # of the rows that the frequent categories have, or else the column is left out
 SAMPLE = 200  # different cells that say whether a column is of dates or numbers
 
@@ -181,9 +182,12 @@ def _read_dates(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
 def group_rare(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | str:
     """Return a column with its rare categories as one, or why it is to be left out."""
     counts = texts.value_counts()
-    if len(counts) <= MAX_CATEGORIES:
+    if len(counts) <= MANY:
         return texts, {}
-    frequent = sorted(counts.index, key=lambda word: (-counts[word], word))[: MAX_CATEGORIES - 1]
+    common = counts[counts >= RARE].index
+    if len(common) == len(counts) <= MOST:
+        return texts, {}
+    frequent = sorted(common, key=lambda word: (-counts[word], word))[: MOST - 1]
     share = counts[frequent].sum() / counts.sum()
     if share < LEAST_SHARE:
         return (

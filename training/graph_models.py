@@ -21,6 +21,7 @@ from training import graph_trees
 from training.foreign import OnnxEstimator, inline
 from training.graph import Block, Graph, NotCompiled
 from training.graph_steps import apply, transform
+from training.scales import ByPrediction
 
 _GENERALIZED = (
     linear_model.GammaRegressor,
@@ -56,6 +57,9 @@ def answer(graph: Graph, estimator: Any, block: Block) -> str:
         for _, step in estimator.steps[:-1]:
             block = transform(graph, step, block)
         return answer(graph, estimator.steps[-1][1], block)
+    if isinstance(estimator, ByPrediction):
+        predicted = Block(answer(graph, estimator.model, block), [None], [None])
+        return answer(graph, estimator.steps, predicted)
     if isinstance(estimator, OnnxEstimator):
         return inline(graph, estimator, block)
     if isinstance(estimator, FrozenEstimator):

@@ -1,13 +1,12 @@
 """Intervals of predicted numbers, calibrated on rows that no fit saw.
 
 They are normalised conformal intervals (Lei et al., "Distribution-free predictive inference for
-regression", 2018, section 5.2): prediction +- margin * scale, where the scale is how far a row's
-prediction is expected to be off, itself predicted by boosted trees of the absolute errors of
-held-out rows, and the margin is the conformal quantile of the errors in that unit (of
-cross-validated rows as in Barber et al., "Predictive inference with the jackknife+", 2021). Where
-that is not better than one width for all rows, there is one. Better is a lower interval score: the
-width, and 2 / (1 - level) times what a row lies outside (Gneiting and Raftery, "Strictly proper
-scoring rules, prediction, and estimation", 2007, section 6.2).
+regression", 2018, section 5.2): prediction +- margin * scale. The scale is how far a row's
+prediction is expected to be off (`training.scales`), and the margin is the conformal quantile of
+the errors in that unit (of cross-validated rows as in Barber et al., "Predictive inference with the
+jackknife+", 2021). Where that is not better than one width for all rows, there is one. Better is a
+lower interval score: the width, and 2 / (1 - level) times what a row lies outside (Gneiting and
+Raftery, "Strictly proper scoring rules, prediction, and estimation", 2007, section 6.2).
 """
 
 import math
@@ -16,16 +15,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from mlapp.families.regression import Answer
 from mlapp.schema import Floats
 from training.folds import SEED, Fold, Groups, each_fold, held_out
+from training.scales import ByPrediction, fit_steps, fit_trees
 
 FEWEST_ADAPTIVE = 100  # held-out rows that widths can be learned from
-TREES, RATE, LEAVES = 60, 0.06, 8  # of the model of the errors
 FIFTHS = 5
+TOLERATED = 0.05  # of a fifth's coverage, from the level
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ def calibrate(
     folds: Sequence[Fold],
     bounds: Answer,
     level: float,
+    model: Any,
     constant: Floats | None = None,
 ) -> Calibrated:
     """Calibrate intervals of the level.
@@ -62,6 +62,7 @@ def calibrate(
         folds: that the predictions were made on.
         bounds: where predictions and intervals end.
         level: the share of new rows that an interval is meant to hold.
+        model: the fitted regressor, as it is published.
         constant: intervals of one width that were made otherwise, (n, 3), as those of least
             squares.
     """
@@ -77,12 +78,43 @@ def calibrate(
     place = np.empty(len(target), dtype=np.int64)
     place[held] = np.arange(len(held))
     tests = [place[fold.test] for fold in folds]
-    other = _normalise(made, errors, _cross_fit(inputs[held], errors, tests), bounds, level)
-    gain = interval_scores(one.rows, actual, level) - interval_scores(other.rows, actual, level)
-    if gain.mean() <= gain.std(ddof=1) / math.sqrt(len(gain)):
+    rows = inputs[held]
+    by_prediction, by_inputs = _cross_fit(rows, made, errors, tests, level)
+    options = [
+        one,
+        _normalise(made, errors, by_prediction, bounds, level),
+        _normalise(made, errors, by_inputs, bounds, level),
+    ]
+    chosen = _choose(options, actual, level)
+    if chosen == 0:
         return one
     with threadpool_limits(1, user_api="openmp"):
-        return replace(other, scale=_make_scale(len(held)).fit(inputs[held], _target(errors)))
+        scale = (
+            ByPrediction(model, fit_steps(made, errors, level))
+            if chosen == 1
+            else fit_trees(rows, errors)
+        )
+    return replace(options[chosen], scale=scale)
+
+
+def _choose(options: Sequence[Calibrated], actual: Floats, level: float) -> int:
+    """Return the place of the option to publish; the simplest is the first.
+
+    Wanted are those that hold the level in every fifth of the predictions; where none does, the one
+    that comes closest. Of them, it is the simplest that is no worse than the best beyond chance.
+    """
+    off = [
+        max(abs(each["coverage"] - level) for each in coverage_by_fifth(option.rows, actual))
+        for option in options
+    ]
+    scores = [interval_scores(option.rows, actual, level) for option in options]
+    good = [place for place, apart in enumerate(off) if apart <= max(TOLERATED, min(off))]
+    best = min(good, key=lambda place: scores[place].mean())
+    for place in good:
+        behind = scores[place] - scores[best]
+        if behind.mean() <= behind.std(ddof=1) / math.sqrt(len(behind)):
+            return place
+    return best
 
 
 def _normalise(
@@ -102,36 +134,21 @@ def _normalise(
     return Calibrated(answer, replace(answer, margin=0.0).make(columns), None)
 
 
-def _cross_fit(inputs: Floats, errors: Floats, tests: Sequence[Groups]) -> Floats:
-    """Return the expected error of each of n rows, by fits that did not see it."""
-    scales = np.empty(len(errors))
+def _cross_fit(
+    inputs: Floats, predicted: Floats, errors: Floats, tests: Sequence[Groups], level: float
+) -> tuple[Floats, Floats]:
+    """Return the expected errors of n rows by fits that did not see them: by either model."""
+    steps, trees = np.empty(len(errors)), np.empty(len(errors))
     everything = np.arange(len(errors))
 
     def work(fold: Fold) -> None:
-        fitted = _make_scale(len(fold.train)).fit(inputs[fold.train], _target(errors[fold.train]))
-        scales[fold.test] = fitted.predict(inputs[fold.test])
+        known, new = fold.train, fold.test
+        fitted = fit_steps(predicted[known], errors[known], level)
+        steps[new] = fitted.predict(predicted[new].reshape(-1, 1))
+        trees[new] = fit_trees(inputs[known], errors[known]).predict(inputs[new])
 
     each_fold(work, [Fold(np.setdiff1d(everything, test), test) for test in tests])
-    return scales
-
-
-def _make_scale(rows: int) -> Any:
-    """Return a model of absolute errors: positive, smooth, and slow to believe in outliers."""
-    return HistGradientBoostingRegressor(
-        loss="gamma",
-        max_iter=TREES,
-        learning_rate=RATE,
-        max_leaf_nodes=LEAVES,
-        min_samples_leaf=max(20, rows // 50),
-        early_stopping=False,
-        random_state=0,
-    )
-
-
-def _target(errors: Floats) -> Floats:
-    """Return errors that are all positive, as a gamma distribution's values are."""
-    positive: Floats = np.maximum(errors, 0.05 * errors.mean())
-    return positive
+    return steps, trees
 
 
 def conformal_quantile(scores: Floats, level: float) -> float:

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlapp.errors import InvalidData
 from mlapp.families.regression import Interval
-from mlapp.schema import Checked, Floats, Input, Schema
+from mlapp.schema import Checked, Floats, Input, Number, Schema
 from training.folds import Fold, Groups
 from training.tables import Say
 
@@ -147,8 +147,14 @@ def coefficients(
     ]
 
 
-def drop_dependent(checked: Checked, say: Say) -> Schema:
-    """Return the schema without inputs that are sums of others, which no fit can tell from them."""
+def drop_dependent(checked: Checked, say: Say, *, numbers: bool = False) -> Schema:
+    """Return the schema without inputs that are sums of others, which no fit can tell from them.
+
+    Args:
+        checked: the rows.
+        say: called with a line for each input that is left out.
+        numbers: whether numbers alone may be left out.
+    """
     schema = checked.schema
     if len(schema.terms) > MOST_TERMS:
         return schema
@@ -162,7 +168,7 @@ def drop_dependent(checked: Checked, say: Say) -> Schema:
         wider = np.hstack([columns, part])
         tolerance = 1e-9 * math.sqrt(rows * wider.shape[1])
         wider_rank = int(np.linalg.matrix_rank(wider, tol=tolerance))
-        if wider_rank == rank:
+        if wider_rank == rank and (isinstance(spec, Number) or not numbers):
             say(f"Left out column {name}: it is a linear combination of the columns before it")
             continue
         kept.append(spec)

@@ -12,11 +12,11 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from mlapp.errors import InvalidData, quote
+from mlapp.errors import InvalidData, InvalidInput, quote
 from mlapp.families.regression import ANSWER, Answer
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
-from mlapp.schema import Floats
+from mlapp.schema import Checked, Floats, Schema
 from training import measures
 from training.compile import Compiled, compile_estimator, random_rows
 from training.estimators import (
@@ -28,8 +28,9 @@ from training.estimators import (
 from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.foreign import OnnxEstimator
 from training.intervals import conformal_quantile
+from training.losses import fingerprints, log_losses, squared_errors
 from training.tables import Say, read_table
-from training.versions import choose_background, write_version
+from training.versions import at, choose_background, choose_losses, write_version
 
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
@@ -112,6 +113,12 @@ def publish(
     _say_form(compiled, say)
     measured = _measure(model, data, seen, classifies, say)
     files, metrics, report = _report(measured, labels, level, say)
+    if measured.how == "cross-validated":
+        report["losses"] = _losses(checked, measured, labels, target)
+    elif measured.how == "held-out" and seen is not None:
+        unseen = _check_held_out(schema, lay_out(model, seen.inputs)[0])
+        if unseen is not None:
+            report["losses"] = _losses(unseen, measured, labels, target)
     files |= compiled.files
     files[BACKGROUND] = dump_background(choose_background(checked))
     files[REPORT] = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
@@ -291,6 +298,27 @@ def _say_form(compiled: Compiled, say: Say) -> None:
         )
     else:
         say(f"Served by scikit-learn itself: {found['reason']}")
+
+
+def _check_held_out(schema: Schema, inputs: pd.DataFrame) -> Checked | None:
+    """Return held-out rows as they are served; None where one would be refused."""
+    try:
+        return schema.check(inputs)
+    except InvalidInput:
+        return None
+
+
+def _losses(
+    rows: Checked, measured: Measured, labels: tuple[str, ...] | None, target: str
+) -> dict[str, Any]:
+    """Return what each held-out row cost, of many rows a sample."""
+    shown = choose_losses(len(rows))
+    actual, answers = measured.target[shown], measured.answers[shown]
+    names = actual.tolist() if labels is None else [labels[place] for place in actual.tolist()]
+    prints = fingerprints(at(rows, shown), names, target)
+    if labels is None:
+        return squared_errors(prints, actual, answers)
+    return log_losses(prints, actual, answers)
 
 
 # --- from files ------------------------------------------------------------------------------

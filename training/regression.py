@@ -109,7 +109,7 @@ def train(
     given = {key: reading.pop(key, None) for key in READING}
     source = Source(data, target, given, **reading)
     options = Options(source, name, root, model, minimum, maximum, candidate)
-    rows = read(source, say)
+    rows = read(options, say)
     parts = split(rows, say)
     say(f"Fitting {target} on {len(rows.checked.schema.inputs)} inputs")
     chosen = fit(rows, parts, model, say)
@@ -117,10 +117,11 @@ def train(
     return publish(rows, parts, chosen, measured, options, say)
 
 
-def read(source: Source, say: Say) -> TrainingRows:
+def read(options: Options, say: Say) -> TrainingRows:
     """Read the table, without columns that are sums of others."""
-    rows = read_training_rows(source, False, say)
-    schema = drop_dependent(rows.checked, say)
+    rows = read_training_rows(options.source, False, say)
+    # Trees may learn more from a category than from what it follows from.
+    schema = drop_dependent(rows.checked, say, numbers=options.model != LINEAR)
     places = [rows.checked.schema.names.index(name) for name in schema.names]
     return replace(
         rows, checked=replace(rows.checked, schema=schema, matrix=rows.checked.matrix[:, places])
@@ -162,10 +163,12 @@ def measure(
         constant = least_squares.cross_validate(encoded, target, parts.folds, LEVEL, parts.groups)
         linear = least_squares.fit(encoded, target, LEVEL, parts.groups)
     bounds = choose_bounds(options, target, say)
-    found = calibrate(chosen.inputs, target, best.answers, parts.folds, bounds, LEVEL, constant)
+    found = calibrate(
+        chosen.inputs, target, best.answers, parts.folds, bounds, LEVEL, chosen.fitted, constant
+    )
     if found.scale is not None:
         linear = None
-        say("Intervals are as wide as errors of like rows were")
+        say("Intervals are as wide as the errors of like rows were")
     if linear is not None:
         answer = replace(found.answer, margin=linear.interval.quantile)
         found = replace(found, answer=answer)
