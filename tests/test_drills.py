@@ -157,6 +157,18 @@ def test_a_worker_that_is_killed_loses_its_last_moments_alone(
     assert len(written - set(clients.answered)) <= len(clients.failures)
 
 
+@pytest.mark.slow
+def test_a_service_that_is_asked_to_stop_loses_nothing(recorded: Path, tmp_path: Path) -> None:
+    server = Server(recorded, tmp_path / "log", "--api-only", "--workers", "2")
+    clients = Clients(server, threads=4)
+    try:
+        wait_until(lambda: len(clients.answered) > 200, "answers")
+    finally:
+        server.stop()  # while they ask
+        clients.stop()
+    assert set(clients.answered) <= set(ids())
+
+
 def recorded_now(folder: Path) -> list[str]:
     return ids() if (folder / "records.db").exists() else []
 
