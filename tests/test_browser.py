@@ -157,5 +157,5 @@ def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stoppe
     page.get_by_role("tab", name="Many rows").click()
     # Streamlit has a button of that name in the header while a script runs.
     page.get_by_role("tabpanel").get_by_role("button", name="Stop").click()
-    expect(page.get_by_text("Only whole results are kept")).to_be_visible()
+    expect(page.get_by_text("Only complete results are kept")).to_be_visible()
     expect(page.get_by_role("button", name="Score the file")).to_be_enabled()
