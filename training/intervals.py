@@ -22,7 +22,7 @@ from mlapp.schema import Floats
 from training.folds import SEED, Fold, Groups, each_fold, held_out
 from training.scales import ByPrediction, fit_steps, fit_trees
 
-FEWEST_ADAPTIVE = 100  # held-out rows that widths can be learned from
+FEWEST_ADAPTIVE = 200  # held-out rows that widths can be learned from
 FIFTHS = 5
 TOLERATED = 0.05  # of a fifth's coverage, from the level
 
@@ -108,7 +108,9 @@ def _choose(options: Sequence[Calibrated], actual: Floats, level: float) -> int:
         for option in options
     ]
     scores = [interval_scores(option.rows, actual, level) for option in options]
-    good = [place for place, apart in enumerate(off) if apart <= max(TOLERATED, min(off))]
+    chance = 2 * math.sqrt(level * (1 - level) * FIFTHS / len(actual))  # two standard errors
+    allowed = max(TOLERATED, chance, min(off))
+    good = [place for place, apart in enumerate(off) if apart <= allowed]
     best = min(good, key=lambda place: scores[place].mean())
     for place in good:
         behind = scores[place] - scores[best]
