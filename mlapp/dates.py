@@ -70,6 +70,7 @@ class Date(BaseModel):
         timed: whether the time of the day matters.
         parts: what is learned from, of days, year, month, day, weekday, hour: what varies.
         missing: whether training saw missing values, and so they are allowed.
+        placeholders: texts that stood for missing values in training, such as "?".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +85,7 @@ class Date(BaseModel):
     timed: bool = False
     parts: tuple[str, ...] = ("days",)
     missing: bool = False
+    placeholders: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
@@ -102,6 +104,8 @@ class Date(BaseModel):
     def parse(self, value: object) -> float | None:
         """Return seconds since 1970, NaN for a missing value, or None for one not allowed."""
         found = parse_moment(value, self.pattern)
+        if found is None and isinstance(value, str) and value.strip() in self.placeholders:
+            found = math.nan
         return None if found is not None and math.isnan(found) and not self.missing else found
 
     def plain(self, parsed: float) -> str | None:

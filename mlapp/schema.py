@@ -65,6 +65,7 @@ class Number(_Frozen):
         unit: what texts may have around the number, as $ or kg, and may leave out; with one, even
             with "", a number may have thousands marks. None is for plain numbers.
         mark: the decimal mark of such texts.
+        placeholders: texts that stood for missing values in training, such as "?".
     """
 
     kind: Literal["number"] = "number"
@@ -78,6 +79,7 @@ class Number(_Frozen):
     missing: bool = False
     unit: str | None = None
     mark: Literal[".", ","] = "."
+    placeholders: tuple[str, ...] = ()
 
     @property
     def seen(self) -> str:
@@ -101,6 +103,8 @@ class Number(_Frozen):
         number = parse_number(value)
         if number is None and self.unit is not None and isinstance(value, str):
             number = parse_number(strip_unit(value, self.unit), self.mark)
+        if number is None and isinstance(value, str) and value.strip() in self.placeholders:
+            number = math.nan
         return None if number is not None and math.isnan(number) and not self.missing else number
 
     def plain(self, parsed: float) -> float | None:

@@ -59,10 +59,27 @@ def test_texts_with_digits_are_no_numbers(texts: list[str]) -> None:
 def test_a_few_unreadable_cells_are_missing_and_their_rows_are_said() -> None:
     column, how, said = read([*map(str, range(50)), "unknown", "?"])
     assert column.isna().sum() == 2
-    assert how == {}
+    assert how == {"placeholders": ("?", "unknown")}
     assert said == [
         "odd: 2 cells are not numbers and count as missing: '?', 'unknown' in rows 51, 52"
     ]
+
+
+def test_what_stood_for_missing_values_in_training_does_so_in_rows_to_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "artifacts"))
+    table = pd.DataFrame({"power": map(str, range(ROWS)), "day": "2024-03-05"})
+    table["day"] = pd.date_range("2024-01-01", periods=ROWS).strftime("%d.%m.%Y")
+    table["cost"] = np.arange(ROWS) * 2.0
+    table.loc[7, "power"], table.loc[9, "day"] = " ? ", "soon"
+    table.to_csv(tmp_path / "cars.csv", index=False)
+    train(tmp_path / "cars.csv", "cost", "cars", say=quiet)
+    source, target = str(tmp_path / "cars.csv"), str(tmp_path / "scored.csv")
+    assert mlapp(["score", source, "-o", target, "--model", "cars"]) == 0
+    assert mlapp(["predict", "--model", "cars", "--power", "?", "--day", "soon"]) == 0
+    assert mlapp(["predict", "--model", "cars", "--power", "high", "--day", "soon"]) == 1
+    assert "power: got 'high'" in capsys.readouterr().err
 
 
 def test_a_boolean_written_ten_ways_is_one() -> None:

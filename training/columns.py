@@ -22,6 +22,7 @@ FEWEST = 10  # cells of one kind, where some are not
 MANY, MOST = 50, 250  # categories: of many, rare ones are one; trees know no more than the most
 RARE = 5  # rows of a category; it says too little by itself
 LEAST_SHARE = 0.05  # of the rows that the frequent categories have, or else the column is left out
+MOST_PLACEHOLDERS = 20  # different unreadable cells that rows to predict may hold, too
 SAMPLE = 200  # different cells that say whether a column is of dates or numbers
 
 Say = Callable[[str], None]
@@ -63,8 +64,12 @@ def read_column(name: str, column: pd.Series, say: Say) -> tuple[pd.Series, How]
     return texts, {}
 
 
-def say_unreadable(name: str, texts: pd.Series, bad: Any, what: str, say: Say) -> None:
-    """Say which cells are taken as missing: their rows, and what the first holds."""
+def say_unreadable(name: str, texts: pd.Series, bad: Any, what: str, say: Say) -> How:
+    """Say which cells are taken as missing: their rows, and what the first holds.
+
+    Returns:
+        What the schema's input has to know of them: rows to predict may hold the same.
+    """
     places = np.flatnonzero(bad)
     if len(places):
         rows = ", ".join(f"{int(texts.index[place]) + 1:,}" for place in places[:10])
@@ -74,6 +79,8 @@ def say_unreadable(name: str, texts: pd.Series, bad: Any, what: str, say: Say) -
             f"{name}: {len(places):,} cells are not {what} and count as missing: {found} in"
             f" row{'s' if len(places) > 1 else ''} {rows}{more}"
         )
+    frequent = texts[bad].astype(str).str.strip().value_counts().index[:MOST_PLACEHOLDERS]
+    return {"placeholders": tuple(sorted(frequent))} if len(places) else {}
 
 
 def _holds_dates(column: pd.Series) -> bool:
@@ -140,8 +147,8 @@ def _read_numbers(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How
     if not plain:
         shown = quote([str(word) for word in list(best)[:2]])
         say(f"{name}: {shown} are read as numbers{f', in {unit}' if unit else ''}")
-    say_unreadable(name, texts, bad, "numbers", say)
-    return numbers, {} if plain else {"unit": unit, "mark": mark}
+    how = say_unreadable(name, texts, bad, "numbers", say)
+    return numbers, how | ({} if plain else {"unit": unit, "mark": mark})
 
 
 def _nearly_all(texts: pd.Series, bad: npt.NDArray[np.bool_]) -> bool:
@@ -172,8 +179,8 @@ def _read_dates(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
         say(f"{name}: read as dates")
     else:
         say(f"{name}: read as dates, written {pattern}: {words[0]} is {moments.dropna().iloc[0]}")
-    say_unreadable(name, texts, bad, "dates", say)
-    return moments, {"pattern": pattern}
+    how = say_unreadable(name, texts, bad, "dates", say)
+    return moments, how | {"pattern": pattern}
 
 
 # --- categories ------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def _learn_input(name: str, column: pd.Series, how: How) -> Input:
     if column.dtype == object:
         return _learn_category(name, column).model_copy(update=how)
     if column.dtype.kind == "M":
-        return _learn_date(name, column, how["pattern"])
+        return _learn_date(name, column, how["pattern"]).model_copy(update=how)
     return _learn_number(name, column).model_copy(update=how)
 
 

@@ -410,8 +410,8 @@ def parse_column(
     """
     if isinstance(spec, Number):
         values, bad = parse_numbers(column, decimal)
-        if bad and spec.unit is not None:
-            values, bad = _strip_units(spec, column, values, bad)
+        if bad and (spec.unit is not None or spec.placeholders):
+            values, bad = _parse_again(spec, column, values, bad)
         if spec.missing:
             return values, bad
         return values, np.flatnonzero(np.isnan(values)).tolist()
@@ -424,15 +424,18 @@ def parse_column(
     return each[codes], np.flatnonzero(wrong[codes]).tolist()
 
 
-def _strip_units(
+def _parse_again(
     spec: Number, column: pa.Array, values: Floats, bad: list[int]
 ) -> tuple[Floats, list[int]]:
-    """Parse what is not a plain number as a number with a unit."""
+    """Parse what is not a plain number, which may have a unit or stand for a missing value."""
+    wrong = []
     texts = column.take(pa.array(bad)).to_pylist()
     for place, text in zip(bad, texts, strict=True):
         parsed = spec.parse(text)
         values[place] = np.nan if parsed is None else parsed
-    return values, [place for place in bad if np.isnan(values[place])]
+        if parsed is None:
+            wrong.append(place)
+    return values, wrong
 
 
 def _parse_each(spec: Category | Date, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
