@@ -38,7 +38,7 @@ def names_in(node: ast.AST) -> Iterator[str]:
 def test_no_function_is_longer_than_a_screen() -> None:
     long = [
         f"{path}:{node.lineno}: {node.name} has {lines} lines"
-        for path, module in parse("mlapp", "benchmarks", "pages")
+        for path, module in parse("mlapp", "training", "benchmarks", "pages")
         for node in ast.walk(module)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST

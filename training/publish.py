@@ -74,8 +74,8 @@ def publish(
     """Publish a fitted estimator or pipeline as the next version of a model.
 
     It is measured on `held_out`, or by cross-validating a clone on the data, and a regressor's
-    interval is calibrated on the same: on rows that the model has not seen. Where neither can be
-    done it is measured on its own rows, saying so, and has no interval.
+    interval is calibrated on the same rows, which it has not seen. Where neither can be done it is
+    measured on its own rows, saying so, and has no interval.
 
     Args:
         model: a fitted regressor or classifier of scikit-learn, or with its interface.
@@ -92,8 +92,7 @@ def publish(
         say: called with each line of the report.
 
     Raises:
-        InvalidData: the model cannot be published, or the data does not fit it; the message says
-            why.
+        InvalidData: the model cannot be published, or the data does not fit it.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
     if not 0 < level < 1:
@@ -103,42 +102,79 @@ def publish(
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
-    _try(model, data, classifies)
-    cleaned, layout = lay_out(model, data.inputs)
-    schema = learn(cleaned, data.target, target, classifies)
-    checked = schema.check(cleaned)
-    compiled = compile_estimator(
-        {"probabilities" if classifies else "prediction": model}, checked, layout
-    )
+    checked, compiled = _compile(model, data, target, classifies)
     _say_form(compiled, say)
     measured = _measure(model, data, seen, classifies, say)
     files, metrics, report = _report(measured, labels, level, say)
-    if measured.how == "cross-validated":
-        report["losses"] = _losses(checked, measured, labels, target)
-    elif measured.how == "held-out" and seen is not None:
-        unseen = _check_held_out(schema, lay_out(model, seen.inputs)[0])
-        if unseen is not None:
-            report["losses"] = _losses(unseen, measured, labels, target)
-    files |= compiled.files
-    files[BACKGROUND] = dump_background(choose_background(checked))
-    files[REPORT] = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
+    report |= _report_losses(model, measured, checked, seen, labels, target)
+    files |= _list_files(compiled, checked, report)
+    training = _describe_training(model, data, compiled, measured)
     fields: dict[str, Any] = {
-        "task": "classification" if classifies else "regression",
         "data": source or _describe(data),
-        "training": {
-            "command": command,
-            "published": type(model).__name__,
-            "target": target,
-            "rows_used": len(data.inputs),
-            "served": str(compiled.report["form"]),
-            "measured": measured.how or "in-sample",
-            **({"folds": FOLDS, "seed": SEED} if measured.how == "cross-validated" else {}),
-        },
-        "input_schema": schema,
+        "training": {"command": command, "target": target, **training},
         "labels": labels,
         "metrics": metrics,
     }
+    return _store(name, files, compiled, fields, checked, root, candidate, say)
+
+
+def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
+    content = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
+    background = dump_background(choose_background(checked))
+    return {**compiled.files, BACKGROUND: background, REPORT: content}
+
+
+def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Checked, Compiled]:
+    """Learn the inputs from the data; return its checked rows, and what is served."""
+    _try(model, data, classifies)
+    cleaned, layout = lay_out(model, data.inputs)
+    checked = learn(cleaned, data.target, target, classifies).check(cleaned)
+    given = "probabilities" if classifies else "prediction"
+    return checked, compile_estimator({given: model}, checked, layout)
+
+
+def _describe_training(
+    model: Any, data: Rows, compiled: Compiled, measured: Measured
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "published": type(model).__name__,
+        "rows_used": len(data.inputs),
+        "served": str(compiled.report["form"]),
+        "measured": measured.how or "in-sample",
+    }
+    cross_validated = measured.how == "cross-validated"
+    return found | ({"folds": FOLDS, "seed": SEED} if cross_validated else {})
+
+
+def _report_losses(
+    model: Any,
+    measured: Measured,
+    checked: Checked,
+    seen: Rows | None,
+    labels: tuple[str, ...] | None,
+    target: str,
+) -> dict[str, Any]:
+    """Return the losses of the rows that the model had not seen, for the report, if there are."""
+    rows: Checked | None = checked if measured.how == "cross-validated" else None
+    if measured.how == "held-out" and seen is not None:
+        rows = _check_held_out(checked.schema, lay_out(model, seen.inputs)[0])
+    return {} if rows is None else {"losses": _losses(rows, measured, labels, target)}
+
+
+def _store(
+    name: str,
+    files: dict[str, bytes],
+    compiled: Compiled,
+    fields: dict[str, Any],
+    checked: Checked,
+    root: Path | None,
+    candidate: bool,
+    say: Say,
+) -> Artifact:
+    """Publish the version, with golden predictions of a typical row and of random ones."""
     random = random_rows(checked, {}, GOLDEN_ROWS)
+    task = "regression" if fields["labels"] is None else "classification"
+    fields = {"task": task, "input_schema": checked.schema, **fields}
     published = write_version(
         name,
         files,
@@ -146,7 +182,7 @@ def publish(
         fields,
         checked,
         None,
-        [schema.typical, *map(random.row, range(len(random)))],
+        [checked.schema.typical, *map(random.row, range(len(random)))],
         root=root,
         candidate=candidate,
     )
