@@ -23,6 +23,7 @@ TARGETS: tuple[Target, ...] = get_args(Target)
 _CODE = ("families", "store", "tables")
 _FILES = (
     "__init__.py",
+    "dates.py",
     "disk.py",
     "errors.py",
     "exported.py",

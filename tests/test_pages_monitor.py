@@ -153,7 +153,8 @@ def test_drift_is_a_metric_that_a_scrape_reads_and_does_not_measure(
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_version_without_a_reference_says_so() -> None:
+def test_a_version_without_a_reference_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "REFERENCE", "absent.json")
     app = choose(page("monitor"), "_monitor_model")
     assert "without a reference" in app.info[0].value
 
