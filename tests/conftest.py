@@ -411,7 +411,12 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(lambda: answers(f"{self.address}/readyz"), f"the service: {log.read_text()}")
+        try:
+            wait_until(lambda: answers(f"{self.address}/readyz"), "the service", seconds=180)
+        except AssertionError as error:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"{error}: {log.read_text()}") from error
 
     def workers(self) -> list[int]:
         """Return the process numbers of the workers."""

@@ -155,6 +155,9 @@ def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stoppe
     page.get_by_role("button", name="Predict sentiment").click()
     expect(page.get_by_test_id("stMetricValue").first).to_have_text("Positive")
     page.get_by_role("tab", name="Many rows").click()
+    progress = page.get_by_text(re.compile(r"rows · "))
+    before = progress.inner_text()
+    expect(progress).not_to_have_text(before)  # the page is done with changing tabs
     # Streamlit has a button of that name in the header while a script runs.
     page.get_by_role("tabpanel").get_by_role("button", name="Stop").click()
     expect(page.get_by_text("Only complete results are kept")).to_be_visible()
