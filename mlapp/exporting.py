@@ -32,7 +32,7 @@ _FILES = (
     "settings.py",
 )
 # The libraries of the code; MLflow requires older versions of some than mlapp does.
-_LIBRARIES = ("joblib", "numpy>=2.0", "onnxruntime>=1.20", "pandas", "pyarrow", "pydantic>=2.10")
+_LIBRARIES = ("joblib", "numpy>=2.0", "onnxruntime>=1.32", "pandas", "pyarrow", "pydantic>=2.10")
 _TYPES = {"FP64": "double", "INT64": "long", "BOOL": "boolean", "BYTES": "string"}
 
 
