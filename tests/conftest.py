@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import json
 import os
 import shutil
 import socket
@@ -30,6 +31,7 @@ from werkzeug.test import TestResponse
 from mlapp.families.network import Network
 from mlapp.families.regression import RegressionModel
 from mlapp.families.sentiment import SentimentModel
+from mlapp.records import writer as records
 from mlapp.store import open_model
 from mlapp.store.repository import repository
 from training.regression import train
@@ -231,6 +233,15 @@ def every_model(
 
 
 @pytest.fixture
+def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of all models, where answers are recorded beside them, from none on."""
+    monkeypatch.delenv("MLAPP_DATABASE_URL")
+    records.close()
+    yield every_model
+    records.close()
+
+
+@pytest.fixture
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An artifact folder that is not there, and that the settings name."""
     root = tmp_path / "artifacts"
@@ -385,6 +396,19 @@ def answers(address: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+def run_python(code: str, folder: Path) -> Any:
+    """Run code in a fresh process that serves a folder; return the JSON that it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"MLAPP_ARTIFACTS": str(folder), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,6 @@ from tests.conftest import ROOT, client_of
 
 OLD = "0190a6a0-0000-7000-8000-000000000000"  # an identifier of the year 2024
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
-
-
-@pytest.fixture
-def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of all models, where answers are recorded beside them, from none on."""
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
-    records.close()
-    yield every_model
-    records.close()
 
 
 @pytest.fixture

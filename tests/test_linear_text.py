@@ -1,8 +1,6 @@
 """The linear model of texts: its units, its scores, its reasons, and every way in."""
 
 import json
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,10 @@ from mlapp.families.units import Reader
 from mlapp.manifest import Artifact
 from mlapp.service import create_app
 from mlapp.store import artifacts
-from tests.conftest import client_of, open_sentiment, quiet, use_artifacts
+from tests.conftest import client_of, open_sentiment, quiet, run_python, use_artifacts
 from training.sentiment import train
 from training.splits import sign
 
-ROOT = Path(__file__).resolve().parents[1]
 TRAVEL = "we bought a ticket for the train"
 
 
@@ -191,15 +188,7 @@ model.reasons(batch)
 heavy = ("sklearn", "scipy", "tensorflow", "training", "pandas")
 print(json.dumps([model.answer(batch).labels, [name for name in heavy if name in sys.modules]]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={"MLAPP_ARTIFACTS": str(trained_texts), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == [["travel"], []]
+    assert run_python(code, trained_texts) == [["travel"], []]
 
 
 def test_every_way_in_gives_the_same_answer_and_reasons(

@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,6 @@ from mlapp.settings import read_settings
 from tests.conftest import ROOT, client_of
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
-
-
-@pytest.fixture
-def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of all models, where answers are recorded beside them, from none on."""
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
-    records.close()
-    yield every_model
-    records.close()
 
 
 @pytest.fixture

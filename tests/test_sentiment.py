@@ -1,7 +1,4 @@
-import json
 import math
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -26,10 +23,9 @@ from mlapp.manifest import Artifact
 from mlapp.scoring import files
 from mlapp.service import create_app
 from mlapp.store import artifacts, open_model
-from tests.conftest import client_of, network_of, open_sentiment, use_artifacts
+from tests.conftest import client_of, network_of, open_sentiment, run_python, use_artifacts
 from training.sentiment import train
 
-ROOT = Path(__file__).resolve().parents[1]
 GOOD, BAD = "The film is wonderful.", "The film is awful!"
 NAMES = ["sentiment", "chapter", "moods"]
 
@@ -431,12 +427,4 @@ assert model.predict([{GOOD!r}])["label"][0] == label
 heavy = ("tensorflow", "keras", "onnx", "training", "torch")
 print(json.dumps([label, [name for name in heavy if name in sys.modules]]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env={"MLAPP_ARTIFACTS": str(trained_texts), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == ["Positive", []]
+    assert run_python(code, trained_texts) == ["Positive", []]

@@ -44,14 +44,22 @@ LOCK_SECONDS = 5  # how long a statement waits for another process's transaction
 
 metadata = MetaData()
 
+
+def _answer_columns() -> list[Column[Any]]:
+    """Return the columns that say which answer a row is about; a table needs its own."""
+    return [
+        Column("id", Text, primary_key=True),
+        Column("place", Integer, primary_key=True, autoincrement=False),
+        Column("time", BigInteger, nullable=False),
+        Column("model", Text, nullable=False),
+        Column("version", Integer, nullable=False),
+    ]
+
+
 answers = Table(
     "answers",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("place", Integer, primary_key=True, autoincrement=False),
-    Column("time", BigInteger, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("version", Integer, nullable=False),
+    *_answer_columns(),
     Column("channel", Text, nullable=False),
     Column("rows", Integer, nullable=False),  # of the request
     Column("seconds", Float, nullable=False),  # of the model, for the request
@@ -101,11 +109,7 @@ counts = Table(
 feedback = Table(
     "feedback",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("place", Integer, primary_key=True, autoincrement=False),
-    Column("time", BigInteger, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("version", Integer, nullable=False),
+    *_answer_columns(),
     Column("channel", Text, nullable=False),
     Column("number", Float),  # the true number
     Column("label", Text),  # or the true label
