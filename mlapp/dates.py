@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from mlapp.tables.numbers import MISSING, Floats, is_missing
+from mlapp.tables.numbers import MISSING, Floats, is_missing, is_placeholder
 
 ISO = "iso"
 DAY = 86_400  # seconds
@@ -104,7 +104,7 @@ class Date(BaseModel):
     def parse(self, value: object) -> float | None:
         """Return seconds since 1970, NaN for a missing value, or None for one not allowed."""
         found = parse_moment(value, self.pattern)
-        if found is None and isinstance(value, str) and value.strip() in self.placeholders:
+        if found is None and is_placeholder(value, self.placeholders):
             found = math.nan
         return None if found is not None and math.isnan(found) and not self.missing else found
 

@@ -24,7 +24,7 @@ from mlapp.errors import quote as quote
 from mlapp.tables.numbers import LARGEST as LARGEST
 from mlapp.tables.numbers import MISSING as MISSING
 from mlapp.tables.numbers import Floats as Floats
-from mlapp.tables.numbers import is_missing, strip_unit
+from mlapp.tables.numbers import is_missing, is_placeholder, strip_unit
 from mlapp.tables.numbers import parse_number as parse_number
 
 if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
@@ -103,7 +103,7 @@ class Number(_Frozen):
         number = parse_number(value)
         if number is None and self.unit is not None and isinstance(value, str):
             number = parse_number(strip_unit(value, self.unit), self.mark)
-        if number is None and isinstance(value, str) and value.strip() in self.placeholders:
+        if number is None and is_placeholder(value, self.placeholders):
             number = math.nan
         return None if number is not None and math.isnan(number) and not self.missing else number
 

@@ -8,7 +8,7 @@ file and never to a model.
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from decimal import Decimal
 from functools import cache
 from numbers import Real
@@ -66,6 +66,11 @@ def is_missing(value: object) -> bool:
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value))
     return value is None or type(value).__name__ in ("NAType", "NaTType")  # those of pandas
+
+
+def is_placeholder(value: object, placeholders: Container[str]) -> bool:
+    """Return whether a value is a text that stood for a missing one in training."""
+    return isinstance(value, str) and value.strip() in placeholders
 
 
 def parse_number(value: object, decimal: str | None = None) -> float | None:
