@@ -466,6 +466,14 @@ class Server:
 
 
 @pytest.fixture(scope="module")
+def untraced() -> Iterator[None]:
+    """Measure no coverage in what the tests of a file start: it would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
 def models(trained: Path, trained_texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all trained models; only to be read."""
     root = tmp_path_factory.mktemp("served")

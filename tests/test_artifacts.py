@@ -407,6 +407,7 @@ def test_of_two_publishers_with_the_same_number_the_later_takes_the_next(tmp_pat
     assert [artifact.files["weights"] for artifact in opened] == [b"other", b"mine"]
 
 
+@pytest.mark.slow
 def test_two_publishers_at_once_lose_no_version(tmp_path: Path) -> None:
     both = [start_publisher(tmp_path, "20") for _ in range(2)]
     for publisher in both:

@@ -20,6 +20,7 @@ def damage(folder: Path) -> None:
     (folder / "houses" / "1" / "model.joblib").write_bytes(b"broken")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "models")

@@ -14,6 +14,8 @@ from tritonclient.http import aio as triton_aio
 
 from tests.conftest import ROOT, Server, open_regression, open_sentiment
 
+pytestmark = pytest.mark.slow
+
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."
 KSERVE = ROOT / ".venv-kserve" / "bin" / "python"

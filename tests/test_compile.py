@@ -146,6 +146,7 @@ def test_a_regressor_is_compiled_and_gives_the_same_numbers(
     assert found.report["rows"] == len(houses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [2, 3])
 @pytest.mark.parametrize("estimator", CLASSIFIERS, ids=name_of)
 def test_a_classifier_is_compiled_and_gives_the_same_probabilities(
@@ -203,6 +204,7 @@ def test_an_interval_is_computed_by_the_same_graph(houses: pd.DataFrame, rows: C
     assert list(found.files) == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_a_row_is_answered_alike_whatever_rows_come_with_it(
     houses: pd.DataFrame, rows: Checked
 ) -> None:

@@ -176,6 +176,7 @@ def recorded_now(folder: Path) -> list[str]:
 # --- a database that fails --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_locked_database_delays_records_and_no_answer(client: Client, recorded: Path) -> None:
     first = predict(client)
     assert flush()

@@ -44,6 +44,7 @@ def kept() -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(select(feedback)).mappings()]
 
 
+@pytest.mark.slow
 def test_feedback_is_kept_when_it_is_acknowledged(client: Client) -> None:
     name = predict(client, "houses", HOUSE)
     answer = client.post("/v1/feedback", json={"id": name, "truth": 301, "note": "sold"})
@@ -66,6 +67,7 @@ def test_feedback_given_again_changes_nothing_and_another_truth_is_refused(
     assert [(row["label"], row["note"]) for row in kept()] == [("angry", None)]
 
 
+@pytest.mark.slow
 def test_a_list_is_kept_whole_or_not_at_all(client: Client) -> None:
     name = predict(client, "houses", HOUSE, HOUSE)
     good = {"id": f"{name}-0", "truth": 300.5}
@@ -78,6 +80,7 @@ def test_a_list_is_kept_whole_or_not_at_all(client: Client) -> None:
     assert len(kept()) == 2
 
 
+@pytest.mark.slow
 def test_an_answer_that_is_not_recorded_is_not_found(client: Client) -> None:
     for name in (answering.new_id(), OLD):
         answer = client.post("/v1/feedback", json={"id": name, "truth": 1})
@@ -329,6 +332,7 @@ def test_wilsons_interval_is_as_published(
     assert wilson(right, rows) == pytest.approx((lower, upper), abs=5e-5)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says() -> None:
     rng = np.random.default_rng(11)
     held = 0
@@ -351,6 +355,7 @@ def test_a_figure_that_is_not_defined_has_no_interval(client: Client) -> None:
 # --- the page --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "inputs", "truth"),
     [("regression.py", {}, 0.37), ("sentiment.py", {"review": "a quiet sea"}, "calm")],
@@ -383,6 +388,7 @@ def test_a_person_says_on_the_page_what_would_have_been_right(
     assert truth == (row["number"] if row["label"] is None else row["label"])
 
 
+@pytest.mark.slow
 def test_the_page_asks_nothing_where_nothing_is_recorded(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

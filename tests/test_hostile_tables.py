@@ -54,6 +54,7 @@ def same(text: str, rows: int) -> pa.DictionaryArray:
 LIST = pa.array(np.arange(0, 40_001, 10, dtype=np.int32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "options", "rows"),
     [
@@ -181,6 +182,7 @@ def test_more_columns_than_a_spreadsheet_has_are_refused(format_: TableFormat) -
         pytest.fail("the table was opened")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["csv", "jsonl"])
 def test_short_rows_of_a_wide_table_are_read_a_few_at_a_time(format_: TableFormat) -> None:
     rows = b"1\n" * 3000 if format_ == "csv" else b'{"c1": 1}\n' * 3000

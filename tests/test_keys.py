@@ -80,6 +80,7 @@ def ask(connection: HTTPConnection, method: str, path: str) -> tuple[int, bytes]
     return answer.status, answer.read()
 
 
+@pytest.mark.slow
 def test_no_spelling_of_a_path_gets_an_answer_without_the_key(app: Flask, server: Server) -> None:
     rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint not in OPEN]
     assert {"v1.predict", "v2.infer", "metrics"} <= {rule.endpoint for rule in rules}

@@ -48,6 +48,7 @@ def test_a_newer_version_is_picked_up_and_a_pin_followed(folder: Path, houses_cs
     assert loaders.load_regression("houses").manifest.version == 2
 
 
+@pytest.mark.slow
 def test_a_newer_version_that_cannot_be_opened_changes_nothing_but_a_log_line(
     folder: Path, houses_csv: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -66,6 +67,7 @@ def test_a_newer_version_that_cannot_be_opened_changes_nothing_but_a_log_line(
     assert loaders.refused("houses") is None
 
 
+@pytest.mark.slow
 def test_a_first_version_that_cannot_be_opened_is_an_error_until_it_is_replaced(
     folder: Path, houses_csv: Path
 ) -> None:
@@ -77,6 +79,7 @@ def test_a_first_version_that_cannot_be_opened_is_an_error_until_it_is_replaced(
     assert loaders.load_regression("houses").manifest.version == 2
 
 
+@pytest.mark.slow
 def test_a_version_that_is_replaced_under_its_number_is_opened_again(
     folder: Path, houses_csv: Path
 ) -> None:

@@ -193,6 +193,7 @@ def test_documents_and_forms_show_it(root: Path) -> None:
     assert "Please enter valid values" in refused.text
 
 
+@pytest.mark.slow
 def test_the_command_lists_verifies_predicts_and_scores(root: Path, tmp_path: Path) -> None:
     assert "held-out accuracy 99.0%" in run("models").stdout
     assert run("verify").stdout == "sizes 1: ok\n"
@@ -220,6 +221,7 @@ def test_the_command_lists_verifies_predicts_and_scores(root: Path, tmp_path: Pa
     assert "outside the range" in scored["notice"][3]
 
 
+@pytest.mark.slow
 def test_the_home_page_and_the_part_for_files_show_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from tests.conftest import use_artifacts
 from tests.test_other_families import Sizes, publish_sizes
 from tests.test_pages import home, run, texts
 
+pytestmark = pytest.mark.slow
+
 ROW = {"height": "1.5", "colour": "red"}
 
 

@@ -70,6 +70,7 @@ def choose(app: AppTest, key: str) -> AppTest:
     return app
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_values_like_those_of_training_are_green() -> None:
     ask()
@@ -78,6 +79,7 @@ def test_values_like_those_of_training_are_green() -> None:
     assert app.success[0].value == "Nothing moved beyond chance."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_a_shift_of_half_a_standard_deviation_is_flagged(
     capsys: pytest.CaptureFixture[str],
@@ -95,6 +97,7 @@ def test_a_shift_of_half_a_standard_deviation_is_flagged(
     assert states["rooms"] == "green"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_judged_answers_stand_beside_the_held_out_figures(
     recorded: Path, capsys: pytest.CaptureFixture[str]
@@ -152,6 +155,7 @@ def test_drift_is_a_metric_that_a_scrape_reads_and_does_not_measure(
     assert f"mlapp_drift_values{area} 510.0" in client.get("/metrics").text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_a_version_without_a_reference_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "REFERENCE", "absent.json")
@@ -159,6 +163,7 @@ def test_a_version_without_a_reference_says_so(monkeypatch: pytest.MonkeyPatch) 
     assert "without a reference" in app.info[0].value
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_a_candidate_is_promoted_and_rolled_back_on_the_page(
     recorded: Path, monkeypatch: pytest.MonkeyPatch

@@ -187,6 +187,7 @@ def by_batch(folder: Path, model: str, file: Path) -> list[dict[str, Any]]:
         return list(score_batch(opened, plan, chunk.batch, chunk.faults).batch.to_pylist())
 
 
+@pytest.mark.slow
 def test_a_file_of_rows_gets_the_same_answers_through_service_command_and_batch(
     client: Client, every_model: Path, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_file_of_rows_gets_the_same_answers_through_service_command_and_batch(
                 assert each["error"] == "; ".join(expected)
 
 
+@pytest.mark.slow
 def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch(
     client: Client, every_model: Path, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_a_candidate_that_cannot_be_judged_is_promoted_by_force_alone(
     assert (change.forced, change.reason) == (True, "it is all there is")
 
 
+@pytest.mark.slow
 def test_the_gate_flags_equal_models_as_worse_in_one_of_forty() -> None:
     rng = np.random.default_rng(3)
     verdicts = [

@@ -309,6 +309,7 @@ def test_the_index_lists_every_model_with_its_version_and_state(client: Client) 
     assert {"name": "houses", "version": "1", "state": "READY", "reason": ""} in found
 
 
+@pytest.mark.slow
 def test_the_index_says_what_does_not_open_unless_only_the_ready_are_asked_for(
     every_model: Path, houses_csv: Path
 ) -> None:
@@ -437,6 +438,7 @@ FUZZ = settings(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(body=INFERENCE | JSON, model=st.sampled_from(["regression", "houses", "sentiment"]))
 def test_no_request_under_v2_is_a_server_error(fuzzed: Client, body: Any, model: str) -> None:

@@ -119,6 +119,7 @@ def test_a_model_is_published_from_python_and_answers_over_http(
     assert why["logit"] == pytest.approx(sum(why[name] for name in ["baseline", *INPUTS]))
 
 
+@pytest.mark.slow
 def test_labels_of_any_type_are_texts(houses: pd.DataFrame, empty_folder: Path) -> None:
     for name, target in {
         "truths": houses["price"] > 400,
@@ -492,6 +493,7 @@ def test_a_linear_model_of_many_inputs_is_explained_exactly(empty_folder: Path) 
     np.testing.assert_allclose(found.drop(columns="baseline").to_numpy()[0], expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_classifier_of_three_labels_explains_the_one_it_gives(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:

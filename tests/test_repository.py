@@ -33,6 +33,7 @@ def repository_of(folder: Path, capacity: int = 1 << 30) -> Repository:
 # --- damage -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_newest_version_that_opens_is_served(folder: Path, houses_csv: Path) -> None:
     for _ in range(3):
         publish_again(folder, houses_csv)
@@ -43,6 +44,7 @@ def test_the_newest_version_that_opens_is_served(folder: Path, houses_csv: Path)
     assert "houses/4/model.joblib" in str(models_here.refused("houses"))
 
 
+@pytest.mark.slow
 def test_a_process_serves_what_one_started_later_does(folder: Path, houses_csv: Path) -> None:
     early = repository_of(folder)
     assert early.get("houses").manifest.version == 1
@@ -53,6 +55,7 @@ def test_a_process_serves_what_one_started_later_does(folder: Path, houses_csv: 
     assert repository_of(folder).get("houses").manifest.version == 1
 
 
+@pytest.mark.slow
 def test_a_pinned_version_that_is_damaged_is_not_replaced(folder: Path, houses_csv: Path) -> None:
     publish_again(folder, houses_csv)
     artifacts.pin(folder, "houses", 1)
@@ -61,6 +64,7 @@ def test_a_pinned_version_that_is_damaged_is_not_replaced(folder: Path, houses_c
         repository_of(folder).get("houses")
 
 
+@pytest.mark.slow
 def test_a_refusal_is_logged_once_and_read_once(
     folder: Path,
     houses_csv: Path,
@@ -103,6 +107,7 @@ def test_a_model_that_does_not_open_shows_before_anyone_asks_for_it(folder: Path
     assert listed == {"houses": False, "regression": True}
 
 
+@pytest.mark.slow
 def test_an_older_version_keeps_the_service_ready(folder: Path, houses_csv: Path) -> None:
     publish_again(folder, houses_csv)
     damage(folder, 2)
@@ -112,6 +117,7 @@ def test_an_older_version_keeps_the_service_ready(folder: Path, houses_csv: Path
     assert metric(client, "houses") == "1.0"
 
 
+@pytest.mark.slow
 def test_all_workers_follow_a_withdrawal_and_damage(
     own: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ def test_data_that_are_gone_are_asked_for(plots: Path, capfd: pytest.CaptureFixt
     assert f"--data {moved}" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_shows_its_last_lines(
     plots: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

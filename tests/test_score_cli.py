@@ -51,6 +51,7 @@ def test_a_file_is_scored_and_summarised(place: Path) -> None:
     assert pd.read_csv(place / "out.csv")["prediction"].notna().all()
 
 
+@pytest.mark.slow
 def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
     lines = "area,rooms,district\n100,3,east\nabc,3,east\n100,3,south\n1,2\n"
     ran = score("-", "-o", "-", "--model", "houses", "--to", "jsonl", input=lines)
@@ -139,6 +140,7 @@ def test_columns_are_mapped_and_explained(place: Path) -> None:
     assert (effects.sum(axis=1) - found["p_prediction"]).abs().max() < 1e-9
 
 
+@pytest.mark.slow
 def test_a_number_column_that_turns_into_text_in_row_900_000_is_one_refused_row(
     place: Path,
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_number_column_that_turns_into_text_in_row_900_000_is_one_refused_row(
     assert found.startswith(rows[899_999] + ",,,,,")
 
 
+@pytest.mark.slow
 def test_long_reviews_in_quotes_are_scored(
     trained_texts: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

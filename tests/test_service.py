@@ -210,6 +210,7 @@ def test_models_are_listed_and_shown_with_their_inputs(client: Client) -> None:
     assert client.get("/v1/models/moods").json["labels"] == ["angry", "calm", "glad"]
 
 
+@pytest.mark.slow
 def test_every_published_version_answers_by_its_number(
     client: Client, folder: Path, houses_csv: Path
 ) -> None:
@@ -576,6 +577,7 @@ def test_metrics_count_requests_and_predictions_by_model_and_version(client: Cli
     assert 'mlapp_model_refused{model="houses"} 0.0' in found
 
 
+@pytest.mark.slow
 def test_a_newer_version_that_does_not_open_changes_nothing_but_a_log_line_and_a_metric(
     folder: Path, houses_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -495,6 +495,7 @@ def test_the_first_rows_leave_before_the_last_are_scored_and_hold_a_place_until_
     assert not spools(alone)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_half_sent_holds_no_place_and_goes_with_its_client(
     alone: Server, many: Path
 ) -> None:
@@ -506,6 +507,7 @@ def test_a_file_that_is_half_sent_holds_no_place_and_goes_with_its_client(
     wait_until(lambda: ":score 400" in alone.log.read_text(), "the line in the log")
 
 
+@pytest.mark.slow
 def test_a_chunked_file_that_breaks_off_is_not_taken_for_whole(alone: Server) -> None:
     head = f"POST {SCORE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/csv\r\n"
     head += "Transfer-Encoding: chunked\r\n\r\n"
@@ -539,6 +541,7 @@ def test_nothing_is_left_of_a_client_that_goes_away_half_way(
     assert "Traceback" not in alone.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_answer_breaks_off_where_the_file_is_damaged(alone: Server, damaged: Path) -> None:
     given = ("-H", "Accept: application/x-ndjson", "--data-binary", f"@{damaged}")
     ran = curl(*given, alone.address + SCORE, kind=PARQUET)

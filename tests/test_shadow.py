@@ -79,6 +79,7 @@ def test_a_candidate_answers_along_and_the_served_version_is_served(
     assert second["shadow"]["prediction"] - second["prediction"] == pytest.approx(500, abs=10)
 
 
+@pytest.mark.slow
 def test_the_pages_and_the_metrics_say_how_often_a_candidate_differs(client: Client) -> None:
     predict(client, "houses", HOUSE, HOUSE | {"area": 80})
     records.close()
@@ -104,6 +105,7 @@ def test_what_the_candidate_itself_is_asked_is_not_asked_again(
     assert [row["shadow"] for row in exported(capfdbinary)] == [None, None]
 
 
+@pytest.mark.slow
 def test_labels_are_compared_too(
     client: Client, shadowed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_candidate_that_cannot_answer_costs_no_answer_and_no_record(
     assert 'mlapp_records_total{outcome="lost"} 0.0' in client.get("/metrics").text
 
 
+@pytest.mark.slow
 def test_purging_deletes_what_candidates_said(client: Client) -> None:
     predict(client, "houses", HOUSE)
     database = records.writer().database  # type: ignore[union-attr]

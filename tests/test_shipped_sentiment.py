@@ -161,6 +161,7 @@ REVIEWS = (
 )
 
 
+@pytest.mark.slow
 def test_the_strongest_words_decide_at_least_as_much_as_leaving_out_each_word_finds(
     model: SentimentModel,
 ) -> None:

@@ -373,6 +373,7 @@ def test_an_archive_of_several_files_is_reported_with_their_names() -> None:
     assert "got 2 files (a, b), expected one" in message
 
 
+@pytest.mark.slow
 def test_a_broken_archive_is_reported_at_once() -> None:
     rows = "a,b\n" + "".join(f"{n},{n * 7919 % 10007}\n" for n in range(200_000))
     packed = gzip.compress(rows.encode())

@@ -49,6 +49,7 @@ def trained(table: pd.DataFrame, target: str, folder: Path, **options: Any) -> C
     return ClassificationModel(train(save(table, folder), target, **given))
 
 
+@pytest.mark.slow
 def test_labels_that_no_line_separates_are_told_apart_by_boosted_trees(tmp_path: Path) -> None:
     model = trained(make_rings(), "place", tmp_path)
     compared = {each["model"]: each for each in model.report["compared"]}
@@ -60,6 +61,7 @@ def test_labels_that_no_line_separates_are_told_apart_by_boosted_trees(tmp_path:
     assert model.platform == "onnx"
 
 
+@pytest.mark.slow
 def test_the_simplest_model_that_is_as_good_is_published(tmp_path: Path) -> None:
     said: list[str] = []
     model = trained(make_blobs(), "kind", tmp_path, say=said.append)
@@ -72,6 +74,7 @@ def test_the_simplest_model_that_is_as_good_is_published(tmp_path: Path) -> None
     assert any("baseline" in line and "log loss" in line for line in said)
 
 
+@pytest.mark.slow
 def test_probabilities_of_held_out_rows_are_calibrated(tmp_path: Path) -> None:
     metrics = trained(make_rings(1500), "place", tmp_path).manifest.metrics
     assert float(str(metrics["ece"])) < 0.06
@@ -95,6 +98,7 @@ def test_texts_truth_values_and_whole_numbers_are_labels(
     assert trained(table, "place", tmp_path, model="linear").labels == labels
 
 
+@pytest.mark.slow
 def test_a_trained_classifier_answers_over_http(tmp_path: Path, empty_folder: Path) -> None:
     model = trained(make_blobs(), "kind", tmp_path, root=empty_folder, name="trees")
     row = {"height": 0.0, "width": 0.0, "soil": None}
@@ -106,6 +110,7 @@ def test_a_trained_classifier_answers_over_http(tmp_path: Path, empty_folder: Pa
     assert sum(answer[label] for label in model.labels) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_a_version_carries_its_losses_and_its_reference(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     model = trained(make_blobs(), "kind", tmp_path, name="trees")
@@ -117,6 +122,7 @@ def test_a_version_carries_its_losses_and_its_reference(tmp_path: Path) -> None:
     assert reference.read(root, "trees", 1)
 
 
+@pytest.mark.slow
 def test_a_candidate_is_published_but_not_served(tmp_path: Path) -> None:
     root = tmp_path / "artifacts"
     trained(make_blobs(), "kind", tmp_path, name="trees", model="linear")
@@ -128,6 +134,7 @@ def test_a_candidate_is_published_but_not_served(tmp_path: Path) -> None:
     assert again == f"python -m training.classification {' '.join(command)} --model linear"
 
 
+@pytest.mark.slow
 def test_training_again_gives_the_same_answers(tmp_path: Path) -> None:
     one, other = (trained(make_rings(200), "place", tmp_path) for _ in range(2))
     row = [{"x": 0.5, "y": 0.5}]
@@ -190,6 +197,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 # --- more rows --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_more_rows_are_learned_from_and_never_held_out(tmp_path: Path) -> None:
     table, more = make_rings(120), make_rings(500, seed=9)
     before = trained(table, "place", tmp_path, model="boosted")

@@ -65,6 +65,7 @@ def test_a_few_unreadable_cells_are_missing_and_their_rows_are_said() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_stood_for_missing_values_in_training_does_so_in_rows_to_predict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def served(sales: Path, monkeypatch: pytest.MonkeyPatch) -> RegressionModel:
     return model
 
 
+@pytest.mark.slow
 def test_dates_marks_and_rare_categories_are_learned_from(served: RegressionModel) -> None:
     assert float(str(served.manifest.metrics["r2"])) > 0.85
     assert [spec.kind for spec in served.schema.inputs] == [

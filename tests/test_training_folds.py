@@ -61,6 +61,7 @@ def make_patients() -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_rows_of_a_group_are_predicted_from_other_groups(tmp_path: Path) -> None:
     make_patients().to_csv(tmp_path / "t.csv", index=False)
     options: dict[str, Any] = {"root": tmp_path, "say": quiet, "model": "boosted"}

@@ -26,6 +26,7 @@ def trained(folder: Path, **options: Any) -> RegressionModel:
     return RegressionModel(train(folder / "t.csv", **given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "boosted"])
 def test_intervals_hold_their_share_in_every_fifth_of_new_rows(model: str, tmp_path: Path) -> None:
     found = trained(tmp_path, model=model)

@@ -30,6 +30,7 @@ def saved(frame: pd.DataFrame, tmp_path: Path) -> Path:
     return tmp_path / "made.csv"
 
 
+@pytest.mark.slow
 def test_the_defaults_make_the_shipped_model_again(
     empty_folder: Path, shipped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,12 +50,14 @@ def test_the_defaults_make_the_shipped_model_again(
     assert "R² in sample        0.8692670" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_run_publishes_the_next_version(tmp_path: Path) -> None:
     data = saved(made(100), tmp_path)
     versions = [train(data, root=tmp_path, say=quiet).manifest.version for _ in range(2)]
     assert versions == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_chapters_own_table_gives_the_chapters_figure(real_data: Path, tmp_path: Path) -> None:
     published = train(real_data / "Linear_regression_dataset.csv", root=tmp_path, say=quiet)
     assert published.manifest.metrics["r2_in_sample"] == pytest.approx(CHAPTER_R2, abs=1e-12)
@@ -124,6 +127,7 @@ def test_a_row_that_the_fit_passes_through_does_not_narrow_the_interval() -> Non
     assert with_it.interval.quantile >= without.interval.quantile
 
 
+@pytest.mark.slow
 def test_coefficients_come_in_the_inputs_own_units_with_limits(tmp_path: Path) -> None:
     train(saved(made(2000), tmp_path), root=tmp_path, say=quiet)
     entries = open_regression(tmp_path).report["coefficients"]
@@ -154,6 +158,7 @@ def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
     assert answer["upper"] - answer["lower"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_many_held_out_rows_are_sampled_for_the_report(tmp_path: Path) -> None:
     train(saved(made(2500), tmp_path), root=tmp_path, say=quiet)
     held_out = open_regression(tmp_path).report["held_out"]
@@ -177,6 +182,7 @@ def make_noise(rows: int, times: int) -> pd.DataFrame:
     return pd.concat([table] * times)
 
 
+@pytest.mark.slow
 def test_copies_of_a_row_stay_together_so_that_noise_predicts_nothing(tmp_path: Path) -> None:
     lines: list[str] = []
     once = train(saved(make_noise(60, 1), tmp_path), name="once", root=tmp_path, say=quiet)
@@ -247,6 +253,7 @@ def make_birds(rows: int) -> pd.DataFrame:
     return table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [45, 344, 4000])
 def test_rows_that_are_empty_in_several_columns_train(rows: int, tmp_path: Path) -> None:
     data = tmp_path / "made.csv"

@@ -225,6 +225,7 @@ def test_batches_hold_every_text_once_and_texts_of_similar_length() -> None:
     assert np.mean([np.ptp(lengths[rows]) for rows in found]) < 20
 
 
+@pytest.mark.slow
 def test_padding_changes_no_score() -> None:
     network = build(Shape(50, 8, 6, 2))
     ids = [np.array([5, 6, 7]), np.arange(2, 40)]
