@@ -150,6 +150,13 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
         train(saved(made(12), tmp_path), root=tmp_path, say=quiet)
 
 
+def test_a_refusal_for_few_rows_says_how_many_lack_the_target(tmp_path: Path) -> None:
+    frame = made(100)
+    frame.loc[12:, "output"] = np.nan
+    with pytest.raises(InvalidData, match=r"12 usable rows \(the target is not usable in 88 more"):
+        train(saved(frame, tmp_path), root=tmp_path, say=quiet)
+
+
 def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
     frame = made(100)
     train(saved(frame.assign(output=2 * frame["a"]), tmp_path), root=tmp_path, say=quiet)

@@ -191,8 +191,14 @@ def test_a_column_with_a_name_of_the_pages_is_to_be_renamed(name: str) -> None:
 
 
 def test_a_table_with_nothing_but_its_target_is_refused() -> None:
-    with pytest.raises(InvalidData, match="No column is left"):
+    with pytest.raises(InvalidData, match=r"No column is left .*the table has no other column"):
         prepare(table()[["y"]], "y", quiet)
+
+
+def test_a_table_of_columns_that_teach_nothing_is_refused_with_the_reason_for_each() -> None:
+    frame = table()[["y"]].assign(one=1.0, row=np.arange(ROWS))
+    with pytest.raises(InvalidData, match=r"\(one: it is constant .*; row: it counts the rows"):
+        prepare(frame, "y", quiet)
 
 
 # --- the schema -------------------------------------------------------------------------------

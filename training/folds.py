@@ -43,7 +43,7 @@ def count_folds(rows: int) -> int:
     return next((folds for most, folds in FOLDS if rows <= most), FEWEST_FOLDS)
 
 
-def group_rows(matrix: Floats, target: Any, needed: int, say: Say) -> Groups:
+def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) -> Groups:
     """Return the number of each row's group, (n,): rows with the same inputs stay together.
 
     A copy of a row on both sides of a fold would be predicted from itself. Where the inputs have
@@ -54,6 +54,7 @@ def group_rows(matrix: Floats, target: Any, needed: int, say: Say) -> Groups:
         matrix: the checked inputs, (n, inputs).
         target: what they are to predict, (n,).
         needed: how many different rows there have to be.
+        read: how many rows the table has; of those that are not here the target is not usable.
         say: called with what the reader should know.
 
     Raises:
@@ -64,9 +65,11 @@ def group_rows(matrix: Floats, target: Any, needed: int, say: Say) -> Groups:
     pairs = pd.DataFrame({"group": groups, "target": target})
     different = len(pairs.drop_duplicates())
     if different < needed:
+        lost = read - len(target)
+        without = f" (the target is not usable in {lost} more)" if lost else ""
         raise InvalidData(
-            f"The table has {len(target)} usable rows, {different} of them different; training"
-            f" needs at least {needed}"
+            f"The table has {len(target)} usable rows{without}, {different} of them different;"
+            f" training needs at least {needed}"
         )
     if (repeated := len(target) - different) > 0:
         say(f"{repeated:,} rows repeat another; they are kept, and stay in one fold with it")

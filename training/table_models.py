@@ -112,7 +112,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
     """
     terms, count = len(rows.checked.schema.terms), len(rows.target) - rows.extra
     target = rows.target[:count]
-    alike = group_rows(rows.checked.matrix[:count], target, FEWEST, say)
+    alike = group_rows(rows.checked.matrix[:count], target, FEWEST, rows.about.rows, say)
     parts = count_folds(count)
     if rows.times is not None:
         folds = forward_folds(rows.times, parts)

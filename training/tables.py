@@ -160,13 +160,17 @@ def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
         InvalidData: a column has a name that is not free, or none is left.
     """
     if reserved := [name for name in RESERVED if name in inputs]:
-        raise InvalidData(f"Rename the column {reserved[0]!r}: answers use that name")
+        raise InvalidData(
+            f"Rename the column {reserved[0]!r}, or leave it out with --drop: answers use that name"
+        )
     if private := [name for name in map(str, inputs) if name.startswith("_")]:
         raise InvalidData(
-            f"Rename the column {private[0]!r}: names that begin with '_' are the pages'"
+            f"Rename the column {private[0]!r}, or leave it out with --drop: names that begin with"
+            " '_' are the pages'"
         )
     kept: dict[str, pd.Series] = {}
     how: dict[str, How] = {}
+    left_out: list[str] = []
     for name in map(str, inputs):
         column, how[name] = read_column(name, inputs[name], say)
         reason = _useless(name, column, kept)
@@ -179,10 +183,12 @@ def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
                 how[name] |= more
         if reason:
             say(f"Left out column {name}: {reason}")
+            left_out.append(f"{name}: {reason}")
         else:
             kept[name] = column
     if not kept:
-        raise InvalidData(f"No column is left to predict {target!r} from")
+        reasons = "; ".join(left_out[:12]) or "the table has no other column"
+        raise InvalidData(f"No column is left to predict {target!r} from ({reasons})")
     frame = pd.DataFrame(kept)
     frame.attrs["how"] = how
     return frame

@@ -1,5 +1,6 @@
 """`mlapp serve`: dashboard and service in one process, or the service alone in several workers."""
 
+import gc
 import ipaddress
 import logging
 import os
@@ -115,6 +116,15 @@ def warm(settings: Settings) -> None:
             logging.getLogger(__name__).warning("%s is not served: %s", name, error)
 
 
+def freeze() -> None:
+    """Exempt what there is from garbage collection: models and modules live as long as the process.
+
+    Records that wait to be written make collections frequent; each would look at all of it.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def serve_workers(host: str, port: int, workers: int) -> None:
     """Serve the service without dashboard, in worker processes, until SIGTERM or SIGINT."""
     start_logging()
@@ -126,7 +136,9 @@ def serve_workers(host: str, port: int, workers: int) -> None:
         warm(settings)
         app = create_app(settings)
         app.log = AccessLog().append
-        return Gateway(app, allowed_hosts(host, settings))
+        gateway = Gateway(app, allowed_hosts(host, settings))
+        freeze()
+        return gateway
 
     with listen(host, port) as listener, shared_folder():
         run_workers(create, listener, workers)
@@ -150,6 +162,7 @@ def serve_together(host: str, port: int) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:  # noqa: ARG001
         warm(settings)
+        freeze()
         print(f"Serving http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         yield {}
 
