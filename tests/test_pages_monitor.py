@@ -194,3 +194,14 @@ def test_the_model_card_is_complete_and_escapes_names() -> None:
     assert "watch &lt;i&gt;" in card
     for part in ("Intended use", "SHA-256", "training.regression", "district", "r2"):
         assert part in card
+
+
+@pytest.mark.usefixtures("folder")
+def test_versions_stand_side_by_side_under_the_metrics_names() -> None:
+    app = choose(page("versions"), "_versions_model")
+    shown = app.dataframe[0]
+    assert {"version", "state", "r2", "coverage"} <= set(shown.value)
+    assert "half_width" not in shown.value
+    assert {"R²", "Interval coverage"} <= {
+        each.get("label") for each in json.loads(shown.proto.columns).values()
+    }

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.dashboard import monitor
+from mlapp.dashboard import monitor, quality
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
@@ -27,7 +27,7 @@ def show_versions(name: str) -> None:
     except ArtifactError as error:
         served = 0
         st.warning(literal(str(error)), title="Nothing is served")
-    waiting = artifacts.candidates(root, name)
+    waiting, metrics = artifacts.candidates(root, name), _metrics(name)
     rows, manifests = [], dict[int, Manifest]()
     for version in reversed(artifacts.versions(root, name)):
         try:
@@ -37,19 +37,24 @@ def show_versions(name: str) -> None:
             continue
         manifests[version] = manifest
         state = "served" if version == served else "candidate" if version in waiting else "older"
-        figures = {
-            key: value for key, value in manifest.metrics.items() if isinstance(value, float | int)
-        }
         rows.append(
             {"version": version, "state": state, "created": manifest.created}
             | {"trained on": manifest.describe_use()}
-            | figures
+            | {key: value for key, value in manifest.metrics.items() if key in metrics}
         )
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         column_config={
             "created": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        }
+        | {
+            metric.key: st.column_config.NumberColumn(
+                metric.label,
+                format="percent" if metric.write(0).endswith("%") else "%.4f",
+                help=metric.help,
+            )
+            for metric in metrics.values()
         },
         alt="All versions with their metrics",
     )
@@ -64,6 +69,14 @@ def show_versions(name: str) -> None:
             icon=":material/description:",
             on_click="ignore",
         )
+
+
+def _metrics(name: str) -> dict[str, quality.Metric]:
+    """Return the metrics of a model by their keys; none while no version of it can be opened."""
+    try:
+        return {each.key: each for each in quality.metrics_of(loaders.load_model(name).gives)}
+    except ArtifactError:
+        return {}
 
 
 def _describe_drift(manifest: Manifest) -> dict[str, str]:

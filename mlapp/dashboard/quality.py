@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp.dashboard import charts
-from mlapp.families.contract import Model, NumberOutput
+from mlapp.families.contract import Gives, Model, NumberOutput
 from mlapp.manifest import Manifest
 
 IN_SAMPLE = "_in_sample"  # ends the metrics of a model's own training rows
@@ -77,6 +77,11 @@ def of_labels() -> list[Metric]:
             " with the first; 0.5 is a coin toss.",
         ),
     ]
+
+
+def metrics_of(gives: Gives) -> list[Metric]:
+    """Return the metrics of a model by what it gives, the most telling first."""
+    return of_numbers(gives) if gives.kind == "number" else of_labels()
 
 
 def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) -> None:
