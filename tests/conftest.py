@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let each process of the tests, and what it starts, record answers in a file of its own."""
     folder = tempfile.TemporaryDirectory(prefix="mlapp-records-")
     config.add_cleanup(folder.cleanup)
+    # In the background of a shell, interrupts are ignored, and would be by what the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MLAPP_DATABASE_URL"] = f"sqlite:///{folder.name}/records.db"
 
 

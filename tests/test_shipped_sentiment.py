@@ -20,7 +20,7 @@ ONE_LINERS = 150
 
 @pytest.fixture(scope="module")
 def model() -> SentimentModel:
-    return open_sentiment(SHIPPED, version=1)
+    return open_sentiment(SHIPPED)
 
 
 def positive(model: SentimentModel, *texts: str) -> list[float]:
