@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import urllib.error
@@ -19,7 +20,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 
 import mlapp
-from mlapp import store
+from mlapp import exported, store
 from mlapp.cli import main
 from mlapp.exporting import export
 from mlapp.store import artifacts
@@ -164,3 +165,23 @@ def test_an_export_replaces_nothing_and_needs_a_version(
     assert main(["export", "houses", "7", "--to", "mlflow", "--out", str(tmp_path / "a")]) == 1
     assert "no version 7" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", ["houses", "bargains"])
+def test_what_mlflow_loads_answers_as_the_model_does(
+    name: str, published: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "one"
+    shutil.copytree(published / name, root / name)
+    scorer = exported._load_pyfunc(str(root))
+    model = store.open_model(published, name)
+    found = scorer.predict(pd.DataFrame(ROWS))
+    answers = model.answer(model.check(ROWS))
+    for column, values in answers.table().items():
+        np.testing.assert_array_equal(found[column], values)
+    assert list(found.get("label", [])) == list(getattr(answers, "labels", []))
+
+
+def test_what_mlflow_loads_is_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        exported._load_pyfunc(str(tmp_path / "absent"))

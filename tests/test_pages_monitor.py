@@ -205,3 +205,24 @@ def test_versions_stand_side_by_side_under_the_metrics_names() -> None:
     assert {"R²", "Interval coverage"} <= {
         each.get("label") for each in json.loads(shown.proto.columns).values()
     }
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_rolled_back_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAPP_ADMIN", "on")
+    app = choose(page("versions"), "_versions_model")
+    app.button(key="_rollback").click().run()
+    assert app.error[-1].value
+    assert loaders.load_model(NAME).manifest.version == 1
+
+
+@pytest.mark.usefixtures("recorded")
+def test_a_damaged_version_and_a_damaged_candidate_say_so(recorded: Path) -> None:
+    publish(recorded)  # a candidate
+    (recorded / NAME / "1" / "manifest.json").write_text("{")
+    (recorded / NAME / "3" / "model.joblib").write_bytes(b"")
+    app = choose(page("versions"), "_versions_model")
+    states = app.dataframe[0].value.set_index("version")["state"]
+    assert states[1].startswith("damaged: ")
+    assert (states[2], states[3]) == ("served", "candidate")
+    assert "model.joblib" in app.error[0].value
