@@ -78,7 +78,10 @@ REGRESSORS = [
     make_pipeline(ordinal(), ensemble.HistGradientBoostingRegressor(categorical_features=[2])),
     make_pipeline(ordinal(), ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=9)),
     make_pipeline(
-        prepared(), neural_network.MLPRegressor(hidden_layer_sizes=(8, 4), max_iter=500, tol=10)
+        prepared(),
+        neural_network.MLPRegressor(
+            hidden_layer_sizes=(8, 4), max_iter=2000, tol=10, random_state=0
+        ),
     ),
     make_pipeline(
         prepared(),
@@ -116,7 +119,10 @@ CLASSIFIERS = [
         ordinal(), ensemble.HistGradientBoostingClassifier(categorical_features=[2], max_iter=20)
     ),
     make_pipeline(
-        prepared(), neural_network.MLPClassifier(hidden_layer_sizes=(8,), max_iter=2000, tol=1e-2)
+        prepared(),
+        neural_network.MLPClassifier(
+            hidden_layer_sizes=(8,), max_iter=2000, tol=1e-2, random_state=0
+        ),
     ),
     make_pipeline(prepared(), DummyClassifier()),
     make_pipeline(
