@@ -75,9 +75,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files with the most slow tests first, so that no process ends long after another."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    """Run the files that take longest first, so that no process ends long after another."""
+    seconds: Counter[Path] = Counter()
+    for item in items:
+        if mark := item.get_closest_marker("slow"):
+            seconds[item.path] += mark.args[0] if mark.args else 2
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:

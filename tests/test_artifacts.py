@@ -374,7 +374,7 @@ def start_publisher(root: Path, *count: str) -> subprocess.Popen[str]:
     return publisher
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_publishers_killed_at_random_moments_leave_only_whole_versions(tmp_path: Path) -> None:
     chance = random.Random(1)
     cut_off = 0

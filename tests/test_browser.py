@@ -13,7 +13,7 @@ from mlapp.scoring import files
 from mlapp.store import open_model
 from tests.conftest import open_regression
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untraced")]
+pytestmark = [pytest.mark.slow(8), pytest.mark.usefixtures("untraced")]
 
 ROW = {"var_1": "734", "var_2": "688", "var_3": "81", "var_4": "0.328", "var_5": "0.259"}
 ADDRESS = "regression?" + "&".join(f"{name}={value}" for name, value in ROW.items())
@@ -42,7 +42,7 @@ def test_a_person_predicts_the_chapters_row_and_shares_the_link(
     expect(page.locator("canvas, svg.marks").first).to_be_visible()
     page.wait_for_url("**/regression?*var_4=0.328*")
     shared = {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
-    assert shared == ROW | {"_model": "regression", "_version": "1"}
+    assert shared == ROW | {"_model": "regression", "_version": "2"}
     with browser.new_context() as elsewhere:
         other = elsewhere.new_page()
         other.goto(page.url)

@@ -35,7 +35,7 @@ from tests.conftest import ROOT, SHIPPED, Server, client_of, make_houses, use_ar
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow(8),
     pytest.mark.usefixtures("untraced"),
     # Ray's own, when it fills in its settings
     pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning"),

@@ -179,7 +179,7 @@ def predict(model: RegressionModel, path: Path, options: dict[str, Any]) -> list
     return list(pq.read_table(pa.BufferReader(out.getvalue())).column("prediction").to_pylist())
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 @settings(deadline=None, max_examples=150)
 @given(how=WRITINGS)
 @example(how=Writing(separator=";", decimal=",", thousands="other", encoding="windows-1252"))

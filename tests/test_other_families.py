@@ -195,7 +195,7 @@ def test_documents_and_forms_show_it(root: Path) -> None:
     assert "Please enter valid values" in refused.text
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_the_command_lists_verifies_predicts_and_scores(root: Path, tmp_path: Path) -> None:
     assert "held-out accuracy 99.0%" in run("models").stdout
     assert run("verify").stdout == "sizes 1: ok\n"
@@ -259,7 +259,7 @@ def test_a_server_and_its_workers_serve_it(root: Path, tmp_path: Path) -> None:
         server.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(60)
 @pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning")  # Ray's own
 def test_a_cluster_scores_with_it(root: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -17,7 +17,7 @@ from mlapp.store import artifacts, open_model
 from tests.conftest import open_regression
 from training.regression import train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(3)
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}

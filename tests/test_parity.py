@@ -148,7 +148,7 @@ def by_command(row: dict[str, Any]) -> Answer:
 
 
 @pytest.mark.parametrize("row", ROWS)
-@pytest.mark.slow
+@pytest.mark.slow(6)
 def test_a_row_gets_the_same_answer_or_faults_through_every_door(
     row: dict[str, Any], client: Client
 ) -> None:
@@ -236,7 +236,7 @@ def test_a_file_of_texts_gets_the_same_answers_through_service_command_and_batch
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.slow
+@pytest.mark.slow(6)
 def test_a_text_gets_the_same_answer_or_fault_through_every_door(text: str, client: Client) -> None:
     v1 = client.post("/v1/models/sentiment:predict", json={"instances": [text]}).json
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}

@@ -48,7 +48,7 @@ def test_contributing_names_every_file_that_has_only_slow_tests() -> None:
             assert path.name in text
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_houses().to_csv(tmp_path / "houses.csv", index=False)
     houses = make_houses().dropna()[["area", "rooms", "price"]]
@@ -76,7 +76,7 @@ def test_the_other_commands_run_as_printed(tmp_path: Path, monkeypatch: pytest.M
         assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_the_services_start_as_printed_and_every_curl_line_is_answered(tmp_path: Path) -> None:
     starts = [line.partition("#")[0].split() for line in SHELL[0].splitlines()]
     assert [words[:2] for words in starts] == [["mlapp", "serve"], ["mlapp", "serve"]]

@@ -209,7 +209,7 @@ def running(place: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("running", ["csv", "parquet"], indirect=True)
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_a_killed_run_is_resumed_and_ends_with_the_same_bytes(running: Running) -> None:
     running.until_under_way()
     running.process.send_signal(signal.SIGKILL)

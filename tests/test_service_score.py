@@ -564,7 +564,7 @@ def test_an_answer_breaks_off_where_the_file_is_damaged(alone: Server, damaged: 
     assert not spools(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(30)
 def test_memory_does_not_grow_with_the_file(alone: Server, tmp_path: Path) -> None:
     process = (alone.workers() or [alone.process.pid])[0]
 

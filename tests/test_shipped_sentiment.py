@@ -132,7 +132,7 @@ def test_a_sentence_among_neutral_ones_is_credited_with_its_label(model: Sentime
     assert found.logit < 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_it_is_as_accurate_on_the_real_held_out_reviews_as_it_says(
     model: SentimentModel, real_data: Path
 ) -> None:

@@ -95,7 +95,7 @@ def test_few_texts_are_learned_by_the_linear_model_in_folds(tmp_path: Path) -> N
     assert any(line.startswith("A network is compared from 10,000 texts on") for line in said)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_many_texts_are_learned_by_the_linear_model_and_the_network_and_all_are_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +215,7 @@ def test_0_and_1_are_told_apart_without_a_word_about_films(tmp_path: Path) -> No
     assert model.predict(["a ticket for the train"])["label"][0] == "1"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(17)
 def test_five_hundred_labels_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

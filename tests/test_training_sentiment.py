@@ -86,7 +86,7 @@ def test_the_manifest_says_how_it_was_trained(trained_texts: Path) -> None:
     assert {"tensorflow", "keras", "onnxruntime", "tokenizers"} <= set(manifest.libraries)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_the_command_line_trains_and_says_what_it_did(
     tmp_path: Path,
     few_steps: None,
@@ -135,7 +135,7 @@ def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, few_steps: None) 
         train(SAMPLE, name="No Name", root=tmp_path, say=quiet)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(35)
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     tmp_path: Path, few_steps: None
 ) -> None:
@@ -150,7 +150,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     assert [each.version for each in made] == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) -> None:
     unlabelled = tmp_path / "more.csv"
     texts = [f"a zebra number {place}" for place in range(30)]
@@ -160,7 +160,7 @@ def test_unlabelled_texts_teach_the_vocabulary(tmp_path: Path, few_steps: None) 
     assert published.manifest.metrics["texts_unlabelled"] == 30
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "training.sentiment", "--data", str(SAMPLE)]
     command += ["--model", "network"]
@@ -314,7 +314,7 @@ def test_a_few_texts_that_are_all_told_apart_make_no_answer_certain() -> None:
     assert softmax(scores / temperature).max() == pytest.approx(13 / 14, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(12)
 def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
