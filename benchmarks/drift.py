@@ -57,7 +57,7 @@ def flagged(
             cut = Binning(values=tuple("abcdef"))
         else:
             cut = bins.between((old.min(), *np.quantile(old, QUANTILES), old.max()))
-        counted = [bins.count(cut.place(values)) for values in (old, new)]
+        counted = [cut.count(values) for values in (old, new)]
         found += drift.compare(Series("input", "x"), cut, *counted).state in ("watch", "act")
     return found / weeks
 

@@ -27,7 +27,7 @@ def learn(model: Model, batch: Batch, answers: Answers) -> bytes:
     found = [
         {"kind": series.kind, "name": series.name, "counts": counts}
         for series, values in bins.columns(model, [batch], answers).items()
-        if series in cut and (counts := bins.count(cut[series].place(values)))
+        if series in cut and (counts := cut[series].count(values))
     ]
     return json.dumps({"series": found}).encode()
 

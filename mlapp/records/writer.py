@@ -238,7 +238,7 @@ class Writer:
             self._binnings[key] = bins.binnings(model)
         for series, values in bins.columns(model, batches, answers).items():
             if binning := self._binnings[key].get(series):
-                for place, times in bins.count(binning.place(values)).items():
+                for place, times in binning.count(values).items():
                     counts[*key, hour, *series, place] += times
         return counts
 
