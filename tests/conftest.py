@@ -239,12 +239,18 @@ def every_model(
 
 
 @pytest.fixture
-def fresh(every_model: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of all models, where answers are recorded beside them, from none on."""
+def recording(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Record answers beside the models in use, and write the last ones when the test ends."""
     monkeypatch.delenv("MLAPP_DATABASE_URL")
     records.close()
-    yield every_model
+    yield
     records.close()
+
+
+@pytest.fixture
+def fresh(every_model: Path, recording: None) -> Path:
+    """The folder of all models, where answers are recorded beside them, from none on."""
+    return every_model
 
 
 @pytest.fixture

@@ -40,12 +40,9 @@ COUNT = 2_000  # records; benchmarks/log.py writes more
 
 
 @pytest.fixture
-def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def recorded(folder: Path, recording: None) -> Path:
     """A folder of models whose answers are recorded beside them."""
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
-    records.close()
-    yield folder
-    records.close()
+    return folder
 
 
 @pytest.fixture

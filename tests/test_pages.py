@@ -464,7 +464,6 @@ def test_nothing_is_computed_twice_per_rerun(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.slow
 def test_sessions_share_one_copy_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     open_model = store.open_model
@@ -485,7 +484,6 @@ def test_a_long_history_is_cut_at_a_thousand() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.slow
 def test_the_shown_interval_is_that_of_the_model_for_any_quantile_row(folder: Path) -> None:
     model = open_model(folder, "regression")
     for golden in model.manifest.golden:

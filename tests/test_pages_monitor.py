@@ -23,10 +23,8 @@ NAME = "houses"
 
 
 @pytest.fixture
-def recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def recorded(folder: Path, recording: None) -> Path:
     """A folder whose answers are recorded beside the models; `houses` has a reference."""
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
-    records.close()
     first = artifacts.open(folder, NAME)
     model = RegressionModel(first)
     batch = model.check(make_rows(np.random.default_rng(0), 2000))

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +23,18 @@ NAME = "plots"
 
 
 @pytest.fixture
-def plots(houses_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def plots(
+    houses_csv: Path, recording: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A folder with the model `plots`, whose answers are recorded with their inputs."""
     root, data = tmp_path / "artifacts", tmp_path / "houses.csv"
     shutil.copy(houses_csv, data)
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
     monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
     use_artifacts(root, monkeypatch)
-    records.close()
     stand_in_training.main(
         ["--data", str(data), "--target", "price", "--name", NAME, "--artifacts", str(root)]
     )
-    yield root
-    records.close()
+    return root
 
 
 def ask(name: str, instances: list[object]) -> answering.Answered:

@@ -1,7 +1,6 @@
 """Shadow candidates: recorded with the served answers, and never in their way."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +26,16 @@ HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
 
 @pytest.fixture
-def shadowed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def shadowed(
+    folder: Path, recording: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A folder where version 2 of `houses`, a candidate with other prices, is a shadow."""
     table = tmp_path / "dearer.csv"
     make_houses().assign(price=lambda houses: houses["price"] + 500).to_csv(table, index=False)
     train(root=folder, data=table, target="price", name="houses", say=lambda line: None)
     artifacts.candidate_mark(folder, "houses", 2).touch()
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
     monkeypatch.setenv("MLAPP_SHADOW", "houses=2")
-    records.close()
-    yield folder
-    records.close()
+    return folder
 
 
 @pytest.fixture

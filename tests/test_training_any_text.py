@@ -464,13 +464,14 @@ def test_a_candidate_is_published_but_not_served(
 
 @pytest.mark.slow
 def test_a_text_model_is_trained_again_with_judged_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    recording: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.delenv("MLAPP_DATABASE_URL")
     monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
     root = tmp_path / "artifacts"
     use_artifacts(root, monkeypatch)
-    records.close()
     make_topics(60).to_csv(tmp_path / "data.csv", index=False)
     options = ["--data", str(tmp_path / "data.csv"), "--text-column", "message"]
     options += ["--label-column", "topic", "--name", "topics", "--artifacts", str(root)]

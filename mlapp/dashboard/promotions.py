@@ -72,7 +72,7 @@ def show_versions(name: str) -> None:
 
 
 def _metrics(name: str) -> dict[str, quality.Metric]:
-    """Return the metrics of a model by their keys; none while no version of it can be opened."""
+    """Return the metrics of a model by their keys; none while it cannot be opened."""
     try:
         return {each.key: each for each in quality.metrics_of(loaders.load_model(name).gives)}
     except ArtifactError:
