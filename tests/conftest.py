@@ -4,6 +4,7 @@ import fcntl
 import functools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -395,10 +396,13 @@ def run_dashboard(artifacts: Path, folder: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Return a port of loopback that nothing listens on, and that no connection is ever given."""
+    while True:
+        # Below the range from which the system, and so Ray, hands out ports in the meantime.
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 def answers(address: str) -> bool:
@@ -448,11 +452,16 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         try:
-            wait_until(lambda: answers(f"{self.address}/readyz"), "the service", seconds=180)
-        except AssertionError as error:
+            wait_until(self.is_ready, "the service", seconds=180)
+        except BaseException as error:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"{error}: {log.read_text()}") from error
+
+    def is_ready(self) -> bool:
+        """Return whether the service answers; fail when it has ended."""
+        assert self.process.poll() is None, "the service ended"
+        return answers(f"{self.address}/readyz")
 
     def workers(self) -> list[int]:
         """Return the process numbers of the workers."""

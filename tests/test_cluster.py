@@ -7,7 +7,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,7 +30,16 @@ from mlapp.scoring.sources import locate
 from mlapp.scoring.summary import RefusedRowOfFile, Summary
 from mlapp.service import create_app
 from mlapp.store import artifacts
-from tests.conftest import ROOT, SHIPPED, Server, client_of, make_houses, use_artifacts, wait_until
+from tests.conftest import (
+    ROOT,
+    SHIPPED,
+    Server,
+    client_of,
+    free_port,
+    make_houses,
+    use_artifacts,
+    wait_until,
+)
 
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
 pytestmark = [
@@ -48,9 +56,7 @@ ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a running cluster of one machine with two cores."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         token = tmp_path_factory.mktemp("ray") / "token"
