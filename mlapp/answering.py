@@ -10,6 +10,7 @@ what arrived to its `check`, call `answer` with a new `Channel`, and show `answe
 
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -20,7 +21,12 @@ from mlapp.manifest import Manifest
 from mlapp.records import writer as records
 from mlapp.records.writer import Record, Refusal, Run
 
+DRAWN, DIGITS = 250, 20  # identifiers whose digits are drawn at once, and digits of each
+
 Channel: TypeAlias = Literal["page", "form", "v1", "v2", "file", "command"]
+
+# A call of the system for each identifier would let another thread take the interpreter.
+_random: deque[str] = deque()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,22 @@ def note_run(
 
 def new_id() -> str:
     """Return a UUID of version 7 (RFC 9562, section 5.7); they sort by the time of creation."""
-    stamp, number = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10))
-    head, tail = number >> 68, number & (1 << 62) - 1
-    digits = f"{stamp << 80 | 0x7 << 76 | head << 64 | 0b10 << 62 | tail:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    stamp = f"{time.time_ns() // 1_000_000:012x}"
+    try:
+        random = _random.pop()
+    except IndexError:
+        random = _draw()
+    variant = "89ab"[int(random[0], 16) & 3]
+    return f"{stamp[:8]}-{stamp[8:]}-7{random[1:4]}-{variant}{random[4:7]}-{random[7:19]}"
+
+
+def _draw() -> str:
+    """Return the random digits of an identifier, and keep those of many more."""
+    digits = os.urandom(DRAWN * DIGITS // 2).hex()
+    drawn = [digits[start : start + DIGITS] for start in range(0, len(digits), DIGITS)]
+    _random.extend(drawn[1:])
+    return drawn[0]
+
+
+if hasattr(os, "register_at_fork"):  # a forked process must not draw its parent's digits
+    os.register_at_fork(after_in_child=_random.clear)

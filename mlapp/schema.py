@@ -45,6 +45,7 @@ TEXT = "text"  # the name of the one input of a model that takes texts
 NOT_GIVEN = "not given, and taken as missing"  # the detail of a notice about an input
 
 MOST_MISMATCHES = 100  # notices of names that do not match; with more it is another table
+FEW_VALUES = 64  # up to which Python's floats are quicker than a call of numpy
 
 
 class _Frozen(BaseModel):
@@ -254,6 +255,18 @@ class Notice:
         return self.message if self.row is None else f"row {self.row}, {self.message}"
 
 
+def any_outside(values: Floats, low: Floats, high: Floats) -> bool:
+    """Return whether any of the values (n, k) is below or above its column's limits, (k,) each."""
+    if values.size > FEW_VALUES:
+        return bool(np.count_nonzero((values < low) | (values > high)))
+    limits = [*zip(low.tolist(), high.tolist(), strict=True)]
+    return any(
+        value < least or value > most
+        for row in values.tolist()
+        for value, (least, most) in zip(row, limits, strict=True)
+    )
+
+
 def describe_outside(got: float, minimum: float, maximum: float) -> str:
     """Return the detail of a notice about a value outside the range seen in training."""
     return f"{got:.12g} lies outside the range seen in training, {minimum:.12g} to {maximum:.12g}"
@@ -302,11 +315,10 @@ class Checked:
     def notices(self) -> list[Notice]:
         """The names that do not match, then, by row, the values outside the training range."""
         low, high = self.schema.limits
-        outside = (self.matrix < low) | (self.matrix > high)
         found = list(self.mismatches)
-        if not np.count_nonzero(outside):  # the usual case; quicker than any()
+        if not any_outside(self.matrix, low, high):  # the usual case
             return found
-        for row, place in np.argwhere(outside).tolist():
+        for row, place in np.argwhere((self.matrix < low) | (self.matrix > high)).tolist():
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.row_labels is None else self.row_labels[row]
             detail = (

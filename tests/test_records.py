@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mlapp.records.database import Database, answers, first_id, time_of
 from mlapp.records.writer import Record, Writer
 from mlapp.service import create_app
 from mlapp.settings import read_settings
-from tests.conftest import ROOT, client_of
+from tests.conftest import ROOT, client_of, run_python
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
@@ -172,6 +173,29 @@ def test_identifiers_are_in_the_order_of_time() -> None:
     now = queries.now()
     assert time_of(first_id(now)) == now
     assert first_id(now) <= answering.new_id() < first_id(queries.now() + 1)
+
+
+def test_identifiers_are_uuids_of_version_7_and_all_different() -> None:
+    found = [uuid.UUID(answering.new_id()) for _ in range(1000)]
+    assert {(each.version, each.variant) for each in found} == {(7, uuid.RFC_4122)}
+    assert len(set(found)) == 1000
+
+
+def test_a_forked_process_gives_other_identifiers_than_its_parent(tmp_path: Path) -> None:
+    code = """
+import json, os
+from mlapp.answering import new_id
+
+new_id()  # draws digits for more
+reader, writer = os.pipe()
+if not (child := os.fork()):
+    os.write(writer, new_id().encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(json.dumps([os.read(reader, 100).decode(), new_id()]))
+"""
+    child, parent = run_python(code, tmp_path)
+    assert child[-12:] != parent[-12:]  # the digits before these also hold the time
 
 
 def test_what_is_too_old_is_deleted(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

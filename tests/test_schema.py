@@ -138,6 +138,15 @@ def test_a_fault_says_what_arrived_and_what_is_allowed() -> None:
     assert (district.got, district.allowed) == ("'south'", "one of 'east', 'north', 'west'")
 
 
+@pytest.mark.parametrize("others", [0, 1000])
+@pytest.mark.parametrize(("area", "has_notice"), [(9.99, True), (10, False), (200.01, True)])
+def test_a_row_gets_the_same_notices_alone_and_among_many(
+    others: int, area: float, has_notice: bool
+) -> None:
+    checked = SCHEMA.check([GOOD] * others + [GOOD | {"area": area}])
+    assert [each.row for each in checked.notices] == ([others] if has_notice else [])
+
+
 def test_a_value_outside_the_training_range_gets_a_notice_and_is_not_refused() -> None:
     checked = SCHEMA.check([GOOD, GOOD | {"area": 900, "rooms": 0.5}])
     assert [(notice.row, notice.input) for notice in checked.notices] == [(1, "area"), (1, "rooms")]

@@ -31,7 +31,7 @@ from mlapp.families.engines import Interval as Interval
 from mlapp.families.table import REPORT as REPORT
 from mlapp.families.table import TableModel
 from mlapp.manifest import Artifact
-from mlapp.schema import Checked, Floats, Notice, Output, Rows, describe_outside
+from mlapp.schema import Checked, Floats, Notice, Output, Rows, any_outside, describe_outside
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -94,8 +94,11 @@ class Answer:
                 half = self.margin * columns["scale"] if "scale" in columns else self.margin
                 answer[1] -= half
                 answer[2] += half
-        if self.minimum is not None or self.maximum is not None:
-            np.clip(answer, self.minimum, self.maximum, out=answer)
+        # One call each, which takes a single row half as long as np.clip.
+        if self.minimum is not None:
+            np.maximum(answer, self.minimum, out=answer)
+        if self.maximum is not None:
+            np.minimum(answer, self.maximum, out=answer)
         return answer.T
 
 
@@ -205,10 +208,10 @@ class RegressionModel(TableModel):
         model extrapolates without limit.
         """
         least, most = self._unusual
-        outside = (predicted < least) | (predicted > most)
-        if not np.count_nonzero(outside):  # the usual case; quicker than any()
+        if not any_outside(predicted, least, most):  # the usual case
             return {}
         output = self.output
+        outside = (predicted < least) | (predicted > most)
         return {
             row: "the prediction "
             + describe_outside(float(predicted[row, 0]), output.minimum, output.maximum)

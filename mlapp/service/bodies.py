@@ -3,8 +3,7 @@
 import functools
 import io
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -94,18 +93,11 @@ def _read_raw(environ: "WSGIEnvironment", limit: int) -> bytes:
 
 
 def _read_some(environ: "WSGIEnvironment", size: int) -> bytes:
-    with _receiving():
-        data: bytes = environ["wsgi.input"].read(size)
-    return data
-
-
-@contextmanager
-def _receiving() -> Iterator[None]:
-    """Turn the servers' errors for a connection or a chunk that is cut off into a BadRequest."""
     try:
-        yield
-    except OSError as error:
+        data: bytes = environ["wsgi.input"].read(size)
+    except OSError as error:  # of a connection or a chunk that is cut off
         raise BadRequest("The body is cut off") from error
+    return data
 
 
 def _unpack_gzip(raw: bytes, limit: int) -> bytes:
@@ -218,8 +210,10 @@ def read_form() -> MultiDict[str, str]:
         RequestEntityTooLarge: it is larger than allowed.
         BadRequest: it is cut off.
     """
-    with _receiving():
+    try:
         return request.form
+    except OSError as error:
+        raise BadRequest("The body is cut off") from error
 
 
 def check_rows(rows: int, limit: int) -> None:
