@@ -188,7 +188,7 @@ def kill_worker(count: int) -> None:
 def write_week(count: int) -> None:
     """Write records that are spread over a week."""
     model, now = loaders.load_model("regression"), queries.now()
-    log = Writer(Database(read_settings()))
+    log = Writer(lambda: Database(read_settings()))
     typical, random = model.takes.typical, np.random.default_rng(0)
     for place in range(0, count, AT_ONCE):
         moment = now - DAYS * queries.DAY + int(DAYS * queries.DAY * place / count)

@@ -93,13 +93,12 @@ class Writer:
     """Writes the records of a process. All methods may be called from many threads.
 
     Attributes:
-        database: where they go.
         written, lost: how many were.
     """
 
     def __init__(
         self,
-        database: "Database",
+        open_database: Callable[[], "Database"],
         keep_inputs: bool = False,
         days: int | None = None,
         notify: Callable[[str, int], object] = lambda *_: None,
@@ -109,7 +108,8 @@ class Writer:
         """Start the thread.
 
         Args:
-            database: where records go.
+            open_database: returns where records go; the thread calls it, since its libraries take
+                time to import.
             keep_inputs: whether they hold the values that were asked about.
             days: for which they are kept; None keeps them for ever.
             notify: called with `written` or `lost` and a number of records.
@@ -117,8 +117,9 @@ class Writer:
             shadows: the candidates that do, by the model's name.
         """
         self.written = self.lost = 0
-        self.database, self._keep_inputs, self._days = database, keep_inputs, days
-        self._notify = notify
+        self._open_database, self._opening = open_database, threading.Lock()
+        self._database: Database | None = None
+        self._keep_inputs, self._days, self._notify = keep_inputs, days, notify
         self._queue: deque[Record | Refusal | Run | Shadowed] = deque()
         self._shadow = Shadow(root, shadows, self.add, notify) if root and shadows else None
         self._held = 0  # rows in the queue and in transactions
@@ -132,6 +133,14 @@ class Writer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlapp-records", daemon=True)
         self._thread.start()
+
+    @property
+    def database(self) -> "Database":
+        """Where records go."""
+        with self._opening:
+            if self._database is None:
+                self._database = self._open_database()
+            return self._database
 
     def add(self, entry: Record | Refusal | Run | Shadowed) -> None:
         """Take what is to be recorded; where there is no room for it, it is lost."""
@@ -173,9 +182,11 @@ class Writer:
             self._lose(rows)
             self._forget(len(self._doubtful.shadows) + len(self._waiting.shadows))
             self._doubtful, self._waiting = Transaction(), Transaction()
-        self.database.close()
+        if self._database:
+            self._database.close()
 
     def _work(self) -> None:
+        _ = self.database
         while not self._stop.wait(EVERY):
             try:
                 self.flush()
@@ -380,15 +391,20 @@ def _open() -> Writer | None:
     settings = read_settings()
     if not settings.log_answers:
         return None
-    from mlapp.records.database import Database
 
-    try:
-        database = Database(settings)
-    except InvalidSettings as error:
-        _log.warning("Nothing is recorded: %s", error)
-        return None
+    def open_database() -> "Database":
+        from mlapp.records.database import Database
+
+        return Database(settings)
+
+    if settings.database_url:  # the default is valid
+        try:
+            open_database()
+        except InvalidSettings as error:
+            _log.warning("Nothing is recorded: %s", error)
+            return None
     return Writer(
-        database,
+        open_database,
         settings.log_inputs,
         settings.log_days,
         _tell,

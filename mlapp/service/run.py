@@ -107,13 +107,15 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and replay its golden instances; log those that cannot be opened."""
-    records.writer()  # loads its libraries before the first request
+    log = records.writer()  # whose thread imports its libraries
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
             replay(models.get(name))
         except ArtifactError as error:
             logging.getLogger(__name__).warning("%s is not served: %s", name, error)
+    if log:
+        _ = log.database  # waits until they are there: the first request must not
 
 
 def freeze() -> None:
