@@ -219,7 +219,7 @@ def test_the_writer_deletes_what_is_too_old_by_itself(
     where = database()
     with where.begin() as connection:
         connection.execute(answers.update().values(id=first_id(queries.now() - 91 * queries.DAY)))
-    monkeypatch.setattr(records, "EVERY", 0.01)
+    monkeypatch.setattr(records, "WRITE_EVERY", 0.01)
     own = Writer(lambda: Database(read_settings()), days=90)
     model = store.open_model(fresh, "houses")
     batch = model.check([HOUSE])

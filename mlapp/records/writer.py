@@ -1,8 +1,9 @@
 """Records, written by a thread: a request hands over what it has, and does not wait.
 
-The thread writes what has come twice a second, in one transaction. Where that fails, it
-goes on trying; records wait in memory meanwhile, and those that find no room are counted as lost.
-A transaction whose outcome is not known is repeated unchanged, and recognised if it was done.
+The thread collects what has come a little at a time, and writes it twice a second, in one
+transaction. Where that fails, it goes on trying; records wait in memory meanwhile, and those that
+find no room are counted as lost. A transaction whose outcome is not known is repeated unchanged,
+and recognised if it was done.
 """
 
 import atexit
@@ -30,7 +31,8 @@ from mlapp.settings import read_settings
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
     from mlapp.records.database import Database
 
-EVERY = 0.5  # seconds between two transactions, each of which costs as much as 100 rows
+WRITE_EVERY = 0.5  # seconds between two transactions, each of which costs as much as 100 rows
+COLLECT_EVERY = 0.025  # seconds between two collections, in which requests wait for the interpreter
 PURGE_EVERY = 3600.0  # seconds
 HOUR = 3_600_000  # milliseconds
 MOST_ROWS = 100_000  # that wait in memory
@@ -187,10 +189,17 @@ class Writer:
 
     def _work(self) -> None:
         _ = self.database
-        while not self._stop.wait(EVERY):
+        due, pause = 0.0, WRITE_EVERY
+        while not self._stop.wait(pause):
+            pause = COLLECT_EVERY if self._queue else WRITE_EVERY
             try:
-                self.flush()
-                self._purge()
+                if time.monotonic() < due:
+                    with self._writing:
+                        self._collect()
+                else:
+                    due = time.monotonic() + WRITE_EVERY
+                    self.flush()
+                    self._purge()
             except Exception:  # the thread must not end
                 _log.exception("unexpected error while writing records")
 
