@@ -35,6 +35,7 @@ from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
 LISTED = 10  # refused rows that are listed
+SWITCH_SECONDS = 0.0002  # with the default of 5 ms, a core is idle for a tenth of the time
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
 read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns are kept,
@@ -96,6 +97,8 @@ def score_file(options: argparse.Namespace) -> int:
     """
     # Arrow's own allocator keeps what was freed, four times as much as is in use here.
     pa.set_memory_pool(pa.system_memory_pool())
+    # A thread that a library in C returns to waits so long at most for one that runs Python.
+    sys.setswitchinterval(SWITCH_SECONDS)
     name = options.model or USUAL["text" if options.text_column else "row"]
     artifact = artifacts.open(read_settings().artifacts, name)
     if options.engine == "ray":

@@ -1,6 +1,7 @@
 """The families of models, each in one file.
 
 contract        what a model takes and gives; nothing else is known about it elsewhere
+cores           work spread over the cores
 varying         how an answer varies with one input of a row
 text            the check and the tokenizer of texts, shared with training
 engines         the runtimes that compute a table model's numbers

@@ -16,16 +16,15 @@ contributes nothing of its own. `docs/reasons.md` compares this with other metho
 """
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from mlapp.families.cores import spread
 from mlapp.families.text import Contributions, Ids, Tokens, Vocabulary
 from mlapp.schema import Floats
 
@@ -49,8 +48,6 @@ NO_WORD = Tokens(np.array([1]), np.zeros(1, dtype=np.bool_), 1, 1)
 
 Pooling: TypeAlias = Literal["max", "last"]
 Weights: TypeAlias = npt.NDArray[np.float32]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class Network:
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text; one without a word is read as one unknown word."""
-        found = _spread(self.vocabulary.read, texts)
+        found = self.vocabulary.read_many(texts)
         return [tokens if tokens.words else NO_WORD for tokens in found]
 
     def scores(self, readings: Sequence[Tokens]) -> Floats:
@@ -128,7 +125,7 @@ class Network:
 
         A text's scores are the same to the last bit whatever texts come with it.
         """
-        scores = _spread(lambda tokens: self.head.scores(self._pool(tokens.ids)), readings)
+        scores = spread(lambda tokens: self.head.scores(self._pool(tokens.ids)), readings)
         return np.array(scores).reshape(len(readings), len(self.head.bias))
 
     def contributions(self, text: str, reading: Tokens, contrast: Floats) -> Contributions:
@@ -146,7 +143,7 @@ class Network:
         def ask(removed: Sequence[Sequence[int]]) -> Floats:
             """Return the logit without the tokens at some places, for each list of places."""
             left = [np.delete(ids, places) for places in removed]
-            return bias + np.array(_spread(lambda each: self._sum(each, weights), left))
+            return bias + np.array(spread(lambda each: self._sum(each, weights), left))
 
         found = self._remove(words, credit, ask, runs, bias)
         return Contributions(spans, found, bias)
@@ -247,15 +244,3 @@ def _on_words(words: Ids, credit: Floats) -> Floats:
     owner = words[np.maximum(np.searchsorted(words, np.arange(count), "right") - 1, 0)]
     own: Floats = np.bincount(owner, credit, minlength=count).astype(np.float64)
     return own
-
-
-def _spread(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Return the results of work on each item, in order, spread over the cores.
-
-    The tokenizer and the network let other threads run while they work.
-    """
-    threads = min(len(items), os.cpu_count() or 1)
-    if threads < 2:
-        return list(map(work, items))
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, items))

@@ -24,6 +24,7 @@ from mlapp import answering
 from mlapp.answering import Channel
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.contract import Answers, Batch, Field, Model, RowInput, Values, place_notices
+from mlapp.families.cores import use_one_core
 from mlapp.schema import TEXT, Category, Checked, Date, Input, Number, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
@@ -293,7 +294,7 @@ def score_table(
 def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
     """Yield the results of work on each item in order, with a few items in progress at a time."""
     pending: deque[Future[R]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=use_one_core)
     try:
         for item in items:
             pending.append(pool.submit(work, item))
