@@ -35,7 +35,7 @@ from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
 LISTED = 10  # refused rows that are listed
-SWITCH_SECONDS = 0.0002  # with the default of 5 ms, a core is idle for a tenth of the time
+SWITCH_SECONDS = 0.0002  # with the default, 5 ms, cores are idle for longer
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
 read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns are kept,
