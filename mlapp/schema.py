@@ -255,16 +255,20 @@ class Notice:
         return self.message if self.row is None else f"row {self.row}, {self.message}"
 
 
-def any_outside(values: Floats, low: Floats, high: Floats) -> bool:
-    """Return whether any of the values (n, k) is below or above its column's limits, (k,) each."""
+def find_outside(values: Floats, low: Floats, high: Floats) -> list[tuple[int, int]]:
+    """Return the rows and columns of values (n, k) beyond their column's limits, (k,) each."""
     if values.size > FEW_VALUES:
-        return bool(np.count_nonzero((values < low) | (values > high)))
+        outside = (values < low) | (values > high)
+        if not np.count_nonzero(outside):  # the usual case; quicker than listing none
+            return []
+        return [(row, place) for row, place in np.argwhere(outside).tolist()]
     limits = [*zip(low.tolist(), high.tolist(), strict=True)]
-    return any(
-        value < least or value > most
-        for row in values.tolist()
-        for value, (least, most) in zip(row, limits, strict=True)
-    )
+    return [
+        (row, place)
+        for row, given in enumerate(values.tolist())
+        for place, (value, (least, most)) in enumerate(zip(given, limits, strict=True))
+        if value < least or value > most
+    ]
 
 
 def describe_outside(got: float, minimum: float, maximum: float) -> str:
@@ -316,9 +320,7 @@ class Checked:
         """The names that do not match, then, by row, the values outside the training range."""
         low, high = self.schema.limits
         found = list(self.mismatches)
-        if not any_outside(self.matrix, low, high):  # the usual case
-            return found
-        for row, place in np.argwhere((self.matrix < low) | (self.matrix > high)).tolist():
+        for row, place in find_outside(self.matrix, low, high):
             spec, got = self.schema.inputs[place], float(self.matrix[row, place])
             label = row if self.row_labels is None else self.row_labels[row]
             detail = (

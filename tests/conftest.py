@@ -456,7 +456,8 @@ class Server:
         except BaseException as error:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"{error}: {log.read_text()}") from error
+            error.add_note(log.read_text())
+            raise
 
     def is_ready(self) -> bool:
         """Return whether the service answers; fail when it has ended."""

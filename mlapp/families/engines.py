@@ -389,7 +389,6 @@ class LinearEngine:
         }
 
     def _standardise(self, checked: Checked) -> Floats:
-        standardised: Floats = (self._schema.encode(checked) - self._mean) / self._scale
+        standardised = (self._schema.encode(checked) - self._mean) / self._scale
         # Row by row in memory, or products would round a row by the rows that come with it.
-        is_by_row = standardised.flags.c_contiguous
-        return standardised if is_by_row else np.ascontiguousarray(standardised)
+        return np.ascontiguousarray(standardised)

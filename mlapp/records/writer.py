@@ -147,7 +147,7 @@ class Writer:
     def add(self, entry: Record | Refusal | Run | Shadowed) -> None:
         """Take what is to be recorded; where there is no room for it, it is lost."""
         is_shadow = type(entry) is Shadowed
-        rows = len(entry.answers) if type(entry) is Record or type(entry) is Shadowed else 1
+        rows = len(entry.answers) if isinstance(entry, (Record, Shadowed)) else 1
         with self._mutex:
             if full := self._held >= MOST_ROWS:
                 self.lost += 0 if is_shadow else rows

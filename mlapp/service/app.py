@@ -151,10 +151,6 @@ class Service(Flask):
             answered = self.handle_user_exception(error)
         return answered if type(answered) is JsonResponse else self.make_response(answered)  # type: ignore[return-value]
 
-    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a view as it is: none is a coroutine."""
-        return func
-
     def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
         """Return the context, and keep its request for `wsgi_app`."""
         context = super().request_context(environ)
