@@ -139,6 +139,14 @@ def test_a_missing_and_a_wrong_key_are_answered_with_a_challenge(
     assert (given.type, given["realm"], given.get("error")) == ("bearer", "mlapp", error)
 
 
+@pytest.mark.parametrize("path", ["/v1/models/regression:predict", "/v2/models/regression/infer"])
+def test_a_path_that_was_answered_with_the_key_still_needs_it(app: Flask, path: str) -> None:
+    client, body = client_of(app), {"instances": [[1, 2, 3, 4, 5]], "inputs": []}
+    for _ in range(2):
+        assert client.post(path, json=body, headers={"X-API-Key": KEY}).status_code in (400, 422)
+        assert client.post(path, json=body).status_code == 401
+
+
 @pytest.mark.parametrize("key", ["schlüssel", "ключ", "鍵 with space"])
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_a_key_need_not_be_ascii(folder: Path, key: str, encoding: str) -> None:

@@ -53,6 +53,48 @@ def one_tensor(rows: list[list[Any]]) -> dict[str, Any]:
     return {"inputs": [tensor("input", "FP64", [len(rows), 5], [v for row in rows for v in row])]}
 
 
+# --- a path that was asked before, which skips Flask -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"path": PREDICT, "json": {"instances": [ROW]}},
+        {"path": PREDICT, "json": {"instances": [ROW | {"var_1": 1e6, "unknown": 1}]}},
+        {"path": PREDICT, "json": {"instances": [ROW | {"var_1": "many"}]}},
+        {"path": PREDICT, "json": {"instances": [ROW] * 10_001}},
+        {"path": PREDICT, "data": b"{", "content_type": "application/json"},
+        {"path": PREDICT, "data": b"{}", "content_type": "text/plain"},
+        {"path": f"/{PREDICT}", "json": {"instances": [ROW]}},
+        {"path": f"{PREDICT}?x=1", "json": {"instances": [ROW]}},
+        {"path": PREDICT, "method": "OPTIONS"},
+        {"path": PREDICT, "method": "GET"},
+        {"path": PREDICT.replace(":predict", ":explain"), "json": {"instances": [ROW]}},
+        {"path": PREDICT.replace(":", "/versions/1:"), "json": {"instances": [ROW]}},
+        {"path": PREDICT.replace(":", "/versions/9:"), "json": {"instances": [ROW]}},
+        {"path": "/v1/models/größe:predict", "json": {"instances": [ROW]}},
+        {"path": "/v1/models/gr\u00c3\u00b6\u00c3\u009fe:predict", "json": {"instances": [ROW]}},
+        {"path": INFER, "json": one_tensor([[734, 688, 81, 0.328, 0.259]])},
+        {"path": INFER, "json": one_tensor([[734, 688]])},
+        {"path": INFER, "json": {"inputs": []}},
+    ],
+)
+def test_a_path_is_answered_the_same_the_first_time_and_later(
+    client: Client, sent: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mlapp.access")
+    found = []
+    for _ in range(3):
+        answer = client.open(**{"method": "POST"} | sent)
+        headers = {name: text for name, text in answer.headers if name != "Mlapp-Id"}
+        identifier = answer.headers.get("Mlapp-Id", "none")
+        found.append((answer.status_code, headers, answer.text.replace(identifier, "id")))
+    assert found[0] == found[1] == found[2]
+    lines = [re.sub(r"^\S+|\d+\.\d+(?= \S+ \d+ \d+$)", "", line) for line in caplog.messages]
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
+
+
 # --- the form ---------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response, request
-from flask.ctx import RequestContext
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import HTTPException, Unauthorized
@@ -95,7 +94,7 @@ class Service(Flask):
         def start(line: str, headers: list[tuple[str, str]], failed: Any = None) -> Any:
             nonlocal status
             status = line[:3]
-            rule = environ["mlapp.request"].url_rule
+            rule = environ.get("mlapp.rule")
             kept = rule is not None and rule.endpoint == "static"
             added = HEADERS if kept else NOT_KEPT
             if "mlapp.id" in environ:
@@ -103,17 +102,42 @@ class Service(Flask):
             return start_response(line, headers + added, failed)
 
         try:
-            return super().wsgi_app(environ, start)
+            answered = self._answer_directly(environ)
+            return (answered or super().wsgi_app)(environ, start)
         finally:
             if stream := environ.get("mlapp.stream"):
                 stream.call_on_close(lambda: self._note(environ, status, began))
             else:
                 self._note(environ, status, began)
 
+    def _answer_directly(self, environ: "WSGIEnvironment") -> Response | JsonResponse | None:
+        """Answer without Flask's contexts, where `direct` allows it and the path is known.
+
+        What cannot be answered so is refused by Flask, with the error as `mlapp.refusal`.
+        """
+        path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] != "POST" or "mlapp.refusal" in environ or not path.isascii():
+            return None
+        here: State = self.extensions["mlapp"]
+        rule, values = here.matched.get((path, "POST"), (None, {}))
+        if rule is None:
+            return None
+        handler = getattr(self.view_functions[rule.endpoint], "handler", None)
+        if handler is None:
+            return None
+        environ["mlapp.rule"] = rule
+        try:
+            _check_key(here.settings.api_key, rule.endpoint, environ)
+            answered: Response | JsonResponse = handler(here, environ, **values)
+        except Exception as error:
+            environ["mlapp.refusal"] = error
+            return None
+        return answered
+
     def _note(self, environ: "WSGIEnvironment", status: str, began: float) -> None:
         seconds = time.perf_counter() - began
         # The rule, not the path: the number of paths is unlimited.
-        rule = environ["mlapp.request"].url_rule
+        rule = environ.get("mlapp.rule")
         route = _route(rule.rule) if rule else "none"
         here: State = self.extensions["mlapp"]
         here.metrics.observe(route, status, environ.get("mlapp.model"), seconds)
@@ -134,7 +158,7 @@ class Service(Flask):
         with self.request_context(environ):
             if request.routing_exception is not None:
                 raise request.routing_exception
-            _check_key(self.settings.api_key)
+            _check_key(self.settings.api_key, request.endpoint, environ)
             is_file = request.blueprint == score.blueprint.name
         return self.settings.max_file_bytes if is_file else self.settings.max_bytes
 
@@ -151,12 +175,6 @@ class Service(Flask):
             answered = self.handle_user_exception(error)
         return answered if type(answered) is JsonResponse else self.make_response(answered)  # type: ignore[return-value]
 
-    def request_context(self, environ: "WSGIEnvironment") -> RequestContext:
-        """Return the context, and keep its request for `wsgi_app`."""
-        context = super().request_context(environ)
-        environ["mlapp.request"] = context.request
-        return context
-
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
         """Return the adapter that matches the request's path, whatever its host."""
         if request is None:
@@ -165,7 +183,7 @@ class Service(Flask):
         host, scheme = environ.get("HTTP_HOST", "localhost"), environ["wsgi.url_scheme"]
         query = environ.get("QUERY_STRING", "")
         adapter = _Adapter(self.url_map, host, "/", "", scheme, request.path, request.method, query)
-        adapter.matched = self.extensions["mlapp"].matched
+        adapter.matched, adapter.environ = self.extensions["mlapp"].matched, environ
         return adapter
 
     def do_teardown_request(self, exc: BaseException | None = None) -> None:
@@ -212,18 +230,22 @@ class _Adapter(MapAdapter):
     """Matches paths to rules, with a cache of the last paths that matched."""
 
     matched: OrderedDict[tuple[str, str], Any]
+    environ: "WSGIEnvironment"  # of the request, which keeps the rule as `mlapp.rule`
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
         """Return the rule and the values in the path; calls unlike Flask's are not cached."""
-        if args or kwargs != {"return_rule": True} or len(self.path_info) > LONGEST_MATCHED:
+        if args or kwargs != {"return_rule": True}:
             return super().match(*args, **kwargs)
         key = (self.path_info, self.default_method)
         found = self.matched.get(key)
         if found is None:
-            found = self.matched[key] = super().match(return_rule=True)
-            if len(self.matched) > MOST_MATCHED:
-                self.matched.popitem(last=False)
+            found = super().match(return_rule=True)
+            if len(self.path_info) <= LONGEST_MATCHED:
+                self.matched[key] = found
+                if len(self.matched) > MOST_MATCHED:
+                    self.matched.popitem(last=False)
         rule, values = found
+        self.environ["mlapp.rule"] = rule
         return rule, dict(values)
 
 
@@ -231,10 +253,10 @@ def _check(key: str | None) -> None:
     """Raise the error that a request was already refused with, or check its API key."""
     if refusal := request.environ.get("mlapp.refusal"):
         raise refusal
-    _check_key(key)
+    _check_key(key, request.endpoint, request.environ)
 
 
-def _check_key(key: str | None) -> None:
+def _check_key(key: str | None, endpoint: str | None, environ: "WSGIEnvironment") -> None:
     """Check the API key of a request, if one is set, unless its endpoint is open.
 
     The matched endpoint decides, since the path of an endpoint has many spellings.
@@ -242,9 +264,9 @@ def _check_key(key: str | None) -> None:
     Raises:
         Unauthorized: the request has no key, or a wrong one.
     """
-    if key is None or request.endpoint in OPEN:
+    if key is None or endpoint in OPEN:
         return
-    given = _given_key(request.environ)
+    given = _given_key(environ)
     challenge: dict[str, str | None] = {"realm": "mlapp"}
     if given is None:
         why = "Send the API key as X-API-Key, or as Authorization: Bearer"
@@ -348,7 +370,7 @@ def _handle_error(error: Exception) -> Response | JsonResponse:
         headers["Retry-After"] = "1"
     faults = error.faults if isinstance(error, InvalidInput) else ()
     if channel := CHANNELS.get(request.blueprint or ""):
-        state().note_refusal(channel, status, faults)
+        state().note_refusal(request.environ, channel, status, faults)
     content: dict[str, Any] = {
         "faults": [
             {

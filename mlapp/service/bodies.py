@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
+from werkzeug.http import parse_options_header
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -49,10 +50,11 @@ def _status_line(status: int) -> str:
     return f"{status} {HTTPStatus(status).phrase}"
 
 
-def read_body(limit: int) -> bytes:
+def read_body(environ: "WSGIEnvironment", limit: int) -> bytes:
     """Return the body, decompressed if it is compressed.
 
     Args:
+        environ: of the request.
         limit: the largest body, in bytes, compressed and decompressed.
 
     Raises:
@@ -60,7 +62,6 @@ def read_body(limit: int) -> bytes:
         UnsupportedMediaType: its encoding is neither gzip nor deflate.
         BadRequest: it is cut off, or cannot be decompressed.
     """
-    environ = request.environ
     raw = _read_raw(environ, limit)
     encoding = environ.get("HTTP_CONTENT_ENCODING", "").strip().lower()
     if encoding in ("", "identity"):
@@ -166,16 +167,19 @@ def file_body(limit: int) -> BinaryIO:
     return body
 
 
-def require_json() -> None:
+def require_json(environ: "WSGIEnvironment") -> None:
     """Check that the body's declared type is JSON.
 
     Raises:
         UnsupportedMediaType: it is another, or missing.
     """
-    given = request.environ.get("CONTENT_TYPE")
-    if given != "application/json" and request.mimetype != "application/json":
+    given = environ.get("CONTENT_TYPE", "")
+    if given == "application/json":
+        return
+    kind = parse_options_header(given)[0].lower()
+    if kind != "application/json":
         raise UnsupportedMediaType(
-            f"Content-Type: got {request.mimetype or 'nothing'!r}, expected application/json"
+            f"Content-Type: got {kind or 'nothing'!r}, expected application/json"
         )
 
 

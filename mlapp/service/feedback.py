@@ -11,7 +11,7 @@ is not `new`.
 import logging
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, request
 
 from mlapp.errors import Fault, InvalidInput, RecordsUnavailable
 from mlapp.records import feedback
@@ -32,8 +32,8 @@ _log = logging.getLogger(__name__)
 def give() -> JsonResponse:
     """Record what turned out to be true of one answer or several."""
     settings = state().settings
-    require_json()
-    content = load_json(read_body(settings.max_bytes))
+    require_json(request.environ)
+    content = load_json(read_body(request.environ, settings.max_bytes))
     entries = content if isinstance(content, list) else [content]
     if not entries:
         raise InvalidInput([Fault("feedback", "an empty list", "one or more objects")])

@@ -105,10 +105,10 @@ def _answer(model: Model) -> str | Response:
     try:
         batch = model.check([given[TEXT] if is_text else given])
     except InvalidInput as error:
-        state().note_refusal("form", error.status, error.faults)
+        state().note_refusal(request.environ, "form", error.status, error.faults)
         faults = {fault.input: fault for fault in error.faults}
         return Response(_form(model, given, faults=faults), 422)
-    answers = state().answer(model, batch, "form").answers
+    answers = state().answer(request.environ, model, batch, "form").answers
     shown = {
         "answer": _show(answers),
         "notices": [notice.message for notice in answers.notices],
@@ -149,7 +149,7 @@ def _find(takes: str | None = None) -> Model:
     name = request.args.get("_model", names[0])
     if name not in names:
         raise ModelNotFound(f"No model {name!r} {wanted}")
-    return state().model(name)
+    return state().model(request.environ, name)
 
 
 def _order(name: str) -> tuple[bool, int, str]:

@@ -109,13 +109,7 @@ class Gateway:
         given = [value for name, value in scope["headers"] if name == b"host"]
         if not given and scope.get("http_version") == "1.0":
             return True
-        if len(given) != 1:
-            return False
-        try:
-            host = urlsplit(f"//{given[0].decode('latin-1')}").hostname
-        except ValueError:
-            return False
-        return host is not None and host.rstrip(".") in self.hosts
+        return len(given) == 1 and _host_of(given[0]) in self.hosts
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a request's body, let the service answer, and send its answer."""
@@ -244,6 +238,16 @@ class Lane:
 
 
 # --- the request --------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _host_of(given: bytes) -> str | None:
+    """Return the name in a `Host` header, without port and final dot; None if there is none."""
+    try:
+        host = urlsplit(f"//{given.decode('latin-1')}").hostname
+    except ValueError:
+        return None
+    return host and host.rstrip(".")
 
 
 def make_environ(scope: Scope) -> Environ:

@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 def score(name: str, version: int | None = None) -> Response:
     """Score a file."""
     here, environ = state(), request.environ
-    model = here.model(name, version)
+    model = here.model(environ, name, version)
     options = _read_options()
     source, kind = _source_format(), _target_type()
     target, strict = FileFormat(MEDIA_TYPES[kind]), request.args.get("strict") == "true"

@@ -1,9 +1,10 @@
 """The state that the requests of a process share: settings, models, metrics."""
 
+import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, cast
 
 from flask import current_app, request
 
@@ -20,6 +21,8 @@ from mlapp.store.repository import Repository, repository
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+P = ParamSpec("P")
 
 LONGEST_KEY = 200  # characters of a client's own name for a request
 FRESH = 0.5  # seconds between two checks for a newer version of a model
@@ -39,8 +42,8 @@ class State:
         records.observe(self.metrics.count_records)
         self.matched: OrderedDict[tuple[str, str], Any] = OrderedDict()  # rules, by path and method
 
-    def model(self, name: str, version: int | None = None) -> Model:
-        """Return a model and note it for the access log.
+    def model(self, environ: "WSGIEnvironment", name: str, version: int | None = None) -> Model:
+        """Return the model that a request is for, and note it for the access log.
 
         Raises:
             ModelNotFound, ArtifactError: as `Repository.get`, without details of this machine.
@@ -54,11 +57,12 @@ class State:
             # The reason names files of this machine: for the log only, not for the client.
             _log.warning("%s cannot be served: %s", name, error)
             raise ArtifactError(f"The model {name!r} cannot be opened at present") from error
-        request.environ["mlapp.model"] = model
+        environ["mlapp.model"] = model
         return model
 
     def answer(
         self,
+        environ: "WSGIEnvironment",
         model: Model,
         batch: Batch,
         channel: Channel,
@@ -66,14 +70,20 @@ class State:
     ) -> Answered:
         """Answer a batch, note its identifier, and count its rows; see `answering.answer`."""
         answered = answering.answer(model, batch, channel, keys)
-        environ, rows = request.environ, len(batch)
+        rows = len(batch)
         environ["mlapp.id"], environ["mlapp.rows"] = answered.id, rows
         self.metrics.count(model, rows)
         return answered
 
-    def note_refusal(self, channel: Channel, status: int, faults: Sequence[Fault] = ()) -> None:
+    def note_refusal(
+        self,
+        environ: "WSGIEnvironment",
+        channel: Channel,
+        status: int,
+        faults: Sequence[Fault] = (),
+    ) -> None:
         """Record that a request to a model was not answered, and why."""
-        if model := request.environ.get("mlapp.model"):
+        if model := environ.get("mlapp.model"):
             answering.note_refusal(model, channel, status, faults)
 
     def count_file(self, model: Model, counts: Counts, environ: "WSGIEnvironment") -> None:
@@ -95,6 +105,23 @@ class State:
 def state() -> State:
     """Return the state of the application that answers the request."""
     return cast(State, current_app.extensions["mlapp"])
+
+
+def direct(
+    handler: Callable[Concatenate[State, "WSGIEnvironment", P], Any],
+) -> Callable[P, Any]:
+    """Return the view of a handler that takes all it needs, the state and the environment.
+
+    `Service` calls such a handler itself, without Flask's contexts, which take a fifth of the time
+    of a short request.
+    """
+
+    @functools.wraps(handler)
+    def view(*args: P.args, **values: P.kwargs) -> Any:
+        return handler(state(), request.environ, *args, **values)
+
+    view.handler = handler  # type: ignore[attr-defined]
+    return view
 
 
 def name_rows(key: str, rows: int) -> list[str] | None:

@@ -10,18 +10,20 @@ A list there is a list of instances, as in KServe. Every answer has an identifie
 the header `Mlapp-Id`. The client may send its own name for it as `key`, to use in feedback.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint
+from flask import Blueprint, request
 
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families.contract import Model
 from mlapp.schema import describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body, require_json
-from mlapp.service.state import LONGEST_KEY, describe_model, name_rows, state
-from mlapp.settings import Settings
+from mlapp.service.state import LONGEST_KEY, State, describe_model, direct, name_rows, state
 from mlapp.store import artifacts
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 blueprint = Blueprint("v1", __name__, url_prefix="/v1")
 
@@ -50,19 +52,21 @@ def list_models() -> JsonResponse:
 @blueprint.get("/models/<model:name>/versions/<int:version>")
 def show_model(name: str, version: int | None = None) -> JsonResponse:
     """Describe a model: its inputs, its output or labels, its quality, its versions."""
-    model = state().model(name, version)
+    model = state().model(request.environ, name, version)
     versions = artifacts.versions(state().models.root, name)
     return JsonResponse(describe_model(model) | {"versions": versions})
 
 
 @blueprint.post("/models/<model:name>:predict")
 @blueprint.post("/models/<model:name>/versions/<int:version>:predict")
-def predict(name: str, version: int | None = None) -> JsonResponse:
+@direct
+def predict(
+    here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
+) -> JsonResponse:
     """Predict instances."""
-    here = state()
-    model = here.model(name, version)
-    instances, keys, by_name = _read_instances(model, here.settings)
-    answered = here.answer(model, model.check(instances), "v1", keys)
+    model = here.model(environ, name, version)
+    instances, keys, by_name = _read_instances(here, environ, model)
+    answered = here.answer(environ, model, model.check(instances), "v1", keys)
     rows = answered.answers.records()
     content: dict[str, Any] = {"id": answered.id, "predictions": rows}
     if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
@@ -72,13 +76,15 @@ def predict(name: str, version: int | None = None) -> JsonResponse:
 
 @blueprint.post("/models/<model:name>:explain")
 @blueprint.post("/models/<model:name>/versions/<int:version>:explain")
-def explain(name: str, version: int | None = None) -> JsonResponse:
+@direct
+def explain(
+    here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
+) -> JsonResponse:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
-    here = state()
-    model = here.model(name, version)
-    instances, keys, _ = _read_instances(model, here.settings)
+    model = here.model(environ, name, version)
+    instances, keys, _ = _read_instances(here, environ, model)
     batch = model.check(instances)
-    answered = here.answer(model, batch, "v1", keys)
+    answered = here.answer(environ, model, batch, "v1", keys)
     content = {"id": answered.id, "explanations": model.reasons(batch).records()}
     return JsonResponse(content | _notices(answered))
 
@@ -92,7 +98,9 @@ def _notices(answered: Answered) -> dict[str, list[str]]:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[str] | None, bool]:
+def _read_instances(
+    here: State, environ: "WSGIEnvironment", model: Model
+) -> tuple[list[Any], list[str] | None, bool]:
     """Return a request's instances, the client's names of them, and whether they were `inputs`.
 
     Raises:
@@ -100,8 +108,9 @@ def _read_instances(model: Model, settings: Settings) -> tuple[list[Any], list[s
         RequestEntityTooLarge: there are too many.
         InvalidInput: there are none, or they have none of the forms above.
     """
-    require_json()
-    content = parse_json(read_body(settings.max_bytes))
+    require_json(environ)
+    settings = here.settings
+    content = parse_json(read_body(environ, settings.max_bytes))
     if "instances" in content and "inputs" in content:
         raise InvalidInput([Fault("inputs", "both instances and inputs", "one of them")])
     key = "inputs" if "inputs" in content else "instances"

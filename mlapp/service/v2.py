@@ -9,7 +9,7 @@ Malformed requests get status 400, and values that the model does not allow get 
 
 from contextlib import suppress
 from importlib.metadata import version as library_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 import orjson
@@ -21,13 +21,17 @@ from mlapp.errors import ArtifactError
 from mlapp.families.contract import Batch, Model
 from mlapp.schema import Column, Input, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
-from mlapp.service.state import FRESH, name_rows, state
+from mlapp.service.state import FRESH, State, direct, name_rows, state
 from mlapp.service.tensors import name_datatype, read_flag, read_tensor, to_binary
 from mlapp.store import artifacts
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
 
 HEADER = "Inference-Header-Content-Length"
+HEADER_KEY = "HTTP_INFERENCE_HEADER_CONTENT_LENGTH"  # in the environment
 
 
 @blueprint.get("")
@@ -68,7 +72,7 @@ def index() -> JsonResponse:
     This is the index of Triton's model repository extension; with `ready` true only served
     versions are listed.
     """
-    content = parse_json(read_body(state().settings.max_bytes) or b"{}")
+    content = parse_json(read_body(request.environ, state().settings.max_bytes) or b"{}")
     ready = content.get("ready")
     if ready is not None and not isinstance(ready, bool):
         raise BadRequest(f"ready: got {describe(ready)}, expected true or false")
@@ -90,7 +94,7 @@ def index() -> JsonResponse:
 @blueprint.get("/models/<model:name>/versions/<int:version>")
 def metadata(name: str, version: int | None = None) -> JsonResponse:
     """Return a model's metadata."""
-    model = state().model(name, version)
+    model = state().model(request.environ, name, version)
     inputs, outputs = tensors(model)
     return JsonResponse(
         {
@@ -107,7 +111,7 @@ def metadata(name: str, version: int | None = None) -> JsonResponse:
 @blueprint.get("/models/<model:name>/versions/<int:version>/ready")
 def model_ready(name: str, version: int | None = None) -> JsonResponse:
     """Return whether a model can be served."""
-    state().model(name, version)
+    state().model(request.environ, name, version)
     return JsonResponse({"name": name, "ready": True})
 
 
@@ -132,10 +136,13 @@ def _tensor(name: str, datatype: str, *more: int) -> dict[str, Any]:
 
 @blueprint.post("/models/<model:name>/infer")
 @blueprint.post("/models/<model:name>/versions/<int:version>/infer")
-def infer(name: str, version: int | None = None) -> JsonResponse | Response:
+@direct
+def infer(
+    here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
+) -> JsonResponse | Response:
     """Predict from tensors to tensors."""
-    model = state().model(name, version)
-    content, binary = _read_request()
+    model = here.model(environ, name, version)
+    content, binary = _read_request(here, environ)
     given_id = content.get("id")
     if given_id is not None and not isinstance(given_id, str):
         raise BadRequest(f"id: got {describe(given_id)}, expected a text")
@@ -151,16 +158,16 @@ def infer(name: str, version: int | None = None) -> JsonResponse | Response:
     if binary:
         raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
     wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
-    batch = _check(model, given)
+    batch = _check(model, given, here.settings.max_rows)
     keys = name_rows(given_id, len(batch)) if given_id else None  # Triton's client sends ""
-    answered = state().answer(model, batch, "v2", keys)
+    answered = here.answer(environ, model, batch, "v2", keys)
     return _respond(model, given_id, answered, wanted)
 
 
 # --- checking --------------------------------------------------------------------------------
 
 
-def _check(model: Model, given: dict[str, npt.NDArray[Any]]) -> Batch:
+def _check(model: Model, given: dict[str, npt.NDArray[Any]], limit: int) -> Batch:
     """Check tensors; an input that allows missing values may have none.
 
     Raises:
@@ -180,7 +187,7 @@ def _check(model: Model, given: dict[str, npt.NDArray[Any]]) -> Batch:
     if len(rows) != 1:
         got = ", ".join(map(str, sorted(rows)))
         raise BadRequest(f"inputs: got tensors of {got} rows, expected the same number for all")
-    check_rows(rows.pop(), state().settings.max_rows)
+    check_rows(rows.pop(), limit)
     return model.check_columns(columns)
 
 
@@ -218,9 +225,9 @@ def _flat(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
 # --- reading ---------------------------------------------------------------------------------
 
 
-def _read_request() -> tuple[dict[str, Any], bytes]:
-    body = read_body(state().settings.max_bytes)
-    if (text := request.headers.get(HEADER)) is None:
+def _read_request(here: State, environ: "WSGIEnvironment") -> tuple[dict[str, Any], bytes]:
+    body = read_body(environ, here.settings.max_bytes)
+    if (text := environ.get(HEADER_KEY)) is None:
         return parse_json(body), b""
     if not text.isascii() or not text.isdigit() or int(text) > len(body):
         raise BadRequest(f"{HEADER}: got {text!r}, expected a length within {len(body)} bytes")
