@@ -5,9 +5,12 @@ command line is wrong, 130 interrupted.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +21,7 @@ from mlapp.errors import InvalidSettings
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.scoring import files
-from mlapp.scoring.batch import Options, Origin, parse_columns
+from mlapp.scoring.batch import Options, Origin, Scorer, parse_columns
 from mlapp.scoring.outputs import is_unfinished
 from mlapp.scoring.summary import RefusedRow, RefusedRowOfFile, Summary, describe_refused
 from mlapp.settings import read_settings
@@ -35,6 +38,7 @@ from mlapp.tables.options import add_reading_options
 
 REFUSED, INTERRUPTED = 3, 130
 LISTED = 10  # refused rows that are listed
+HELPED_BYTES = 1_000_000  # smaller files of texts are scored before a process has started
 SWITCH_SECONDS = 0.0002  # with the default, 5 ms, cores are idle for longer
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
@@ -70,7 +74,12 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--explain", action="store_true", help="add the contribution of each input or word")
     add("--strict", action="store_true", help="stop at the first refused row; write nothing")
     add("--resume", action="store_true", help="continue a run into OUT that was cut off")
-    add("--workers", type=parse_count, metavar="N", help="threads (default: one for each core)")
+    add(
+        "--workers",
+        type=parse_count,
+        metavar="N",
+        help="threads, and for large files of texts processes (default: one for each core)",
+    )
     add("--prefix", default="", help="what the names of the prediction's columns begin with")
     add(
         "--raw",
@@ -105,25 +114,26 @@ def score_file(options: argparse.Namespace) -> int:
         return _score_on_ray(artifact, options)
     if options.address:
         raise InvalidSettings("--address goes with --engine ray")
-    model = families.from_artifact(artifact)
     source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
     target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
     meter = Meter()
     try:
-        summary = files.score(
-            model,
-            source,
-            target,
-            _choose(options),
-            source_format=_source_format(source, options),
-            target_format=choose_format(target, options.target_format, write=True),
-            workers=options.workers,
-            strict=options.strict,
-            resume=options.resume,
-            progress=meter.show,
-            origin=Origin(answering.new_id(), "command"),
-            report=lambda line: print(line, file=sys.stderr),
-        )
+        with _helping(artifact, source, options.workers) as scorer:
+            summary = files.score(
+                families.from_artifact(artifact),
+                source,
+                target,
+                _choose(options),
+                source_format=_source_format(source, options),
+                target_format=choose_format(target, options.target_format, write=True),
+                workers=options.workers,
+                strict=options.strict,
+                resume=options.resume,
+                progress=meter.show,
+                origin=Origin(answering.new_id(), "command"),
+                scorer=scorer,
+                report=lambda line: print(line, file=sys.stderr),
+            )
     except KeyboardInterrupt:
         meter.clear()
         kept = isinstance(target, Path) and is_unfinished(target)
@@ -134,6 +144,22 @@ def score_file(options: argparse.Namespace) -> int:
         meter.clear()
     print_summary(summary, options.output)
     return REFUSED if summary.counts.refused else 0
+
+
+@contextmanager
+def _helping(
+    artifact: Artifact, source: Path | BinaryIO, workers: int | None
+) -> Iterator[Scorer | None]:
+    """Yield a function that scores batches in other processes; None where threads do as well."""
+    count = (workers or os.cpu_count() or 1) - 1
+    small = isinstance(source, Path) and source.is_file() and source.stat().st_size < HELPED_BYTES
+    if artifact.manifest.kind.takes != "text" or small or not count:
+        yield None
+        return
+    from mlapp.scoring.processes import Processes
+
+    with Processes(artifact, count) as processes:
+        yield processes.score
 
 
 def _score_on_ray(artifact: Artifact, options: argparse.Namespace) -> int:

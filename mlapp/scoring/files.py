@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from mlapp.errors import InvalidTable, OutputError
 from mlapp.families.contract import Model
-from mlapp.scoring.batch import Options, Origin, Part, make_plan, score_table
+from mlapp.scoring.batch import Options, Origin, Part, Scorer, make_plan, score_table
 from mlapp.scoring.outputs import FileOutput, Report, StreamOutput
 from mlapp.scoring.summary import RefusedRow, Summary, describe_refused
 from mlapp.tables.formats import FileFormat, format_of
@@ -33,6 +33,7 @@ def score(
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     origin: Origin | None = None,
+    scorer: Scorer | None = None,
     report: Report = lambda _: None,
 ) -> Summary[RefusedRow]:
     """Score a table into a file or a stream, row by row in order.
@@ -50,6 +51,7 @@ def score(
         progress: called after each chunk.
         stop: called after each chunk; if it returns true the run stops, and can be resumed.
         origin: as for `score_table`.
+        scorer: a function to score batches instead of `score_batch`, with the same arguments.
         report: called with a line that the user should see.
 
     Raises:
@@ -68,8 +70,9 @@ def score(
         made_of = _identify(source, model, options, table.format, written)
         with _open_output(target, written, made_of, resume, report) as output:
             earlier = output.done.tally.counts.rows
+            skip = output.done.parts
             parts = score_table(
-                model, table, plan, written, options.raw, workers, output.done.parts, origin
+                model, table, plan, written, options.raw, workers, skip, origin, scorer
             )
             with closing(parts):
                 complete = _write(parts, output, strict, progress, stop)
