@@ -40,8 +40,7 @@ def score(
 
     Args:
         model: any published model.
-        source: a file, or an open stream of bytes, which stays open.
-        target: a file, or an open stream of bytes, which stays open.
+        source, target: files, or open streams of bytes, which stay open.
         options: see `Options`.
         source_format: that of the source; by default what its name says.
         target_format: that of the target; by default what its name says, and CSV for a stream.
