@@ -40,7 +40,8 @@ def score(
 
     Args:
         model: any published model.
-        source, target: files, or open streams of bytes, which stay open.
+        source: a file, or an open stream of bytes, which stays open.
+        target: a file, or an open stream of bytes, which stays open.
         options: see `Options`.
         source_format: that of the source; by default what its name says.
         target_format: that of the target; by default what its name says, and CSV for a stream.
@@ -69,10 +70,8 @@ def score(
         made_of = _identify(source, model, options, table.format, written)
         with _open_output(target, written, made_of, resume, report) as output:
             earlier = output.done.tally.counts.rows
-            skip = output.done.parts
-            parts = score_table(
-                model, table, plan, written, options.raw, workers, skip, origin, scorer
-            )
+            settings = options.raw, workers, output.done.parts, origin, scorer
+            parts = score_table(model, table, plan, written, *settings)
             with closing(parts):
                 complete = _write(parts, output, strict, progress, stop)
             if complete:
