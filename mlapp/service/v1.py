@@ -64,9 +64,7 @@ def predict(
     here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
 ) -> JsonResponse:
     """Predict instances."""
-    model = here.model(environ, name, version)
-    instances, keys, by_name = _read_instances(here, environ, model)
-    answered = here.answer(environ, model, model.check(instances), "v1", keys)
+    _, answered, by_name = _answer(here, environ, name, version)
     rows = answered.answers.records()
     content: dict[str, Any] = {"id": answered.id, "predictions": rows}
     if by_name:  # TensorFlow Serving answers `inputs` by column, KServe by row
@@ -81,12 +79,18 @@ def explain(
     here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
 ) -> JsonResponse:
     """Explain instances: exact contributions that sum to the prediction, or to the logit."""
-    model = here.model(environ, name, version)
-    instances, keys, _ = _read_instances(here, environ, model)
-    batch = model.check(instances)
-    answered = here.answer(environ, model, batch, "v1", keys)
-    content = {"id": answered.id, "explanations": model.reasons(batch).records()}
+    model, answered, _ = _answer(here, environ, name, version)
+    content = {"id": answered.id, "explanations": model.reasons(answered.batch).records()}
     return JsonResponse(content | _notices(answered))
+
+
+def _answer(
+    here: State, environ: "WSGIEnvironment", name: str, version: int | None
+) -> tuple[Model, Answered, bool]:
+    """Return a request's model, the answers to its instances, and whether these were `inputs`."""
+    model = here.model(environ, name, version)
+    instances, keys, by_name = _read_instances(here, environ, model)
+    return model, here.answer(environ, model, model.check(instances), "v1", keys), by_name
 
 
 def _notices(answered: Answered) -> dict[str, list[str]]:
