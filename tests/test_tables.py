@@ -2,6 +2,9 @@ import codecs
 import csv
 import gzip
 import io
+import os
+import signal
+import threading
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -530,3 +533,31 @@ def test_parquet_from_a_pipe_is_reported() -> None:
     assert "read from files only" in refusal(
         io.BufferedReader(Pipe(b"PAR1")), FileFormat("parquet")
     )
+
+
+# --- interrupted ------------------------------------------------------------------------------
+
+
+def test_no_ctrl_c_is_lost_while_a_table_is_read() -> None:
+    arrived = threading.Event()
+
+    def interrupt() -> None:
+        for _ in range(300):
+            os.kill(os.getpid(), signal.SIGINT)
+            if not arrived.wait(10):
+                return
+            arrived.clear()
+            received.append(True)
+
+    received: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: arrived.set())
+    sender = threading.Thread(target=interrupt)
+    try:
+        sender.start()
+        while sender.is_alive():
+            with open_table(io.BytesIO(b"a,b\n" + 5000 * b"1,2\n"), FileFormat("csv")) as table:
+                list(table.chunks())
+    finally:
+        sender.join()
+        signal.signal(signal.SIGINT, before)
+    assert len(received) == 300

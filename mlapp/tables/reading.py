@@ -83,6 +83,7 @@ def open_table(
     if name is None:
         name = str(source if isinstance(source, Path) else getattr(source, "name", source))
     file_format = file_format or format_of(name)
+    pa.enable_signal_handlers(False)  # Arrow's own lose a Ctrl-C now and then
     with ExitStack() as stack:
         if isinstance(source, Path):
             with readable(name):
