@@ -35,7 +35,8 @@ from mlapp import answering, loaders
 from mlapp.records import queries
 from mlapp.records import writer as records
 from mlapp.records.database import Database, answers, first_id, time_of
-from mlapp.records.writer import Record, Writer
+from mlapp.records.entries import Record
+from mlapp.records.writer import Writer
 from mlapp.settings import read_settings
 
 CLIENTS = 16

@@ -19,7 +19,7 @@ from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Model
 from mlapp.manifest import Manifest
 from mlapp.records import writer as records
-from mlapp.records.writer import Record, Refusal, Run
+from mlapp.records.entries import Record, Refusal, Run
 
 DRAWN, DIGITS = 250, 20  # identifiers whose digits are drawn at once, and digits of each
 
@@ -73,7 +73,7 @@ def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[F
         faults: what was wrong with the instances, if that is why.
     """
     if log := records.writer():
-        log.add(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
+        log.add_refusal(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
 
 
 def count(model: Model, batch: Any, answers: Answers) -> None:
@@ -102,7 +102,7 @@ def note_run(
     """
     if log := records.writer():
         now, name, version = time.time_ns() // 1_000_000, manifest.name, manifest.version
-        log.add(Run(identifier, now, name, version, channel, seconds, *rows, complete))
+        log.add_run(Run(identifier, now, name, version, channel, seconds, *rows, complete))
 
 
 def new_id() -> str:

@@ -21,7 +21,8 @@ from mlapp.records import bins, queries
 from mlapp.records import writer as records
 from mlapp.records.bins import MISSING, REFUSED, Series
 from mlapp.records.database import Database, answers, first_id, time_of
-from mlapp.records.writer import Record, Writer
+from mlapp.records.entries import Record
+from mlapp.records.writer import Writer
 from mlapp.service import create_app
 from mlapp.settings import read_settings
 from tests.conftest import ROOT, client_of, run_python

@@ -1,13 +1,16 @@
 """What was answered, and whether it was right.
 
-answering -> `writer` (a thread) -> `database` <- `feedback`
-                                        |
-                    `queries`, `quality`, `drift`: figures, export, purge
+answering -> `writer` (a thread) -> `process` -> `database` <- `feedback`
+                                                     |
+                                 `queries`, `quality`, `drift`: figures, export, purge
 
 bins       how values are counted for drift, without being kept
 database   the tables, in SQLite or PostgreSQL
+entries    what the writer is given
 writer     records off the path of requests
+collecting     what it keeps of requests
 transactions   what it writes at once
+process    another process, which writes for a service
 shadow     candidates that answer along, off the path of requests too
 feedback   what turned out to be true
 quality    live figures with confidence intervals

@@ -7,14 +7,14 @@ the last bin is above it. Bin k of a label or a category is that of the k-th one
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from mlapp.families.contract import Answers, Batch, Model, Takes
+from mlapp.families.contract import Answers, Batch, Model
 from mlapp.schema import Checked
 from mlapp.tables.numbers import Floats
 
@@ -112,15 +112,35 @@ def binnings(model: Model) -> dict[Series, Binning]:
     return found
 
 
-def columns(model: Model, batches: Sequence[Batch], answers: Answers) -> dict[Series, Floats]:
+def inputs(model: Model, batch: Batch) -> Floats | None:
+    """Return the values of a batch that are counted (n, inputs); None for texts.
+
+    Args:
+        model: the model that checked the batch.
+        batch: n instances.
+    """
+    if isinstance(batch, Checked):
+        return batch.matrix
+    if model.takes.kind != "row":
+        return None
+    specs = model.takes.inputs
+    rows = [batch.row(place) for place in range(len(batch))]
+    values = [[spec.parse(row[spec.name]) for spec in specs] for row in rows]
+    return np.array(values, dtype=float).reshape(len(rows), len(specs))
+
+
+def columns(model: Model, given: Floats | None, answers: Answers) -> dict[Series, Floats]:
     """Return the values of instances that are counted, (n,) for each series.
 
     Args:
         model: the model that answered.
-        batches: n instances in total.
+        given: what `inputs` returned for n instances.
         answers: the answers to all of them.
     """
-    found = dict(_inputs(model.takes, batches))
+    found: dict[Series, Floats] = {}
+    if given is not None:
+        for input_name, values in zip(model.takes.names, given.T, strict=True):
+            found[Series("input", input_name)] = values
     output, tensors = answers.output, answers.tensors()
     name = Series("answer", output.name)
     if output.kind == "number":
@@ -134,21 +154,3 @@ def columns(model: Model, batches: Sequence[Batch], answers: Answers) -> dict[Se
         if field.datatype in ("INT64", "FP64"):
             found[Series("extra", field.name)] = np.asarray(tensors[field.name], dtype=float)
     return found
-
-
-def _inputs(takes: Takes, batches: Sequence[Batch]) -> Iterable[tuple[Series, Floats]]:
-    if takes.kind == "row":
-        matrices = [
-            batch.matrix if isinstance(batch, Checked) else _matrix(takes.inputs, batch)
-            for batch in batches
-        ]
-        matrix = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
-        for name, values in zip(takes.names, matrix.T, strict=True):
-            yield Series("input", name), values
-
-
-def _matrix(inputs: Sequence[Any], batch: Batch) -> Floats:
-    """Return a batch's values as a `Checked.matrix`."""
-    rows = [batch.row(place) for place in range(len(batch))]
-    values = [[spec.parse(row[spec.name]) for spec in inputs] for row in rows]
-    return np.array(values, dtype=float).reshape(len(rows), len(inputs))

@@ -26,7 +26,7 @@ def learn(model: Model, batch: Batch, answers: Answers) -> bytes:
     cut = bins.binnings(model)
     found = [
         {"kind": series.kind, "name": series.name, "counts": counts}
-        for series, values in bins.columns(model, [batch], answers).items()
+        for series, values in bins.columns(model, bins.inputs(model, batch), answers).items()
         if series in cut and (counts := cut[series].count(values))
     ]
     return json.dumps({"series": found}).encode()

@@ -10,41 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from mlapp.errors import MlappError
-from mlapp.families.contract import Answers, Model
+from mlapp.families.contract import Model
+from mlapp.records.entries import Record, Shadowed
 from mlapp.store.repository import repository
-
-if TYPE_CHECKING:
-    from mlapp.records.writer import Record
 
 MOST_ROWS = 5_000  # the most rows that wait for a candidate
 LAST_SECONDS = 5.0  # for the waiting rows when the process ends
 
 _log = logging.getLogger(__name__)
-
-
-class Shadowed(NamedTuple):
-    """A candidate's answers to a request: its identifier and time, the candidate, the answers."""
-
-    id: str
-    time: int
-    model: str
-    version: int
-    answers: Answers
-
-    def rows(self) -> list[tuple[Any, ...]]:
-        """Return the rows of the table `shadows`."""
-        tensors, count = self.answers.tensors(), len(self.answers)
-        columns = [
-            tensors[name].tolist() if name in tensors else [None] * count
-            for name in ("prediction", "label", "probability")
-        ]
-        fixed = (self.time, self.model, self.version)
-        return [
-            (self.id, place, *fixed, *each) for place, each in enumerate(zip(*columns, strict=True))
-        ]
 
 
 class Shadow:
@@ -73,7 +49,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
         self._thread.start()
 
-    def take(self, record: "Record") -> None:
+    def take(self, record: Record) -> None:
         """Queue a request for its candidate, if there is one and not too much is waiting."""
         manifest = record.model.manifest
         if self._versions.get(manifest.name, manifest.version) == manifest.version:
@@ -103,7 +79,7 @@ class Shadow:
                 answered = self._answer(record)
             self._notify("shadowed" if answered else "unshadowed", rows)
 
-    def _answer(self, record: "Record") -> bool:
+    def _answer(self, record: Record) -> bool:
         """Record the candidate's answer; return whether it could answer."""
         name = record.model.manifest.name
         version = self._versions[name]
@@ -126,7 +102,7 @@ class Shadow:
             _log.warning("%s", message)
 
 
-def _instances(record: "Record", model: Model) -> list[Any]:
+def _instances(record: Record, model: Model) -> list[Any]:
     """Return the instances of a request, in the form that another version of the model takes."""
     rows = [record.batch.row(place) for place in range(len(record.answers))]
     if model.takes.kind == "text":

@@ -11,18 +11,23 @@ if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predi
 
     from mlapp.records.database import Database
 
-AT_ONCE = 64  # rows of a statement
+AT_ONCE = 256  # rows of a statement
 
+Row: TypeAlias = tuple[Any, ...]  # of texts, numbers and None
 Key: TypeAlias = tuple[str, int, int, str, str, int]  # model, version, hour, kind, name, bin
 
 
 @dataclass
 class Transaction:
-    """What is written at once: rows of three tables, and what is added to `counts`."""
+    """What is written at once: rows of three tables, and what is added to `counts`.
 
-    answers: list[tuple[Any, ...]] = field(default_factory=list)
-    runs: list[tuple[Any, ...]] = field(default_factory=list)
-    shadows: list[tuple[Any, ...]] = field(default_factory=list)
+    Attributes:
+        bytes: of what was asked, in the rows of answers.
+    """
+
+    answers: list[Row] = field(default_factory=list)
+    runs: list[Row] = field(default_factory=list)
+    shadows: list[Row] = field(default_factory=list)
     counts: Counter[Key] = field(default_factory=Counter)
     bytes: int = 0
 
@@ -77,7 +82,7 @@ def write(database: "Database", transaction: Transaction) -> None:
 
 
 def _insert(
-    connection: "Connection", table: "Table", rows: Sequence[tuple[Any, ...]], suffix: str = ""
+    connection: "Connection", table: "Table", rows: Sequence[Row], suffix: str = ""
 ) -> None:
     """Insert rows, many in a statement.
 

@@ -7,8 +7,8 @@ about a second to start and 150 MB, so they are for large files.
 import multiprocessing
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -22,6 +22,7 @@ from mlapp.families.contract import Model
 from mlapp.families.cores import use_one_core
 from mlapp.manifest import Artifact
 from mlapp.scoring.batch import Plan, Scored, score_batch
+from mlapp.signals import blocked
 
 
 class Processes:
@@ -33,7 +34,8 @@ class Processes:
     def __init__(self, artifact: Artifact, count: int) -> None:
         """Start `count` processes, without waiting for them."""
         self._mutex = threading.Lock()  # of `_free`
-        with _without_interrupts():
+        resource_tracker.ensure_running()  # when it starts, it would let SIGINT through again
+        with blocked(signal.SIGINT):  # which a terminal sends to all
             self._all = [_Helper(artifact) for _ in range(count)]
         self._free = list(self._all)
 
@@ -138,17 +140,3 @@ def _serve(connection: Connection, artifact: Artifact) -> None:
             except Exception as error:  # raised again where the batch came from
                 answer = error
             connection.send(answer)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Let processes that are started in the block not get SIGINT, which a terminal sends to all."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # it would let SIGINT through again when it starts
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

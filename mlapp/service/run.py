@@ -107,15 +107,13 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and replay its golden instances; log those that cannot be opened."""
-    log = records.writer()  # whose thread imports its libraries
+    records.start(elsewhere=True)
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
             replay(models.get(name))
         except ArtifactError as error:
             logging.getLogger(__name__).warning("%s is not served: %s", name, error)
-    if log:
-        _ = log.database  # waits until they are there: the first request must not
 
 
 def freeze() -> None:

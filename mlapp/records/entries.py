@@ -1,0 +1,108 @@
+"""What is handed to the writer: answered requests, refused ones, and files that were scored."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import orjson
+
+from mlapp.errors import Fault
+from mlapp.families.contract import Answers, Batch, Model
+from mlapp.records.bins import REFUSED
+from mlapp.records.transactions import Key
+
+HOUR = 3_600_000  # milliseconds
+
+
+class Record(NamedTuple):
+    """What is known of a request that was answered.
+
+    Attributes:
+        id: the identifier of its answers.
+        time: when it was answered, in milliseconds since 1970.
+        model: what answered.
+        channel: where it came from.
+        seconds: that the model took.
+        batch: what was asked.
+        answers: the answers.
+        keys: what the client calls each instance, if it does.
+    """
+
+    id: str
+    time: int
+    model: Model
+    channel: str
+    seconds: float
+    batch: Batch
+    answers: Answers
+    keys: Sequence[str | None] | None = None
+
+
+class Refusal(NamedTuple):
+    """What is known of a request that was not answered."""
+
+    time: int
+    model: Model
+    channel: str
+    status: int
+    faults: Sequence[Fault]
+
+    def counts(self) -> Counter[Key]:
+        """Return what it adds to the counts."""
+        manifest, hour = self.model.manifest, self.time // HOUR
+        key = manifest.name, manifest.version, hour
+        counts = Counter[Key]({(*key, "error", self.channel, self.status): 1})
+        names = set(self.model.takes.names)
+        for fault in self.faults:
+            if fault.input in names:
+                counts[*key, "input", fault.input, REFUSED] += 1
+        return counts
+
+
+class Run(NamedTuple):
+    """A file that was scored: the columns of the table `runs`."""
+
+    id: str
+    time: int
+    model: str
+    version: int
+    channel: str
+    seconds: float
+    rows: int
+    scored: int
+    noticed: int
+    refused: int
+    complete: bool
+
+
+class Shadowed(NamedTuple):
+    """A candidate's answers to a request: its identifier and time, the candidate, the answers."""
+
+    id: str
+    time: int
+    model: str
+    version: int
+    answers: Answers
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return the rows of the table `shadows`."""
+        fixed = (self.time, self.model, self.version)
+        prediction, _, _, label, probability = answer_columns(self.answers)
+        given = zip(prediction, label, probability, strict=True)
+        return [(self.id, place, *fixed, *each) for place, each in enumerate(given)]
+
+
+def instances(record: Record) -> list[str]:
+    """Return what was asked as JSON, for each instance."""
+    rows = map(record.batch.row, range(len(record.answers)))
+    return [orjson.dumps(row).decode() for row in rows]
+
+
+def answer_columns(answers: Answers) -> list[Iterable[Any]]:
+    """Return prediction, lower, upper, label and probability of each answer, None where absent."""
+    count, tensors = len(answers), answers.tensors()
+    return [
+        tensors[name].tolist() if name in tensors else repeat(None, count)
+        for name in ("prediction", "lower", "upper", "label", "probability")
+    ]

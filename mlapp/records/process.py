@@ -1,0 +1,124 @@
+"""A process that writes records for a service, whose requests then do not wait for it.
+
+It is started for the first transaction, and again if it has ended. It has a lower priority than
+requests, ignores the signals that end a service, and ends when the process that started it does.
+"""
+
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from mlapp.errors import RecordsUnavailable
+from mlapp.records.transactions import Transaction, write
+from mlapp.settings import read_settings
+from mlapp.signals import blocked
+
+if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
+    from mlapp.records.database import Database
+
+NICENESS = 10
+END_SECONDS = 5  # for it to end when it is not needed any more
+
+Task: TypeAlias = Literal["write", "purge"]
+
+_log = logging.getLogger(__name__)
+
+
+class WritingProcess:
+    """The process, and the pipes to and from it; for one thread at a time."""
+
+    def __init__(self) -> None:
+        """Prepare it."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write(self, transaction: Transaction) -> None:
+        """Let it write a transaction, as `transactions.write` does.
+
+        Raises:
+            RecordsUnavailable: it is not written, or that is not known.
+        """
+        self._ask("write", transaction)
+
+    def purge(self, days: int) -> None:
+        """Let it delete records that are older than some days.
+
+        Raises:
+            RecordsUnavailable: not all of them are deleted, or that is not known.
+        """
+        self._ask("purge", days)
+
+    def close(self) -> None:
+        """End it."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        try:
+            process.communicate(timeout=END_SECONDS)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
+
+    def _ask(self, task: Task, argument: Any) -> None:
+        if self._process is None:
+            self._process = _start()
+        assert self._process.stdin and self._process.stdout  # as was asked for
+        try:
+            pickle.dump((task, argument), self._process.stdin, pickle.HIGHEST_PROTOCOL)
+            self._process.stdin.flush()
+            reason = pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self.close()
+            raise RecordsUnavailable("the process that writes records has ended") from error
+        if reason is not None:
+            raise RecordsUnavailable(reason)
+
+
+def _start() -> "subprocess.Popen[bytes]":
+    # Its modules are to be those of this process, wherever they came from.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
+    with blocked(signal.SIGINT, signal.SIGTERM):
+        return subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+
+def serve() -> None:
+    """Do the tasks of standard input until its end; answer None to each, or why it is not done."""
+    from mlapp.records.database import Database
+
+    source, target = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # what a library prints must not get between
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    database = Database(read_settings())
+    with suppress(BrokenPipeError):  # whoever asked has been killed
+        while True:
+            try:
+                task, argument = pickle.load(source)
+            except (EOFError, pickle.UnpicklingError):  # at the end, or cut off
+                break
+            pickle.dump(_do(database, task, argument), target, pickle.HIGHEST_PROTOCOL)
+            target.flush()
+    database.close()
+
+
+def _do(database: "Database", task: Task, argument: Any) -> str | None:
+    """Do a task; return why it is not done, if it is not."""
+    try:
+        if task == "write":
+            write(database, argument)
+        else:
+            from mlapp.records.queries import purge
+
+            purge(database, argument)
+    except RecordsUnavailable as error:
+        return str(error)
+    except Exception as error:  # the next one may be done
+        _log.exception("unexpected error in the records")
+        return f"unexpected error: {error!r}"
+    return None

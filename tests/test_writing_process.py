@@ -1,0 +1,146 @@
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import requests
+from sqlalchemy import select
+
+from mlapp import answering, loaders
+from mlapp.records import queries
+from mlapp.records import writer as records
+from mlapp.records.database import Database, answers, first_id
+from mlapp.records.writer import Writer
+from mlapp.settings import read_settings
+from tests.conftest import Server, wait_until
+
+HOUSE: dict[str, float | str] = {"area": 100.5, "rooms": 3, "district": "north"}
+
+
+@pytest.fixture
+def log(folder: Path, recording: None) -> Iterator[Writer]:
+    """This process's writer, which lets another process write."""
+    found = records.start(elsewhere=True)
+    assert found
+    yield found
+    records.close()
+
+
+def answer() -> str:
+    model = loaders.load_model("houses")
+    return answering.answer(model, model.check([HOUSE]), "page").id
+
+
+def ids() -> list[str]:
+    with closing(Database(read_settings())) as database, database.begin() as connection:
+        return list(connection.execute(select(answers.c.id)).scalars())
+
+
+def children(parent: int) -> list[int]:
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", "mlapp.records.process"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
+def test_another_process_writes_and_ends_with_the_writer(log: Writer) -> None:
+    assert children(os.getpid()) == []
+    first = answer()
+    assert log.flush()
+    assert ids() == [first]
+    [process] = children(os.getpid())
+    second = answer()
+    records.close()
+    assert sorted(ids()) == sorted([first, second])
+    assert not Path(f"/proc/{process}").exists()
+
+
+def test_the_signals_that_stop_a_service_do_not_stop_what_writes_its_records(log: Writer) -> None:
+    first = answer()
+    assert log.flush()
+    [process] = children(os.getpid())
+    for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal, or systemd, sends to all
+        os.kill(process, number)
+    second = answer()
+    assert log.flush()
+    assert children(os.getpid()) == [process]
+    assert sorted(ids()) == sorted([first, second])
+
+
+def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: Writer) -> None:
+    given = [answer()]
+    assert log.flush()
+    [process] = children(os.getpid())
+    os.kill(process, signal.SIGSTOP)
+    given.append(answer())
+    wait_until(lambda: bool(log._doubtful), "a transaction under way")
+    os.kill(process, signal.SIGKILL)
+    given.append(answer())
+    wait_until(log.flush, "another process")
+    assert children(os.getpid()) != [process]
+    assert sorted(ids()) == sorted(given)
+    assert (log.written, log.lost) == (3, 0)
+
+
+def test_records_wait_where_the_process_cannot_write_them(
+    log: Writer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "records.db").mkdir()
+    first = answer()
+    assert not log.flush()
+    assert "Records wait in memory" in caplog.text
+    assert "records.db cannot be used: unable to open database file" in caplog.text
+    (folder / "records.db").rmdir()
+    assert log.flush()
+    assert ids() == [first]
+
+
+def test_what_cannot_be_written_at_all_is_logged_and_the_process_goes_on(log: Writer) -> None:
+    first = answer()
+    assert log.flush()
+    [process] = children(os.getpid())
+    log._waiting.runs.append(("too", "short"))
+    assert not log.flush()
+    assert children(os.getpid()) == [process]
+    log._doubtful.runs.clear()
+    assert ids() == [first]
+
+
+def test_the_process_deletes_what_is_too_old(log: Writer) -> None:
+    answer()
+    assert log.flush()
+    with closing(Database(read_settings())) as database, database.begin() as connection:
+        old = first_id(queries.now() - 91 * queries.DAY)
+        connection.execute(answers.update().values(id=old))
+    second = answer()
+    assert log.flush()
+    log._purged = None
+    log._purge()
+    assert ids() == [second]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_leaves_no_process_behind(
+    trained: Path, recording: None, tmp_path: Path
+) -> None:
+    root = tmp_path / "artifacts"
+    shutil.copytree(trained, root)
+    server = Server(root, tmp_path / "log", "--api-only", "--workers", "1")
+    try:
+        [worker] = server.workers()
+        url = f"{server.address}/v1/models/houses:predict"
+        assert requests.post(url, json={"instances": [HOUSE]}, timeout=30).status_code == 200
+        wait_until(lambda: len(children(worker)) == 1, "a writing process")
+        [process] = children(worker)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{process}").exists(), "its end")
+    finally:
+        server.stop()
+    assert "Traceback" not in server.log.read_text()
