@@ -1,12 +1,11 @@
 """All errors that mlapp raises on purpose, each with its HTTP status."""
 
 import reprlib
+import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar
-
-import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +127,12 @@ def quote(names: Iterable[str], most: int = 20) -> str:
 
 def describe(value: object) -> str:
     """Return a value as messages show what arrived: its repr, at most 80 characters."""
+    numpy = sys.modules.get("numpy")  # not imported for this: the process of the records is small
     if value is None or (isinstance(value, str) and not value.strip()):
         return "nothing"
     if isinstance(value, dict | list | tuple):
         text = _describe_nested(value)
-    elif isinstance(value, np.generic):
+    elif numpy and isinstance(value, numpy.generic):
         text = repr(value.item())
     else:
         text = repr(value[:80] if isinstance(value, str) else value)

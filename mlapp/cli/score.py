@@ -20,6 +20,7 @@ from mlapp import answering, families
 from mlapp.errors import InvalidSettings
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
+from mlapp.records import writer as records
 from mlapp.scoring import files
 from mlapp.scoring.batch import Options, Origin, Scorer, parse_columns
 from mlapp.scoring.outputs import is_unfinished
@@ -116,6 +117,7 @@ def score_file(options: argparse.Namespace) -> int:
         raise InvalidSettings("--address goes with --engine ray")
     source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
     target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
+    records.start(elsewhere="at once")  # in this process its libraries would delay the rows
     meter = Meter()
     try:
         with _helping(artifact, source, options.workers) as scorer:

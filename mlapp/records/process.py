@@ -1,7 +1,7 @@
 """A process that writes records for a service, whose requests then do not wait for it.
 
-It is started for the first transaction, and again if it has ended. It has a lower priority than
-requests, ignores the signals that end a service, and ends when the process that started it does.
+It has a lower priority than requests, ignores the signals that end a service, and ends when the
+process that started it does. If it has ended before, another is started for the next transaction.
 """
 
 import logging
@@ -36,6 +36,11 @@ class WritingProcess:
         """Prepare it."""
         self._process: subprocess.Popen[bytes] | None = None
 
+    def start(self) -> None:
+        """Start it, unless it is started, without waiting for it."""
+        if self._process is None:
+            self._process = _start()
+
     def write(self, transaction: Transaction) -> None:
         """Let it write a transaction, as `transactions.write` does.
 
@@ -64,9 +69,8 @@ class WritingProcess:
             process.wait()
 
     def _ask(self, task: Task, argument: Any) -> None:
-        if self._process is None:
-            self._process = _start()
-        assert self._process.stdin and self._process.stdout  # as was asked for
+        self.start()
+        assert self._process and self._process.stdin and self._process.stdout  # as was asked for
         try:
             pickle.dump((task, argument), self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Answers, Batch, Model
@@ -285,6 +285,8 @@ class Writer:
 
 # --- the process's own ---------------------------------------------------------------------------
 
+Elsewhere: TypeAlias = Literal["no", "at once", "when needed"]
+
 _lock = threading.Lock()
 _opened: list[Writer | None] = []  # one or none
 _observers: list[Callable[[str, int], None]] = []  # one or none
@@ -295,11 +297,12 @@ def writer() -> Writer | None:
     return _opened[0] if _opened else start()
 
 
-def start(elsewhere: bool = False) -> Writer | None:
+def start(elsewhere: Elsewhere = "no") -> Writer | None:
     """Return the writer of this process, and start it unless it is.
 
     Args:
-        elsewhere: whether another process is to write, so that this one has more time for requests.
+        elsewhere: whether another process is to write, so that this one has more time for its work,
+            and whether that is to start at once or for the first transaction.
     """
     with _lock:
         if not _opened:
@@ -323,7 +326,7 @@ def close() -> None:
             each.close()
 
 
-def _open(elsewhere: bool) -> Writer | None:
+def _open(elsewhere: Elsewhere) -> Writer | None:
     settings = read_settings()
     if not settings.log_answers:
         return None
@@ -339,6 +342,9 @@ def _open(elsewhere: bool) -> Writer | None:
         except InvalidSettings as error:
             _log.warning("Nothing is recorded: %s", error)
             return None
+    process = None if elsewhere == "no" else WritingProcess()
+    if process and elsewhere == "at once":
+        process.start()
     return Writer(
         open_database,
         settings.log_inputs,
@@ -346,7 +352,7 @@ def _open(elsewhere: bool) -> Writer | None:
         _tell,
         settings.artifacts,
         settings.shadows,
-        WritingProcess() if elsewhere else None,
+        process,
     )
 
 
