@@ -178,9 +178,10 @@ def spent(server: subprocess.Popen[bytes]) -> list[int]:
 
 
 def resident(server: subprocess.Popen[bytes]) -> float:
-    """Return the resident memory of a server and its workers in MB."""
+    """Return the resident memory of a server, its workers and their processes in MB."""
+    listed = subprocess.run(["pgrep", "-s", str(server.pid)], capture_output=True, text=True)
     total = 0
-    for process in [str(server.pid), *workers(server)]:
+    for process in listed.stdout.split():
         status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
         total += int(re.findall(r"VmRSS:\s+([0-9]+) kB", status)[0])
     return total / 1000

@@ -18,4 +18,5 @@ confirmed  judged answers that versions learn from, or are judged by
 reference  what a model saw in training, counted in bins
 drift      whether what comes in still looks like it
 queries    counts by hour, export, purge
+deleting   what purge does
 """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predi
 NICENESS = 10
 END_SECONDS = 5  # for it to end when it is not needed any more
 
-Task: TypeAlias = Literal["write", "purge"]
+Task: TypeAlias = Literal["write", "delete"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,13 +49,13 @@ class WritingProcess:
         """
         self._ask("write", transaction)
 
-    def purge(self, days: int) -> None:
-        """Let it delete records that are older than some days.
+    def delete_before(self, time: int) -> None:
+        """Let it delete records from before a time in milliseconds since 1970.
 
         Raises:
             RecordsUnavailable: not all of them are deleted, or that is not known.
         """
-        self._ask("purge", days)
+        self._ask("delete", time)
 
     def close(self) -> None:
         """End it."""
@@ -117,9 +117,9 @@ def _do(database: "Database", task: Task, argument: Any) -> str | None:
         if task == "write":
             write(database, argument)
         else:
-            from mlapp.records.queries import purge
+            from mlapp.records.deleting import delete_before
 
-            purge(database, argument)
+            delete_before(database, argument)
     except RecordsUnavailable as error:
         return str(error)
     except Exception as error:  # the next one may be done

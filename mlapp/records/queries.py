@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import Select, Table, case, delete, func, or_, select, tuple_
+from sqlalchemy import Select, case, func, or_, select, tuple_
 
 from mlapp.records.bins import Series
 from mlapp.records.database import (
@@ -18,6 +18,7 @@ from mlapp.records.database import (
     runs,
     shadows,
 )
+from mlapp.records.deleting import delete_before
 
 DAY = 86_400_000  # milliseconds
 SHADOW = ("version", "prediction", "label", "probability")  # columns of `shadows`
@@ -261,38 +262,7 @@ def purge(database: Database, days: float, model: str | None = None) -> int:
     Raises:
         RecordsUnavailable: the database cannot be written.
     """
-    if not database.exists:
-        return 0
-    if days:
-        before = now() - int(days * DAY)
-        limit, hour = first_id(before), hour_of(before)
-    else:
-        limit, hour = "g", 1 << 53  # after every identifier, and every hour
-    for table in (feedback, runs, shadows):
-        _delete(database, table, limit, model)
-    gone = _delete(database, answers, limit, model)
-    old = delete(counts).where(counts.c.hour < hour)
-    with database.begin() as connection:
-        connection.execute(old if model is None else old.where(counts.c.model == model))
-    return gone
-
-
-def _delete(database: Database, table: Table, limit: str, model: str | None) -> int:
-    """Delete the rows with identifiers before `limit`, in batches that do not block writers."""
-    key = list(table.primary_key.columns)
-    where = [table.c.id < limit, *([] if model is None else [table.c.model == model])]
-    # In the same order everywhere, so that two processes cannot deadlock.
-    last = select(*key).where(*where).order_by(*key).limit(AT_ONCE)
-    gone = 0
-    while True:
-        with database.begin() as connection:
-            rows = connection.execute(last).all()
-            if rows:
-                upto = tuple_(*key) <= tuple_(*rows[-1])
-                connection.execute(delete(table).where(*where, upto))
-        gone += len(rows)
-        if len(rows) < AT_ONCE:
-            return gone
+    return delete_before(database, now() - int(days * DAY) if days else None, model)
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -268,19 +268,19 @@ class Writer:
         due = self._purged is None or time.monotonic() > self._purged + PURGE_EVERY
         if self._days and due and self.written:
             try:
-                self._delete_before(self._days)
+                self._delete_before(time.time_ns() // 1_000_000 - self._days * 24 * HOUR)
             except RecordsUnavailable as error:
                 _log.warning("Old records are not deleted: %s", error)
             self._purged = time.monotonic()
 
-    def _delete_before(self, days: int) -> None:
+    def _delete_before(self, time: int) -> None:
         if self._process:
             with self._writing:
-                self._process.purge(days)
+                self._process.delete_before(time)
         else:
-            from mlapp.records.queries import purge
+            from mlapp.records.deleting import delete_before
 
-            purge(self.database, days)
+            delete_before(self.database, time)
 
 
 # --- the process's own ---------------------------------------------------------------------------
