@@ -2,6 +2,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: W
     assert children(os.getpid()) != [process]
     assert sorted(ids()) == sorted(given)
     assert (log.written, log.lost) == (3, 0)
+
+
+def test_records_wait_while_the_process_cannot_be_started(
+    log: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python")
+        first = answer()
+        assert not log.flush()
+    assert log.flush()
+    assert ids() == [first]
 
 
 def test_records_wait_where_the_process_cannot_write_them(

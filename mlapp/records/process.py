@@ -37,7 +37,11 @@ class WritingProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, unless it is started, without waiting for it."""
+        """Start it, unless it is started, without waiting for it.
+
+        Raises:
+            OSError: the system cannot start it.
+        """
         if self._process is None:
             self._process = _start()
 
@@ -69,15 +73,16 @@ class WritingProcess:
             process.wait()
 
     def _ask(self, task: Task, argument: Any) -> None:
-        self.start()
-        assert self._process and self._process.stdin and self._process.stdout  # as was asked for
         try:
+            self.start()
+            assert self._process and self._process.stdin and self._process.stdout  # as asked for
             pickle.dump((task, argument), self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
             reason = pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             self.close()
-            raise RecordsUnavailable("the process that writes records has ended") from error
+            reason = f"the process that writes records has ended, or cannot be started: {error}"
+            raise RecordsUnavailable(reason) from error
         if reason is not None:
             raise RecordsUnavailable(reason)
 

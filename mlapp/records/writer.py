@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -62,7 +63,7 @@ class Writer:
             notify: called with `written` or `lost` and a number of records.
             root: the artifact folder, if candidates answer along.
             shadows: the candidates that do, by the model's name.
-            process: what writes; by default the thread does.
+            process: what writes to the database of the settings; by default the thread does.
         """
         self.written = self.lost = 0
         self._open_database, self._opening = open_database, threading.Lock()
@@ -344,7 +345,8 @@ def _open(elsewhere: Elsewhere) -> Writer | None:
             return None
     process = None if elsewhere == "no" else WritingProcess()
     if process and elsewhere == "at once":
-        process.start()
+        with suppress(OSError):  # it is started again when it is needed
+            process.start()
     return Writer(
         open_database,
         settings.log_inputs,
