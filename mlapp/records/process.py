@@ -98,12 +98,12 @@ def _start() -> "subprocess.Popen[bytes]":
 
 def serve() -> None:
     """Do the tasks of standard input until its end; answer None to each, or why it is not done."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)  # before the imports, which take longer than a request may
     from mlapp.records.database import Database
 
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints must not get between
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     database = Database(read_settings())
     with suppress(BrokenPipeError):  # whoever asked has been killed
         while True:
