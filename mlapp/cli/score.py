@@ -117,7 +117,7 @@ def score_file(options: argparse.Namespace) -> int:
         raise InvalidSettings("--address goes with --engine ray")
     source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
     target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
-    records.start(elsewhere="at once")  # in this process its libraries would delay the rows
+    records.start(elsewhere=True)  # in this process its libraries would delay the rows
     meter = Meter()
     try:
         with _helping(artifact, source, options.workers) as scorer:

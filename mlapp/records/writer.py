@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Answers, Batch, Model
@@ -286,8 +286,6 @@ class Writer:
 
 # --- the process's own ---------------------------------------------------------------------------
 
-Elsewhere: TypeAlias = Literal["no", "at once", "when needed"]
-
 _lock = threading.Lock()
 _opened: list[Writer | None] = []  # one or none
 _observers: list[Callable[[str, int], None]] = []  # one or none
@@ -298,12 +296,11 @@ def writer() -> Writer | None:
     return _opened[0] if _opened else start()
 
 
-def start(elsewhere: Elsewhere = "no") -> Writer | None:
+def start(elsewhere: bool = False) -> Writer | None:
     """Return the writer of this process, and start it unless it is.
 
     Args:
-        elsewhere: whether another process is to write, so that this one has more time for its work,
-            and whether that is to start at once or for the first transaction.
+        elsewhere: whether another process is to write, so that this one has more time for its work.
     """
     with _lock:
         if not _opened:
@@ -327,7 +324,7 @@ def close() -> None:
             each.close()
 
 
-def _open(elsewhere: Elsewhere) -> Writer | None:
+def _open(elsewhere: bool) -> Writer | None:
     settings = read_settings()
     if not settings.log_answers:
         return None
@@ -343,9 +340,9 @@ def _open(elsewhere: Elsewhere) -> Writer | None:
         except InvalidSettings as error:
             _log.warning("Nothing is recorded: %s", error)
             return None
-    process = None if elsewhere == "no" else WritingProcess()
-    if process and elsewhere == "at once":
-        with suppress(OSError):  # it is started again when it is needed
+    process = WritingProcess() if elsewhere else None
+    if process:
+        with suppress(OSError):  # it is tried again with the first transaction
             process.start()
     return Writer(
         open_database,

@@ -107,7 +107,7 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and replay its golden instances; log those that cannot be opened."""
-    records.start(elsewhere="when needed")
+    records.start(elsewhere=True)
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
