@@ -435,6 +435,14 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None
         time.sleep(0.05)
 
 
+def children(parent: int, command: str = "") -> list[int]:
+    """Return the numbers of a process's children, of those alone whose command holds a text."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(parent), "-f", command], capture_output=True, text=True, check=False
+    )
+    return [int(line) for line in found.stdout.split()]
+
+
 class Server:
     """A running `mlapp serve`, with its address, process and log."""
 
@@ -466,10 +474,7 @@ class Server:
 
     def workers(self) -> list[int]:
         """Return the process numbers of the workers."""
-        found = subprocess.run(
-            ["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False
-        )
-        return [int(line) for line in found.stdout.split()]
+        return children(self.process.pid)
 
     def has_replaced(self, worker: int) -> bool:
         """Return whether a worker is gone, and there are two."""

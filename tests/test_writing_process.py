@@ -1,7 +1,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import requests
-from sqlalchemy import select
 
 from mlapp import answering, loaders
 from mlapp.records import queries
@@ -17,9 +15,8 @@ from mlapp.records import writer as records
 from mlapp.records.database import Database, answers, first_id
 from mlapp.records.writer import Writer
 from mlapp.settings import read_settings
-from tests.conftest import Server, wait_until
-
-HOUSE: dict[str, float | str] = {"area": 100.5, "rooms": 3, "district": "north"}
+from tests.conftest import Server, children, wait_until
+from tests.test_drills import HOUSE, ids
 
 
 @pytest.fixture
@@ -36,23 +33,12 @@ def answer() -> str:
     return answering.answer(model, model.check([HOUSE]), "page").id
 
 
-def ids() -> list[str]:
-    with closing(Database(read_settings())) as database, database.begin() as connection:
-        return list(connection.execute(select(answers.c.id)).scalars())
-
-
-def children(parent: int) -> list[int]:
-    found = subprocess.run(
-        ["pgrep", "-P", str(parent), "-f", "mlapp.records.process"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return [int(line) for line in found.stdout.split()]
+def processes(parent: int) -> list[int]:
+    return children(parent, "mlapp.records.process")
 
 
 def test_another_process_writes_and_ends_with_the_writer(log: Writer) -> None:
-    [process] = children(os.getpid())
+    [process] = processes(os.getpid())
     first = answer()
     assert log.flush()
     assert ids() == [first]
@@ -65,26 +51,26 @@ def test_another_process_writes_and_ends_with_the_writer(log: Writer) -> None:
 def test_the_signals_that_stop_a_service_do_not_stop_what_writes_its_records(log: Writer) -> None:
     first = answer()
     assert log.flush()
-    [process] = children(os.getpid())
+    [process] = processes(os.getpid())
     for number in (signal.SIGINT, signal.SIGTERM):  # as a terminal, or systemd, sends to all
         os.kill(process, number)
     second = answer()
     assert log.flush()
-    assert children(os.getpid()) == [process]
+    assert processes(os.getpid()) == [process]
     assert sorted(ids()) == sorted([first, second])
 
 
 def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: Writer) -> None:
     given = [answer()]
     assert log.flush()
-    [process] = children(os.getpid())
+    [process] = processes(os.getpid())
     os.kill(process, signal.SIGSTOP)
     given.append(answer())
     wait_until(lambda: bool(log._doubtful), "a transaction under way")
     os.kill(process, signal.SIGKILL)
     given.append(answer())
     wait_until(log.flush, "another process")
-    assert children(os.getpid()) != [process]
+    assert processes(os.getpid()) != [process]
     assert sorted(ids()) == sorted(given)
     assert (log.written, log.lost) == (3, 0)
 
@@ -92,7 +78,7 @@ def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: W
 def test_records_wait_while_the_process_cannot_be_started(
     log: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [process] = children(os.getpid())
+    [process] = processes(os.getpid())
     os.kill(process, signal.SIGKILL)
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/nowhere/python")
@@ -119,10 +105,10 @@ def test_records_wait_where_the_process_cannot_write_them(
 def test_what_cannot_be_written_at_all_is_logged_and_the_process_goes_on(log: Writer) -> None:
     first = answer()
     assert log.flush()
-    [process] = children(os.getpid())
+    [process] = processes(os.getpid())
     log._waiting.runs.append(("too", "short"))
     assert not log.flush()
-    assert children(os.getpid()) == [process]
+    assert processes(os.getpid()) == [process]
     log._doubtful.runs.clear()
     assert ids() == [first]
 
@@ -151,8 +137,8 @@ def test_a_worker_that_is_killed_leaves_no_process_behind(
         [worker] = server.workers()
         url = f"{server.address}/v1/models/houses:predict"
         assert requests.post(url, json={"instances": [HOUSE]}, timeout=30).status_code == 200
-        wait_until(lambda: len(children(worker)) == 1, "a writing process")
-        [process] = children(worker)
+        wait_until(lambda: len(processes(worker)) == 1, "a writing process")
+        [process] = processes(worker)
         os.kill(worker, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{process}").exists(), "its end")
     finally:

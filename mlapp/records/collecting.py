@@ -83,8 +83,8 @@ class Group:
             for _, _, _, count, _, keys in self._requests
             for key in keys or repeat(None, count)
         ]
-        columns = answer_columns(answers), keys, self._asked or repeat(None, len(keys))
-        tails = zip(*columns[0], *columns[1:], strict=True)
+        asked = self._asked or repeat(None, len(keys))
+        tails = zip(*answer_columns(answers), keys, asked, strict=True)
         return [(*head, *tail) for head, tail in zip(heads, tails, strict=True)]
 
     def _durations(self) -> Counter[Key]:
@@ -132,8 +132,7 @@ def count(
 
 
 def _bytes(numbers: Floats) -> bytes:
-    exact = numbers if numbers.dtype == np.float64 else numbers.astype(np.float64)
-    return exact.tobytes()
+    return np.asarray(numbers, dtype=np.float64).tobytes()
 
 
 def _matrix(numbers: bytearray, columns: int) -> Floats:

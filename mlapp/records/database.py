@@ -37,6 +37,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
+from mlapp.records.transactions import HOUR
 from mlapp.settings import Settings
 
 FILE = "records.db"  # in the folder of artifacts
@@ -270,7 +271,7 @@ def _prepare(connection: Any, _: object) -> None:
 
 def hour_of(time: int) -> int:
     """Return the hour of a time in milliseconds."""
-    return time // 3_600_000
+    return time // HOUR
 
 
 def first_id(time: int) -> str:

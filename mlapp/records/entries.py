@@ -10,9 +10,7 @@ import orjson
 from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Batch, Model
 from mlapp.records.bins import REFUSED
-from mlapp.records.transactions import Key
-
-HOUR = 3_600_000  # milliseconds
+from mlapp.records.transactions import HOUR, Key, Row
 
 
 class Record(NamedTuple):
@@ -85,7 +83,7 @@ class Shadowed(NamedTuple):
     version: int
     answers: Answers
 
-    def rows(self) -> list[tuple[Any, ...]]:
+    def rows(self) -> list[Row]:
         """Return the rows of the table `shadows`."""
         fixed = (self.time, self.model, self.version)
         prediction, _, _, label, probability = answer_columns(self.answers)

@@ -22,7 +22,7 @@ from mlapp.records.deleting import delete_before
 
 DAY = 86_400_000  # milliseconds
 SHADOW = ("version", "prediction", "label", "probability")  # columns of `shadows`
-AT_ONCE = 5_000  # rows that are deleted, or read, in one transaction
+AT_ONCE = 5_000  # rows that are read in one transaction
 
 
 class Count(NamedTuple):

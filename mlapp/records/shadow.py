@@ -1,7 +1,7 @@
 """Shadow candidates: their answers to the same requests are recorded, but not served.
 
-The thread of the records hands over the requests, and another thread lets the candidate answer
-them. If that is too slow, or fails, only the candidate's answers are missing.
+Requests are handed over when they are recorded, and a thread lets the candidate answer them. If
+that is too slow, or fails, only the candidate's answers are missing.
 """
 
 import logging

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predi
     from mlapp.records.database import Database
 
 AT_ONCE = 256  # rows of a statement
+HOUR = 3_600_000  # milliseconds, in which values are counted together
 
 Row: TypeAlias = tuple[Any, ...]  # of texts, numbers and None
 Key: TypeAlias = tuple[str, int, int, str, str, int]  # model, version, hour, kind, name, bin

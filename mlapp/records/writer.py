@@ -19,10 +19,10 @@ from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Answers, Batch, Model
 from mlapp.records import bins
 from mlapp.records.collecting import Binnings, Group, count
-from mlapp.records.entries import HOUR, Record, Refusal, Run, Shadowed, instances
+from mlapp.records.entries import Record, Refusal, Run, Shadowed, instances
 from mlapp.records.process import WritingProcess
 from mlapp.records.shadow import Shadow
-from mlapp.records.transactions import Transaction, write
+from mlapp.records.transactions import HOUR, Transaction, write
 from mlapp.settings import read_settings
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
@@ -274,14 +274,14 @@ class Writer:
                 _log.warning("Old records are not deleted: %s", error)
             self._purged = time.monotonic()
 
-    def _delete_before(self, time: int) -> None:
+    def _delete_before(self, limit: int) -> None:
         if self._process:
             with self._writing:
-                self._process.delete_before(time)
+                self._process.delete_before(limit)
         else:
             from mlapp.records.deleting import delete_before
 
-            delete_before(self.database, time)
+            delete_before(self.database, limit)
 
 
 # --- the process's own ---------------------------------------------------------------------------
