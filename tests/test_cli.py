@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +8,10 @@ import pandas as pd
 import pytest
 
 from mlapp.cli import main
+from mlapp.cli.main import COMMANDS, Parser
 from mlapp.loaders import load_regression
 from mlapp.store import artifacts
-from tests.conftest import use_artifacts
+from tests.conftest import ROOT, use_artifacts
 from training.regression import train
 
 
@@ -170,3 +174,30 @@ def test_a_wrong_command_line_exits_with_two() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["pin", "houses", "newest"])
     assert caught.value.code == 2
+
+
+def test_each_command_is_found_in_its_module() -> None:
+    for module, names in COMMANDS.items():
+        commands = Parser().add_subparsers()
+        import_module(f"mlapp.cli.{module}").add_parsers(commands)
+        assert tuple(commands.choices) == names
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--help"])
+    assert exit_.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name} " in shown for names in COMMANDS.values() for name in names)
+
+
+@pytest.mark.parametrize("command", ["predict", "score"])
+def test_processes_can_be_started_before_the_slow_imports(command: str) -> None:
+    code = (
+        "import sys; from mlapp.cli.main import make_parser; make_parser(sys.argv[1]);"
+        "print({'numpy', 'pyarrow', 'pydantic', 'sqlalchemy'} & set(sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "set()\n"

@@ -43,7 +43,9 @@ def plan(model: Model) -> Plan:
 
 @pytest.fixture
 def processes(artifact: Artifact) -> Iterator[Processes]:
-    with Processes(artifact, 1) as started:
+    with Processes() as started:
+        started.start(1)
+        started.open(artifact)
         yield started
 
 
@@ -62,7 +64,7 @@ def test_a_batch_is_scored_in_a_process_as_it_is_here(
 ) -> None:
     expected = score_batch(model, plan, BATCH)
     wait_until_ready(processes)
-    monkeypatch.setattr("mlapp.scoring.processes.score_batch", None)  # nothing is scored here
+    monkeypatch.setattr("mlapp.scoring.batch.score_batch", None)  # nothing is scored here
     scored = processes.score(model, plan, BATCH)
     assert scored.batch == expected.batch
     assert (scored.counts, scored.errors) == (expected.counts, expected.errors)
@@ -96,9 +98,19 @@ def test_an_error_in_the_process_is_raised_here(
 
 @pytest.mark.slow
 def test_the_processes_end_with_the_block(artifact: Artifact) -> None:
-    with pytest.raises(ZeroDivisionError), Processes(artifact, 2):
+    with pytest.raises(ZeroDivisionError), Processes() as processes:
+        processes.start(2)
+        processes.open(artifact)  # which one of them may be reading when it ends
+        processes.start(2)
         assert len(multiprocessing.active_children()) == 2
         raise ZeroDivisionError
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_was_started_for_nothing_ends_with_the_block() -> None:
+    with Processes() as processes:
+        processes.start(1)
     assert multiprocessing.active_children() == []
 
 
@@ -114,14 +126,17 @@ def test_a_large_file_is_scored_to_the_same_bytes_with_one_process_and_with_seve
 ) -> None:
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained_texts))
     source, found = write_texts(tmp_path / "in.jsonl", 3000), []
-    for workers in ("1", "3"):
-        target = tmp_path / f"{workers}.jsonl"
-        arguments = [str(source), "-o", str(target), "--model", "sentiment", "--workers", workers]
+    model, column = ["--model", "sentiment"], ["--text-column", "text"]
+    for number, options in enumerate(
+        ([*model, "--workers", "1"], [*model, "--workers", "3"], [*column, "--workers", "3"])
+    ):
+        target = tmp_path / f"{number}.jsonl"
+        arguments = [str(source), "-o", str(target), *options]
         ran = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         assert "3,000 rows, 3,000 scored" in ran.stderr
         found.append(target.read_bytes())
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.slow

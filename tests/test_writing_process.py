@@ -13,6 +13,7 @@ from mlapp import answering, loaders
 from mlapp.records import queries
 from mlapp.records import writer as records
 from mlapp.records.database import Database, answers, first_id
+from mlapp.records.process import WritingProcess, start_early
 from mlapp.records.writer import Writer
 from mlapp.settings import read_settings
 from tests.conftest import Server, children, wait_until
@@ -22,7 +23,7 @@ from tests.test_drills import HOUSE, ids
 @pytest.fixture
 def log(folder: Path, recording: None) -> Iterator[Writer]:
     """This process's writer, which lets another process write."""
-    found = records.start(elsewhere=True)
+    found = records.start(WritingProcess())
     assert found
     yield found
     records.close()
@@ -124,6 +125,34 @@ def test_the_process_deletes_what_is_too_old(log: Writer) -> None:
     log._purged = None
     log._purge()
     assert ids() == [second]
+
+
+def test_a_process_that_is_not_needed_ends(log: Writer) -> None:
+    running = processes(os.getpid())
+    other = start_early(read_settings())
+    [started] = set(processes(os.getpid())) - set(running)
+    assert records.start(other) is log
+    assert not Path(f"/proc/{started}").exists()
+    assert processes(os.getpid()) == running
+
+
+def test_a_process_starts_early_only_where_answers_are_recorded(
+    recording: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_ANSWERS", "off")
+    process = start_early(read_settings())
+    assert processes(os.getpid()) == []
+    assert records.start(process) is None
+
+
+def test_a_process_ends_where_the_database_cannot_be_used(
+    recording: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_DATABASE_URL", "nonsense")
+    process = start_early(read_settings())
+    assert len(processes(os.getpid())) == 1
+    assert records.start(process) is None
+    assert processes(os.getpid()) == []
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from mlapp import store
 from mlapp.settings import read_settings
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "drift", help="compare requests with the training data, input by input"
@@ -17,6 +17,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--days", type=float, default=7.0, help="(default: %(default)g)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.set_defaults(run=lambda options: show_drift(options.name, options.days, options.json))
 
 
 def show_drift(name: str, days: float, as_json: bool) -> int:

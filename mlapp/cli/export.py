@@ -8,7 +8,7 @@ from mlapp.exporting import TARGETS, export
 from mlapp.settings import read_settings
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser("export", help="write a version for another server")
     parser.add_argument("name", metavar="NAME")
@@ -19,6 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-mlflow and so on)"
     )
+    parser.set_defaults(run=export_version)
 
 
 def export_version(options: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ class _Outcome(NamedTuple):
     note: str | None
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "feedback",
@@ -59,6 +59,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--truth", metavar="C", default="truth", help="the column of it (default: %(default)s)")
     add("--note", metavar="C", default="note", help="a column of notes (default: note, if any)")
     add_reading_options(parser)
+    parser.set_defaults(run=give_feedback)
 
 
 def give_feedback(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import orjson
 from mlapp.settings import read_settings
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     log = commands.add_parser("log", help="export or delete the records of answers")
     actions = log.add_subparsers(dest="action", required=True)
@@ -35,6 +35,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="N",
         help="0 deletes all (default: MLAPP_LOG_DAYS)",
     )
+    log.set_defaults(run=run_log)
 
 
 def run_log(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """`mlapp models`, `verify`, `pin`, `unpin`, `remove` and `rename`: published versions."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,31 @@ from mlapp.errors import MlappError, ModelNotFound
 from mlapp.families.contract import replay
 from mlapp.settings import read_settings
 from mlapp.store import artifacts, changes
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the commands' options."""
+    listed = commands.add_parser("models", help="list every published version")
+    listed.add_argument("--json", action="store_true", help="as JSON, for programs")
+    listed.set_defaults(run=lambda options: print_models() if options.json else list_models())
+    verify = commands.add_parser("verify", help="check digests and replay golden predictions")
+    verify.add_argument("name", nargs="?", metavar="NAME", help="a model (default: all)")
+    verify.set_defaults(run=lambda options: verify_models(options.name))
+    pin = commands.add_parser("pin", help="serve a version even if newer ones are published")
+    pin.add_argument("name", metavar="NAME")
+    pin.add_argument("version", metavar="VERSION", type=int)
+    pin.set_defaults(run=lambda options: pin_version(options.name, options.version))
+    unpin = commands.add_parser("unpin", help="serve the newest version again")
+    unpin.add_argument("name", metavar="NAME")
+    unpin.set_defaults(run=lambda options: pin_version(options.name, None))
+    rename = commands.add_parser("rename", help="give a model another name")
+    rename.add_argument("old", metavar="OLD")
+    rename.add_argument("new", metavar="NEW")
+    rename.set_defaults(run=lambda options: rename_model(options.old, options.new))
+    remove = commands.add_parser("remove", help="delete a published version")
+    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("version", metavar="VERSION", type=int)
+    remove.set_defaults(run=lambda options: remove_version(options.name, options.version))
 
 
 def list_models() -> int:

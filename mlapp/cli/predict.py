@@ -1,13 +1,27 @@
 """`mlapp predict`: one row or one text."""
 
+import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from mlapp import answering, store
-from mlapp.errors import Fault, InvalidInput
-from mlapp.loaders import USUAL
-from mlapp.schema import quote
+from mlapp.errors import Fault, InvalidInput, quote
+from mlapp.records.process import start_early
 from mlapp.settings import read_settings
+
+
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "predict",
+        help='predict one row (--var_1 734 ...) or one text ("a review")',
+        usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
+        epilog="--set INPUT=VALUE sets an input that is called model, help or set.",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
+    )
+    parser.set_defaults(run=lambda options: predict_one(options.model, options.rest))
 
 
 def predict_one(name: str | None, words: Sequence[str]) -> int:
@@ -20,8 +34,15 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
     Raises:
         InvalidInput: the row or the text is refused.
     """
+    settings = read_settings()
+    process = start_early(settings)
+    from mlapp import answering, store
+    from mlapp.loaders import USUAL
+    from mlapp.records import writer as records
+
+    records.start(process)
     is_row = not words or words[0].startswith("--")
-    model = store.open_model(read_settings().artifacts, name or USUAL["row" if is_row else "text"])
+    model = store.open_model(settings.artifacts, name or USUAL["row" if is_row else "text"])
     instances: Sequence[object] = words
     if model.takes.kind == "row":
         instances = [read_row(model.takes.names, words)]

@@ -16,11 +16,16 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "version", metavar="VERSION", type=int, nargs="?", help="(default: the newest candidate)"
     )
     promote.add_argument("--force", metavar="WHY", help="promote it even if it is worse")
+    promote.set_defaults(
+        run=lambda options: promote_version(options.name, options.version, options.force)
+    )
     rollback = commands.add_parser("rollback", help="serve the version before the one served")
     rollback.add_argument("name", metavar="NAME")
     rollback.add_argument("--because", metavar="WHY", default="", help="for the history")
+    rollback.set_defaults(run=lambda options: roll_back(options.name, options.because))
     history = commands.add_parser("history", help="list promotions and rollbacks")
     history.add_argument("name", metavar="NAME")
+    history.set_defaults(run=lambda options: show_history(options.name))
 
 
 def promote_version(name: str, version: int | None, force: str | None) -> int:

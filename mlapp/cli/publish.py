@@ -10,7 +10,7 @@ from mlapp.settings import read_settings
 from mlapp.tables.options import READING, add_reading_options
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser("publish", help="publish a fitted estimator of scikit-learn")
     add = parser.add_argument
@@ -32,6 +32,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add("--candidate", action="store_true", help="serve it only after mlapp promote")
     add_reading_options(parser)
+    parser.set_defaults(run=publish_model)
 
 
 def publish_model(options: argparse.Namespace) -> int:

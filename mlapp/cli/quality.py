@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from mlapp.records.quality import Quality
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "quality", help="measure the answers that feedback judged, by version and week"
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.set_defaults(run=lambda options: show_quality(options.name, options.json))
 
 
 def show_quality(name: str, as_json: bool) -> int:

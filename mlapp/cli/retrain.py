@@ -7,7 +7,7 @@ from typing import Any
 from mlapp.settings import read_settings
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "retrain",
@@ -19,6 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--data", metavar="FILE", type=Path, help="instead of the command's own")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
+    parser.set_defaults(run=retrain_model)
 
 
 def retrain_model(options: argparse.Namespace) -> int:

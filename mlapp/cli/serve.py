@@ -1,12 +1,13 @@
 """`mlapp serve`: the dashboard and the web service, or the service alone."""
 
 import argparse
+from functools import partial
 from typing import Any
 
 from mlapp.settings import read_settings
 
 
-def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
+def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     serve = commands.add_parser("serve", help="serve the dashboard and the web service")
     serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
@@ -23,9 +24,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
     serve.add_argument("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
     serve.add_argument("--replicas", type=int, metavar="N", help="on Ray (default: 1)")
     serve.add_argument("--max-replicas", type=int, metavar="N", help="on Ray, when many wait")
+    serve.set_defaults(run=partial(serve_models, serve))
 
 
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End the command where options do not go together."""
     on_ray = (options.address, options.replicas, options.max_replicas)
     if options.engine == "ray" and options.workers:
@@ -36,8 +38,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("--workers goes with --api-only: the dashboard lives in one process")
 
 
-def serve_models(options: argparse.Namespace) -> int:
+def serve_models(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
+    _check_options(parser, options)
     from mlapp.service import run
 
     run.check_exposure(options.host, read_settings(), options.open)

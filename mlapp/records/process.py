@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from mlapp.errors import RecordsUnavailable
 from mlapp.records.transactions import Transaction, write
-from mlapp.settings import read_settings
+from mlapp.settings import Settings, read_settings
 from mlapp.signals import blocked
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
@@ -35,6 +35,7 @@ class WritingProcess:
     def __init__(self) -> None:
         """Prepare it."""
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked = False  # whether it has had a task
 
     def start(self) -> None:
         """Start it, unless it is started, without waiting for it.
@@ -66,6 +67,8 @@ class WritingProcess:
         if self._process is None:
             return
         process, self._process = self._process, None
+        if not self._asked:
+            process.kill()
         try:
             process.communicate(timeout=END_SECONDS)
         except (OSError, subprocess.TimeoutExpired):
@@ -73,6 +76,7 @@ class WritingProcess:
             process.wait()
 
     def _ask(self, task: Task, argument: Any) -> None:
+        self._asked = True
         try:
             self.start()
             assert self._process and self._process.stdin and self._process.stdout  # as asked for
@@ -85,6 +89,18 @@ class WritingProcess:
             raise RecordsUnavailable(reason) from error
         if reason is not None:
             raise RecordsUnavailable(reason)
+
+
+def start_early(settings: Settings) -> WritingProcess:
+    """Return a process for `writer.start`; where answers are recorded, it is started already.
+
+    A command calls this before its other imports, which take as long as the process to start.
+    """
+    process = WritingProcess()
+    if settings.log_answers:
+        with suppress(OSError):  # it is tried again with the first transaction
+            process.start()
+    return process
 
 
 def _start() -> "subprocess.Popen[bytes]":

@@ -296,16 +296,19 @@ def writer() -> Writer | None:
     return _opened[0] if _opened else start()
 
 
-def start(elsewhere: bool = False) -> Writer | None:
+def start(process: WritingProcess | None = None) -> Writer | None:
     """Return the writer of this process, and start it unless it is.
 
     Args:
-        elsewhere: whether another process is to write, so that this one has more time for its work.
+        process: what is to write, so that this process has more time for its work; it is closed
+            with the writer, or at once where it is not needed.
     """
     with _lock:
         if not _opened:
-            _opened.append(_open(elsewhere))
+            _opened.append(_open(process))
             atexit.register(close)
+        elif process:
+            process.close()
         return _opened[0]
 
 
@@ -324,7 +327,7 @@ def close() -> None:
             each.close()
 
 
-def _open(elsewhere: bool) -> Writer | None:
+def _open(process: WritingProcess | None) -> Writer | None:
     settings = read_settings()
     if not settings.log_answers:
         return None
@@ -339,8 +342,9 @@ def _open(elsewhere: bool) -> Writer | None:
             open_database()
         except InvalidSettings as error:
             _log.warning("Nothing is recorded: %s", error)
+            if process:
+                process.close()
             return None
-    process = WritingProcess() if elsewhere else None
     if process:
         with suppress(OSError):  # it is tried again with the first transaction
             process.start()

@@ -1,7 +1,8 @@
 """Texts scored in other processes, beside the threads of this one.
 
 Threads that score texts wait for the interpreter a fifth of the time; processes do not. Each takes
-about a second to start and 150 MB, so they are for large files.
+about a second to start and 150 MB, so they are for large files. This module imports little, so that
+they can start before everything else does.
 """
 
 import multiprocessing
@@ -13,16 +14,17 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from mlapp import families
 from mlapp.errors import Fault
-from mlapp.families.contract import Model
-from mlapp.families.cores import use_one_core
-from mlapp.manifest import Artifact
-from mlapp.scoring.batch import Plan, Scored, score_batch
 from mlapp.signals import blocked
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mlapp.families.contract import Model
+    from mlapp.manifest import Artifact
+    from mlapp.scoring.batch import Plan, Scored
 
 
 class Processes:
@@ -31,12 +33,23 @@ class Processes:
     A batch is scored here while no process is ready, or if the process that has it ends.
     """
 
-    def __init__(self, artifact: Artifact, count: int) -> None:
-        """Start `count` processes, without waiting for them."""
+    def __init__(self) -> None:
         self._mutex = threading.Lock()  # of `_free`
+        self._all: list[_Helper] = []
+        self._free: list[_Helper] = []
+
+    def start(self, count: int) -> None:
+        """Start `count` processes, unless some are started, without waiting for them."""
+        if self._all:
+            return
         resource_tracker.ensure_running()  # when it starts, it would let SIGINT through again
         with blocked(signal.SIGINT):  # which a terminal sends to all
-            self._all = [_Helper(artifact) for _ in range(count)]
+            self._all = [_Helper() for _ in range(count)]
+
+    def open(self, artifact: "Artifact") -> None:
+        """Let them open a model, without waiting for it."""
+        for helper in self._all:
+            helper.open(artifact)
         self._free = list(self._all)
 
     def __enter__(self) -> "Processes":
@@ -54,12 +67,14 @@ class Processes:
 
     def score(
         self,
-        model: Model,
-        plan: Plan,
-        batch: pa.RecordBatch,
+        model: "Model",
+        plan: "Plan",
+        batch: "pa.RecordBatch",
         faults: Mapping[int, Fault] | None = None,
-    ) -> Scored:
+    ) -> "Scored":
         """Score a batch as `score_batch` does, in a process if one is free."""
+        from mlapp.scoring.batch import score_batch
+
         helper = self._take()
         if helper is None:
             return score_batch(model, plan, batch, faults)
@@ -87,15 +102,26 @@ class Processes:
 class _Helper:
     """A process, and the connection to it."""
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connection, theirs = spawn.Pipe()
         self._process: SpawnProcess = spawn.Process(
-            target=_serve, args=(theirs, artifact), name="mlapp-score", daemon=True
+            target=_serve, args=(theirs,), name="mlapp-score", daemon=True
         )
         self._process.start()
         theirs.close()  # so that its end is noticed
+        self._sending: threading.Thread | None = None
         self._ready = False
+
+    def open(self, artifact: "Artifact") -> None:
+        """Let the process open a model."""
+        # A model is larger than what a pipe holds, and the process reads it after its imports.
+        self._sending = threading.Thread(target=self._send, args=[artifact], daemon=True)
+        self._sending.start()
+
+    def _send(self, artifact: "Artifact") -> None:
+        with suppress(OSError):  # it has ended
+            self._connection.send(artifact)
 
     def is_ready(self) -> bool:
         """Return whether it has opened the model, or has ended."""
@@ -106,8 +132,8 @@ class _Helper:
         return self._ready
 
     def score(
-        self, plan: Plan, batch: pa.RecordBatch, faults: Mapping[int, Fault] | None
-    ) -> Scored:
+        self, plan: "Plan", batch: "pa.RecordBatch", faults: Mapping[int, Fault] | None
+    ) -> "Scored":
         """Let the process score a batch.
 
         Raises:
@@ -123,14 +149,20 @@ class _Helper:
     def close(self) -> None:
         self._process.terminate()
         self._process.join()
+        if self._sending:
+            self._sending.join()
         self._connection.close()
 
 
-def _serve(connection: Connection, artifact: Artifact) -> None:
-    """Score the batches that arrive, until the connection is closed."""
+def _serve(connection: Connection) -> None:
+    """Open the model that arrives and score batches, until the connection is closed."""
+    from mlapp import families
+    from mlapp.families.cores import use_one_core
+    from mlapp.scoring.batch import score_batch
+
     use_one_core()
-    model = families.from_artifact(artifact)
     with suppress(EOFError, OSError):
+        model = families.from_artifact(connection.recv())
         connection.send("ready")
         while True:
             plan, batch, faults = connection.recv()

@@ -15,6 +15,7 @@ from typing import Any
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.families.contract import replay
 from mlapp.records import writer as records
+from mlapp.records.process import WritingProcess
 from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
@@ -107,7 +108,7 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and replay its golden instances; log those that cannot be opened."""
-    records.start(elsewhere=True)
+    records.start(WritingProcess())
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
