@@ -119,6 +119,11 @@ class OtherTruth(MlappError):
     status = 409
 
 
+def without_surrogates(text: str) -> str:
+    """Return a text with U+FFFD for each half of a surrogate pair, which UTF-8 cannot hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def quote(names: Iterable[str], most: int = 20) -> str:
     """Return names in quotes, separated by commas; only the first `most`."""
     names = list(names)

@@ -5,6 +5,7 @@ answer, or the same faults, everywhere. Training encodes rows with the same `Sch
 """
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ Column: TypeAlias = npt.NDArray[Any] | list[Any]
 TRUTHS = dict.fromkeys(("true", "t", "yes", "y", "1", "on"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "0", "off"), False
 )
+_LONG = re.compile(r"(-?[0-9]+)\.0+|([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]00:00:00")
 _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 TEXT = "text"  # the name of the one input of a model that takes texts
@@ -550,6 +552,27 @@ def parse_text(value: object) -> str | None:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value)
+
+
+def match_label(given: object, labels: Collection[str]) -> str | None:
+    """Return the label that a value means, None if it means none.
+
+    A label may be written as other formats and tools write it: 1.0 for 1, 2031-05-17 00:00:00 for
+    2031-05-17, or true for the one of two labels that is true.
+    """
+    text = parse_text(given)
+    if text is None or text in labels:
+        return text
+    if (plain := drop_ending(text)) in labels:
+        return plain
+    truths = {truth_of(label): label for label in labels}
+    return truths.get(truth_of(text)) if truths.keys() == {True, False} else None
+
+
+def drop_ending(text: str) -> str:
+    """Return a whole number without its .0, a day without its midnight, another text as it is."""
+    found = _LONG.fullmatch(text)
+    return found[1] or found[2] if found else text
 
 
 def is_frame(given: object) -> "TypeIs[pd.DataFrame]":

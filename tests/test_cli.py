@@ -176,6 +176,16 @@ def test_a_wrong_command_line_exits_with_two() -> None:
     assert caught.value.code == 2
 
 
+@pytest.mark.usefixtures("shipped")
+def test_a_text_that_begins_with_a_hyphen_comes_after_two_hyphens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words in (["--", "--great fun"], ["--model", "sentiment", "--", "-5 stars, awful"]):
+        status, out, err = run(capsys, "predict", *words)
+        assert (status, err) == (0, "")
+        assert out.startswith("label: ")
+
+
 def test_each_command_is_found_in_its_module() -> None:
     for module, names in COMMANDS.items():
         commands = Parser().add_subparsers()

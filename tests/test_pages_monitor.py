@@ -11,7 +11,7 @@ from mlapp import answering, loaders
 from mlapp.cli import main
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
-from mlapp.records import feedback, reference
+from mlapp.records import bins, drift, feedback, reference
 from mlapp.records import writer as records
 from mlapp.records.feedback import Given
 from mlapp.service import create_app, drift_metrics
@@ -224,3 +224,28 @@ def test_a_damaged_version_and_a_damaged_candidate_say_so(recorded: Path) -> Non
     assert states[1].startswith("damaged: ")
     assert (states[2], states[3]) == ("served", "candidate")
     assert "model.joblib" in app.error[0].value
+
+
+# --- whether a series has moved ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ({0: 3000}, {1: 120}),
+        ({0: 25_000}, {1: 340}),
+        ({0: 2990, 1: 10}, {1: 100}),
+        ({1: 100_000}, {0: 60, 1: 10}),
+    ],
+)
+def test_values_that_training_hardly_saw_are_flagged_however_few_they_are(
+    before: dict[int, int], now: dict[int, int]
+) -> None:
+    found = drift.compare(bins.Series("unsure", "x"), bins.SURE, before, now)
+    assert found.state == "act"
+    assert found.p == pytest.approx(0, abs=1e-6)
+
+
+def test_rare_values_that_training_also_saw_are_not_flagged() -> None:
+    found = drift.compare(bins.Series("unsure", "x"), bins.SURE, {0: 2990, 1: 10}, {0: 99, 1: 1})
+    assert found.state == "green"

@@ -282,3 +282,12 @@ def test_the_log_is_exported_as_json_lines_and_purged_by_command(
 def record(model: Model, batch: Any) -> Record:
     now = queries.now()
     return Record(answering.new_id(), now, model, "v1", 0.001, batch, model.answer(batch))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_text_with_half_of_a_surrogate_pair_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    model = store.open_model(read_settings().artifacts, "moods")
+    answering.answer(model, model.check(["a quiet \udcff sea"]), "command")
+    [row] = queries.latest(database(), "moods", 5, with_inputs=True)
+    assert row["inputs"] == {"text": "a quiet \ufffd sea"}

@@ -19,6 +19,7 @@ from mlapp.schema import (
     Schema,
     is_frame,
     is_series,
+    match_label,
     parse_number,
     parse_text,
 )
@@ -254,3 +255,27 @@ def test_a_name_that_many_rows_lack_gets_one_notice() -> None:
 
 def test_an_input_that_is_given_as_missing_gets_no_notice() -> None:
     assert SCHEMA.check([GOOD | {"rooms": None}]).notices == []
+
+
+@pytest.mark.parametrize(
+    ("given", "labels", "expected"),
+    [
+        ("glad", ("angry", "glad"), "glad"),
+        ("Glad", ("angry", "glad"), None),
+        ("1.0", ("0", "1"), "1"),
+        (1.0, ("0", "1"), "1"),
+        ("1.0", ("0", "1", "1.0"), "1.0"),
+        ("v1.0", ("v1", "v2"), None),
+        ("2031-05-17 00:00:00", ("2031-05-17", "2031-05-18"), "2031-05-17"),
+        ("2031-05-17T00:00:00", ("2031-05-17", "2031-05-18"), "2031-05-17"),
+        (True, ("False", "True"), "True"),
+        ("false", ("False", "True"), "False"),
+        ("true", ("maybe", "no", "yes"), None),
+        ("", ("0", "1"), None),
+        (None, ("0", "1"), None),
+    ],
+)
+def test_a_label_may_be_written_as_other_formats_write_it(
+    given: object, labels: tuple[str, ...], expected: str | None
+) -> None:
+    assert match_label(given, labels) == expected

@@ -2,6 +2,7 @@ import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,16 @@ def test_explanations_are_exact_whatever_is_typed(model: SentimentModel, parts: 
     found = assert_exact(model, text)
     ends = [0, *(place for span in found.spans for place in (span.start, span.end)), len(text)]
     assert ends == sorted(ends)
+
+
+@pytest.mark.parametrize("text", ["👍🏽👍🏽 done", "👍🏽🏽", "a🏽 b", "👩🏽‍🚀!", "❤️ e\u0301"])
+def test_a_character_and_what_modifies_it_are_explained_together(
+    each: SentimentModel, text: str
+) -> None:
+    found = assert_exact(each, text)
+    for before, after in pairwise(found.spans):
+        assert before.end <= after.start
+    assert not any(text[span.start] in "🏽\ufe0f\u0301" for span in found.spans)
 
 
 def test_the_explanation_points_at_the_words_as_typed(model: SentimentModel) -> None:

@@ -458,6 +458,13 @@ def test_a_line_that_is_not_an_object_is_a_fault() -> None:
     }
 
 
+def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character() -> None:
+    lines = r'{"a": "x\ud83d"}' + "\n" + r'{"a": "\ude00", "b": NaN}' + "\n" + r'{"a": ["\ud83d"]}'
+    rows, faults = read_csv(lines, "jsonl")
+    assert rows == [["x\ufffd"], [None], ['["\ufffd"]']]
+    assert list(faults) == [1]
+
+
 def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

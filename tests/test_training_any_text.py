@@ -240,8 +240,8 @@ def test_five_hundred_labels_are_told_apart(
     [
         ({"sentiment": "x"}, "one label only, 'x'"),
         ({"sentiment": ["rare", *["x", "y"] * 29, "x"]}, "1 usable texts labelled 'rare'"),
-        ({"review": ""}, "no text with a label"),
-        ({"review": " ?! "}, "no text with a label"),
+        ({"review": ""}, "no usable text with a label"),
+        ({"review": " ?! "}, "no usable text with a label"),
         ({"review": "the same text"}, "0 usable texts labelled 'food'"),
     ],
 )

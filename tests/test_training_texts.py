@@ -105,6 +105,7 @@ def imdb(tmp_path: Path) -> Path:
         for place in range(count):
             text = f"{part} {label} café {place}"
             (folder / f"{place}_7.txt").write_text(text, encoding="utf-8")
+        (folder / "._0_7.txt").write_bytes(b"\0\5\x16\7")  # as macOS adds them
     (root / "train" / "urls_pos.txt").write_text("no review")
     return root
 
@@ -124,6 +125,15 @@ def test_a_folder_or_archive_like_aclimdb_is_read_without_its_test_half(
     assert {reviews.texts[row].split()[1] for row in range(50) if reviews.classes[row]} == {"pos"}
     assert sorted(reviews.unlabelled) == [f"train unsup café {place}" for place in range(5)]
     assert not any(text.startswith("test") for text in reviews.texts)
+
+
+def test_files_of_a_folder_are_read_in_the_encoding_that_is_named(imdb: Path) -> None:
+    (imdb / "train" / "pos" / "0_7.txt").write_bytes("très déjà".encode("windows-1252"))
+    with pytest.raises(InvalidData, match=r"pos/0_7\.txt is not UTF-8: .* --encoding windows-1252"):
+        read(imdb)
+    for file in imdb.rglob("*.txt"):
+        file.write_bytes(f"déjà {file.parent.name} {file.name}".encode("windows-1252"))
+    assert all(text.startswith("déjà ") for text in read(imdb, encoding="windows-1252").texts)
 
 
 def test_a_folder_without_reviews_is_reported(tmp_path: Path) -> None:
@@ -164,6 +174,69 @@ def test_equal_texts_with_different_labels_are_all_left_out(tmp_path: Path) -> N
     assert said == ["Left out 2 texts that occur with different labels"]
 
 
+def test_texts_that_differ_in_punctuation_may_have_different_labels(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        [(f"{place} plus 1{end}", end) for place in range(30) for end in ".?"],
+        columns=["review", "sentiment"],
+    )
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    assert len(read(path).texts) == 60
+
+
+def test_texts_of_which_nothing_is_read_are_reported(tmp_path: Path) -> None:
+    frame = made()
+    frame.loc[0, "review"] = "https://example.org/a?b=1"
+    frame.loc[1, "review"] = "<img src=x onerror=alert(1)>"
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    said: list[str] = []
+    assert len(read_reviews(path, say=said.append).texts) == 60
+    assert said == ["2 texts hold only markup or web addresses, which are not read"]
+
+
+def test_more_than_two_words_for_true_and_false_are_two_labels(tmp_path: Path) -> None:
+    words = (["true", "TRUE"], ["False", "false"])
+    frame = made().assign(sentiment=[words[row % 2][row % 4 // 2] for row in range(60)])
+    path = tmp_path / "mine.csv"
+    frame.to_csv(path, index=False)
+    said: list[str] = []
+    assert read_reviews(path, say=said.append).labels == ("False", "True")
+    assert said == ["The labels 'False', 'TRUE', 'false', 'true' are read as True and False"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "expected"),
+    [
+        (["v1.0", "v2.0"], ["v1.0", "v2.0"], [0, 1]),
+        (["no", "yes"], ["0", "1"], [0, 1]),
+        (["yes", "no"], ["0", "1"], [0, 1]),  # a value is no other label's name
+        (["yes", "no"], ["1.0", "0.0"], [1, 0]),
+        (["no", "yes"], ["True", "false"], [1, 0]),
+        (["Bad", "Good"], ["Good", "0"], [1, 0]),
+    ],
+)
+def test_extra_texts_have_names_or_values_as_labels(
+    tmp_path: Path, labels: list[str], given: list[str], expected: list[int]
+) -> None:
+    data, extra = tmp_path / "data.csv", tmp_path / "extra.csv"
+    made().to_csv(data, index=False)
+    pd.DataFrame({"review": ["one", "two"], "sentiment": given}).to_csv(extra, index=False)
+    reviews = read(data, labels=labels, extra=extra)
+    assert reviews.classes[60:].tolist() == expected
+
+
+def test_every_file_is_read_with_the_options_that_apply_to_it(tmp_path: Path) -> None:
+    data, extra, more = tmp_path / "data.csv", tmp_path / "extra.csv", tmp_path / "more.parquet"
+    frame = made().assign(review=[f"прекрасно {row}" for row in range(60)])
+    frame.to_csv(data, index=False, encoding="koi8-r")
+    frame[:1].assign(review="ужасно").to_csv(extra, index=False, encoding="koi8-r")
+    frame[:1].assign(review="скучно").to_parquet(more)
+    reviews = read(data, more, extra=extra, encoding="koi8-r")
+    assert (reviews.texts[0], reviews.texts[60]) == ("прекрасно 0", "ужасно")
+    assert reviews.unlabelled == ["скучно"]
+
+
 def test_texts_without_words_or_label_are_left_out_and_reported(tmp_path: Path) -> None:
     frame = made().astype({"sentiment": object})
     frame.loc[0, "review"] = " ?! "
@@ -194,7 +267,7 @@ def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"sentiment": 1}, "one label only, '1'"),
-        ({"sentiment": ""}, "no text with a label"),
+        ({"sentiment": ""}, "no usable text with a label"),
         ({"sentiment": [int(place < 1) for place in range(60)]}, "1 usable texts labelled '1'"),
         (
             {"sentiment": [str(place) for place in range(60)]},
@@ -349,3 +422,18 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server, tmp_pat
 def test_a_server_that_does_not_answer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="cannot be downloaded"):
         download("http://127.0.0.1:9/data.tar.gz", DIGEST, tmp_path, quiet)
+
+
+def test_a_column_that_holds_no_texts_is_reported_with_its_type(tmp_path: Path) -> None:
+    path = tmp_path / "mine.parquet"
+    made().assign(review=range(60)).to_parquet(path)
+    with pytest.raises(InvalidData, match="the column 'review' holds int64, expected texts"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", ['{"review": "a", "sentiment": 1}', '[{"review": "a"}]'])
+def test_json_that_is_no_json_lines_is_not_read_as_csv(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(content)
+    with pytest.raises(InvalidData, match=r"got '\.json', expected \.csv, \.tsv or \.jsonl"):
+        read(path)

@@ -96,7 +96,10 @@ def _format(path: Path, file: BinaryIO) -> FileFormat:
         return format_of(path.name)
     except InvalidTable:
         file.seek(0)
-        return FileFormat("parquet" if file.read(4) == b"PAR1" else "csv")
+        start = file.read(4)
+        if start.lstrip()[:1] in (b"{", b"["):  # JSON, which as CSV makes no sense
+            raise
+        return FileFormat("parquet" if start == b"PAR1" else "csv")
 
 
 def _typed(column: pa.ChunkedArray, decimal: str | None) -> pd.Series:

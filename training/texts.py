@@ -6,6 +6,7 @@ Its test half is never read.
 """
 
 import hashlib
+import io
 import re
 import tarfile
 import unicodedata
@@ -13,14 +14,18 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from mlapp.errors import InvalidData
-from mlapp.families.text import LONGEST, Ids, is_readable
+from mlapp.errors import InvalidData, InvalidTable, quote
+from mlapp.families.text import LONGEST, Ids, clean, is_readable, without_markup
 from mlapp.manifest import Data
-from mlapp.schema import parse_text
+from mlapp.schema import drop_ending, match_label, parse_text, truth_of
+from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.formats import TEXT_FORMATS, format_of
 from training.tables import Say, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -32,10 +37,10 @@ NAMED: dict[tuple[str, ...], tuple[str, ...]] = {
 MOST_LABELS = 1_000
 LEAST = 5  # texts per label
 
-_FOLDERS = re.compile(r"(?:^|/)train/([^/]+)/[^/]+\.txt$")
+# Not of hidden files and folders, such as those that macOS adds to archives.
+_FOLDERS = re.compile(r"(?:^|/)train/((?!\.)[^/]+)/(?!\.)[^/]+\.txt$")
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]00:00:00", re.ASCII)
-_LONG_ENDING = re.compile(r"(\.0+|[T ]00:00:00)$")
 
 
 @dataclass(frozen=True)
@@ -104,9 +109,9 @@ def read_reviews(
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
     all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading)
     if unlabelled is not None:
-        more, _, unsup, _ = _read(unlabelled, text_column, None, reading)
+        more, _, unsup, _ = _read(unlabelled, text_column, None, _for_file(unlabelled, reading))
         unsup = more + unsup
-    texts, values = _usable(all_texts, _plain_labels(all_values), say)
+    texts, values = _usable(all_texts, _plain_labels(all_values, say), say)
     found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
@@ -118,34 +123,65 @@ def read_reviews(
     named = [name_of[value] for value in values]
     more_texts, more_named = list[str](), list[str]()
     if extra is not None:
-        more_texts, more_named = _read_extra(extra, text_column, label_column, name_of, say)
+        more_texts, more_named = _read_extra(
+            extra, text_column, label_column, _for_file(extra, reading), name_of, say
+        )
     places = {name: place for place, name in enumerate(name_of.values())}
     classes = np.array([places[name] for name in named + more_named], dtype=np.int64)
     return Reviews(texts + more_texts, classes, tuple(places), alone, about, len(more_texts))
 
 
 def _read_extra(
-    path: Path, text_column: str, label_column: str, name_of: Mapping[str, str], say: Say
+    path: Path,
+    text_column: str,
+    label_column: str,
+    reading: Mapping[str, str | None],
+    name_of: Mapping[str, str],
+    say: Say,
 ) -> tuple[list[str], list[str]]:
     """Return more texts with the names of their labels.
 
     Args:
-        path: the texts, in any encoding that can be recognised.
+        path: the texts.
         text_column: the table's column of texts.
         label_column: the table's column of names or values of labels.
+        reading: the options to read the file.
         name_of: the name of each value.
         say: called with a line for each thing left out.
     """
-    texts, values, _, _ = _read(path, text_column, label_column, {})
+    texts, values, _, _ = _read(path, text_column, label_column, reading)
     texts, given = _usable(texts, values, say, "extra texts")
-    given = [each if each in name_of else _LONG_ENDING.sub("", each) for each in given]
-    known = {**name_of, **{name: name for name in name_of.values()}}
-    kept = [row for row, label in enumerate(given) if label in known]
+    matched = [_match(each, name_of) for each in given]
+    kept = [row for row, name in enumerate(matched) if name is not None]
     if len(kept) < len(given):
         say(f"Left out {len(given) - len(kept):,} extra texts with a label that the data lacks")
-    named = [known[given[row]] for row in kept]
+    named = [name for name in matched if name is not None]
     texts, named, _ = _without_twins([texts[row] for row in kept], named, say, "extra texts")
     return texts, named
+
+
+def _match(given: str, name_of: Mapping[str, str]) -> str | None:
+    """Return the label that a name or a value of it means; what is spelled alike comes first."""
+    names = tuple(name_of.values())
+    if given in names:
+        return given
+    value = match_label(given, name_of)
+    return match_label(given, names) if value is None else name_of[value]
+
+
+def _for_file(path: Path, reading: Mapping[str, str | None]) -> Mapping[str, str | None]:
+    """Return those options to read the data that also apply to another file."""
+    if _holds_files(path):
+        return {**reading, "decimal": None, "sheet": None}
+    try:
+        format_ = format_of(path.name).format
+    except InvalidTable:  # its name says none
+        return reading
+    return {
+        "encoding": reading["encoding"] if format_ in TEXT_FORMATS else None,
+        "decimal": reading["decimal"] if format_ in TEXT_FORMATS else None,
+        "sheet": reading["sheet"] if format_ == "xlsx" else None,
+    }
 
 
 def key(text: str) -> str:
@@ -175,7 +211,7 @@ def _read(
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
     if _holds_files(path):
-        return _read_files(path, labelled=label_column is not None)
+        return _read_files(path, reading.get("encoding"), labelled=label_column is not None)
     table, about = read_rows(path, **reading)
     if not len(table):
         raise InvalidData(f"{path} is empty: it has a header row and no data rows")
@@ -187,11 +223,19 @@ def _read(
             raise InvalidData(
                 f"{path} has no column {name!r}; choose {flag} from {', '.join(table.column_names)}"
             )
-    texts = [value if isinstance(value, str) else "" for value in table[text_column].to_pylist()]
+    texts = _texts_of(path, text_column, table[text_column])
     values: list[str | None] = [None] * len(texts)
     if label_column is not None:
         values = [parse_text(value) for value in table[label_column].to_pylist()]
     return texts, values, [], about
+
+
+def _texts_of(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:
+    """Return a column of texts, "" for a missing one."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+        raise InvalidData(f"{path}: the column {name!r} holds {kind}, expected texts")
+    return [value or "" for value in column.to_pylist()]
 
 
 def _holds_files(path: Path) -> bool:
@@ -200,14 +244,14 @@ def _holds_files(path: Path) -> bool:
 
 
 def _read_files(
-    path: Path, *, labelled: bool
+    path: Path, encoding: str | None, *, labelled: bool
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     digest, texts, extra = hashlib.sha256(), list[str](), list[str]()
     values: list[str | None] = []
     files = sorted(_folder_files(path) if path.is_dir() else _archive_files(path))
     for name, label, content in files:
         digest.update(name.encode() + b"\0" + content + b"\0")
-        text = content.decode("utf-8", errors="replace")
+        text = _decode(name, content, encoding)
         if label == UNLABELLED:
             extra.append(text)
         else:
@@ -217,6 +261,19 @@ def _read_files(
         raise InvalidData(f"{path} holds no train/LABEL/*.txt, as aclImdb has them")
     about = Data(source=path.name, rows=len(texts), columns=2, sha256=digest.hexdigest())
     return texts, values, extra, about
+
+
+def _decode(name: str, content: bytes, encoding: str | None) -> str:
+    """Return the text of a file.
+
+    Raises:
+        InvalidData: it is not valid in its encoding.
+    """
+    try:
+        text = Text(name, io.BytesIO(content), encoding=encoding)
+        return b"".join(iter(partial(text.read, BLOCK), b"")).decode()
+    except InvalidTable as error:
+        raise InvalidData(str(error)) from error
 
 
 def _folder_files(path: Path) -> Iterator[tuple[str, str, bytes]]:
@@ -258,28 +315,35 @@ def _usable(
             kept_values.append(value)
     for reason, count in reasons.items():
         say(f"Left out {count:,} {what} {reason}")
+    if empty := sum(not is_readable(without_markup(text.lower())) for text in kept_texts):
+        say(f"{empty:,} {what} hold only markup or web addresses, which are not read")
     return kept_texts, kept_values
 
 
 def _without_twins(
     texts: Sequence[str], values: Sequence[str], say: Say, what: str = "texts"
 ) -> tuple[list[str], list[str], set[str]]:
-    """Keep the first of equal texts, and none where their labels differ; return all keys too."""
+    """Keep the first of equal texts, and none where their labels differ; return all keys too.
+
+    Texts with one label are equal where their keys are; for two labels, where all else but case and
+    spaces is, since punctuation may make the difference.
+    """
     keys = [key(text) for text in texts]
+    read = [" ".join(clean(text).lower().split()) for text in texts]
     labels = defaultdict[str, set[str]](set)
-    for each, value in zip(keys, values, strict=True):
+    for each, value in zip(read, values, strict=True):
         labels[each].add(value)
-    seen, kept = set[str](), []
-    for row, each in enumerate(keys):
-        if len(labels[each]) == 1 and each not in seen:
-            seen.add(each)
+    seen, kept = set[tuple[str, str]](), []
+    for row, found in enumerate(zip(keys, values, strict=True)):
+        if len(labels[read[row]]) == 1 and found not in seen:
+            seen.add(found)
             kept.append(row)
-    disputed = sum(len(labels[each]) > 1 for each in keys)
+    disputed = sum(len(labels[each]) > 1 for each in read)
     if disputed:
         say(f"Left out {disputed:,} {what} that occur with different labels")
     if twins := len(keys) - len(kept) - disputed:
         say(f"Left out {twins:,} {what} that repeat another")
-    return [texts[row] for row in kept], [values[row] for row in kept], set(labels)
+    return [texts[row] for row in kept], [values[row] for row in kept], set(keys)
 
 
 def _apart(texts: Sequence[str], keys: Iterable[str], say: Say) -> list[str]:
@@ -298,7 +362,7 @@ def _require_labels(
     path: Path, found: Sequence[str], values: Sequence[str], names: Sequence[str]
 ) -> None:
     if not found:
-        raise InvalidData(f"{path} has no text with a label")
+        raise InvalidData(f"{path} has no usable text with a label")
     shown = ", ".join(map(repr, found[:5])) + (", ..." if len(found) > 5 else "")
     if len(found) == 1:
         raise InvalidData(f"{path} has one label only, {shown}: nothing to tell apart")
@@ -319,12 +383,19 @@ def _require_labels(
         )
 
 
-def _plain_labels(values: Sequence[str | None]) -> Sequence[str | None]:
-    """Write all numbers as whole ones, or all times as days, where they are: formats differ."""
+def _plain_labels(values: Sequence[str | None], say: Say) -> Sequence[str | None]:
+    """Write all numbers as whole ones, or all times as days, where they are: formats differ.
+
+    More than two words for true and false are read as these.
+    """
     given = {value for value in values if value is not None}
+    truths = {value: truth_of(value) for value in given}
+    if len(given) > 2 and set(truths.values()) == {True, False}:
+        say(f"The labels {quote(sorted(given))} are read as True and False")
+        return [None if value is None else str(truths[value]) for value in values]
     if not any(all(map(kind.fullmatch, given)) for kind in (_NUMBER, _MIDNIGHT)):
         return values
-    return [None if value is None else _LONG_ENDING.sub("", value) for value in values]
+    return [None if value is None else drop_ending(value) for value in values]
 
 
 def _order_labels(values: Iterable[str]) -> list[str]:

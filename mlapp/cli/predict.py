@@ -16,7 +16,8 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "predict",
         help='predict one row (--var_1 734 ...) or one text ("a review")',
         usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
-        epilog="--set INPUT=VALUE sets an input that is called model, help or set.",
+        epilog="--set INPUT=VALUE sets an input that is called model, help or set. A text that"
+        " begins with a hyphen comes after --.",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
@@ -29,7 +30,8 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
 
     Args:
         name: the model's name; by default that for rows or for texts in `loaders.USUAL`.
-        words: `--INPUT VALUE` for each input of a row, or one text.
+        words: `--INPUT VALUE` for each input of a row, or one text; `--` before it if it begins
+            with a hyphen.
 
     Raises:
         InvalidInput: the row or the text is refused.
@@ -41,7 +43,9 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
     from mlapp.records import writer as records
 
     records.start(process)
-    is_row = not words or words[0].startswith("--")
+    if is_text := words[:1] == ["--"]:
+        words = words[1:]
+    is_row = not is_text and (not words or words[0].startswith("--"))
     model = store.open_model(settings.artifacts, name or USUAL["row" if is_row else "text"])
     instances: Sequence[object] = words
     if model.takes.kind == "row":

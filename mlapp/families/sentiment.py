@@ -31,7 +31,7 @@ from mlapp.families.contract import (
 )
 from mlapp.families.linear_text import LINEAR, LinearText
 from mlapp.families.network import Network
-from mlapp.families.text import Reading, Scorer, Texts, check_texts
+from mlapp.families.text import Contributions, Reading, Scorer, Texts, check_texts
 from mlapp.manifest import Artifact, command_of
 from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
 
@@ -207,19 +207,25 @@ class SentimentModel:
         factor = 2.0 if count == 2 else 1.0
         contrast = factor * (np.eye(count)[place] - 1 / count)
         found = self.scorer.contributions(text, reading, contrast)
-        spans = tuple(
-            Span(start, _whole(text, end), weight)
-            for (start, end), weight in zip(
-                found.spans.tolist(), found.weights.tolist(), strict=True
-            )
-        )
-        return Explanation(label, found.bias + float(found.weights.sum()), found.bias, spans)
+        logit = found.bias + float(found.weights.sum())
+        return Explanation(label, logit, found.bias, _spans(text, found))
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """What training measured on the held-out part, for charts; see `training.sentiment`."""
         report: dict[str, Any] = json.loads(self._report)
         return report
+
+
+def _spans(text: str, found: Contributions) -> tuple[Span, ...]:
+    """Return the parts of a text; one that modifies the character before belongs to its part."""
+    spans: list[Span] = []
+    for (start, end), weight in zip(found.spans.tolist(), found.weights.tolist(), strict=True):
+        if spans and start < spans[-1].end:
+            before = spans.pop()
+            start, weight = before.start, before.weight + weight
+        spans.append(Span(start, _whole(text, end), weight))
+    return tuple(spans)
 
 
 def _load_scorer(files: Mapping[str, bytes]) -> Scorer:

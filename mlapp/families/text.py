@@ -184,7 +184,7 @@ class Vocabulary:
         """Return a text's tokens; there may be none."""
         cleaned = clean(text)
         if self.reads_latin and _LATIN.fullmatch(lowered := cleaned.lower()):
-            words = _LATIN_TOKEN.findall(_remove_markup(lowered))
+            words = _LATIN_TOKEN.findall(without_markup(lowered))
             ids = list(map(self._places.__getitem__, words))
             return self._describe(ids, words.__getitem__)
         encoding = self._tokenizer.encode(cleaned)
@@ -209,8 +209,8 @@ class Vocabulary:
         return Tokens(places, own, words, len(strange) - int(own[strange].sum()))
 
 
-def _remove_markup(text: str) -> str:
-    """Return a lower-cased text with spaces for what is not read."""
+def without_markup(text: str) -> str:
+    """Return a lower-cased text with spaces for tags, entities and web addresses."""
     if "<" in text or "&" in text or "://" in text:
         return _LATIN_MARKUP.sub(lambda found: " " * len(found[0]), text)
     return text

@@ -32,6 +32,7 @@ CHANCE = 0.005  # the p-value below which a series is flagged
 LARGE = 0.25  # the index from which a flagged series requires action; Siddiqi's threshold
 FEWEST = 50  # the fewest values that are compared
 EXPECTED = 5  # the fewest expected values in a bin of the test
+MANY = 4 * EXPECTED  # values in a bin that chance hardly brings where fewer are expected
 WEEK = 7 * queries.DAY
 
 
@@ -166,15 +167,23 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
 
 
 def _join_sparse(old: Floats, new: Floats) -> Floats:
-    """Return counts (2, bins) with neighbours joined until each bin has enough expected values."""
+    """Return counts (2, bins) with neighbours joined until each bin has enough expected values.
+
+    A bin where the smaller sample has `MANY` stays: it may be one that the other hardly has.
+    """
     share = min(old.sum(), new.sum()) / (old.sum() + new.sum())
+    smaller = int(new.sum() < old.sum())
+
+    def is_sparse(group: list[float]) -> bool:
+        return sum(group) * share < EXPECTED and group[smaller] < MANY
+
     groups: list[list[float]] = []
     for pair in zip(old.tolist(), new.tolist(), strict=True):
-        if groups and sum(groups[-1]) * share < EXPECTED:
+        if groups and is_sparse(groups[-1]):
             groups[-1] = [a + b for a, b in zip(groups[-1], pair, strict=True)]
         else:
             groups.append(list(pair))
-    if len(groups) > 1 and sum(groups[-1]) * share < EXPECTED:
+    if len(groups) > 1 and is_sparse(groups[-1]):
         last = groups.pop()
         groups[-1] = [a + b for a, b in zip(groups[-1], last, strict=True)]
     return np.array(groups).T

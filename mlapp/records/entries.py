@@ -1,13 +1,14 @@
 """What is handed to the writer: answered requests, refused ones, and files that were scored."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple
 
 import orjson
 
-from mlapp.errors import Fault
+from mlapp.errors import Fault, without_surrogates
 from mlapp.families.contract import Answers, Batch, Model
 from mlapp.records.bins import REFUSED
 from mlapp.records.transactions import HOUR, Key, Row
@@ -93,8 +94,14 @@ class Shadowed(NamedTuple):
 
 def instances(record: Record) -> list[str]:
     """Return what was asked as JSON, for each instance."""
-    rows = map(record.batch.row, range(len(record.answers)))
-    return [orjson.dumps(row).decode() for row in rows]
+    return [_dumps(record.batch.row(place)) for place in range(len(record.answers))]
+
+
+def _dumps(row: Mapping[str, Any]) -> str:
+    try:
+        return orjson.dumps(row).decode()
+    except orjson.JSONEncodeError:  # a text with half of a surrogate pair, as a terminal may give
+        return without_surrogates(json.dumps(row, ensure_ascii=False))
 
 
 def answer_columns(answers: Answers) -> list[Iterable[Any]]:

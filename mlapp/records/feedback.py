@@ -19,7 +19,7 @@ from mlapp.errors import AnswerNotFound, ArtifactError, Fault, InvalidInput, Oth
 from mlapp.manifest import Manifest
 from mlapp.records.database import Database, answers, feedback, time_of
 from mlapp.records.queries import now
-from mlapp.schema import describe, parse_text, quote
+from mlapp.schema import describe, match_label, parse_text, quote
 from mlapp.store import artifacts
 from mlapp.tables.numbers import LARGEST, parse_number
 
@@ -193,8 +193,11 @@ def _read_truth(
         if not isinstance(given, int | float) or isinstance(given, bool):
             return None
         return float(given) if abs(given) <= LARGEST else None
-    text = parse_text(given) if as_text and (not labels or given not in labels) else given
-    return text if isinstance(text, str) and text and (not labels or text in labels) else None
+    if labels and given in labels:
+        return str(given)
+    if not (as_text or isinstance(given, str)):
+        return None
+    return (match_label(given, labels) if labels else parse_text(given)) or None
 
 
 def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict[str, Any]:

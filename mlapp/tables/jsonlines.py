@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 
-from mlapp.errors import Fault, InvalidTable, describe, quote
+from mlapp.errors import Fault, InvalidTable, describe, quote, without_surrogates
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns, check_count
 from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.formats import FileFormat
@@ -57,6 +57,15 @@ def _load(line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
+        return _load_cut_off(line) if b"\\ud" in line.lower() else None
+
+
+def _load_cut_off(line: bytes) -> Any:
+    """Return the JSON value in a line with half of a surrogate pair, as where a text was cut."""
+    try:
+        value = json.loads(line)
+        return orjson.loads(without_surrogates(json.dumps(value, ensure_ascii=False)))
+    except (ValueError, RecursionError):
         return None
 
 
