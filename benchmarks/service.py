@@ -219,17 +219,17 @@ def main() -> None:
             for kind in kinds:
                 rounds[kind].append(measure(kind, options.seconds, options.litserve, Path(folder)))
     columns = ("rows/s", "p50 ms", "p99 ms", "reviews/s", "p50 ms", "p99 ms", "start s", "MB")
-    print(f"{'':8}" + "".join(f"{column:>11}" for column in columns))
+    print(" " * 14 + "".join(f"{column:>11}" for column in columns))
     found = {
         kind: [statistics.median(column) for column in zip(*each, strict=True)]
         for kind, each in rounds.items()
     }
     for kind, figures in found.items():
-        print(f"{kind:8}" + "".join(f"{figure:11.2f}" for figure in figures))
+        print(f"{kind:14}" + "".join(f"{figure:11.2f}" for figure in figures))
     for kind in kinds:
         if kind != "ours":
             ratios = [a / b for a, b in zip(found["ours"], found[kind], strict=True)]
-            print(f"ours/{kind:8}"[:8] + "".join(f"{ratio:11.2f}" for ratio in ratios))
+            print(f"ours/{kind}".ljust(14) + "".join(f"{ratio:11.2f}" for ratio in ratios))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from mlapp.tables.numbers import MISSING, Floats, is_missing, is_placeholder
 ISO = "iso"
 DAY = 86_400  # seconds
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# The seconds since 1970 that have a date: those of the years 1 to 9999.
+_FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+_END = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) + 1
 _PARTS = ("days", "year", "month", "day", "weekday", "hour")
 
 
@@ -43,17 +47,17 @@ def parse_moment(value: object, pattern: str = ISO) -> float | None:
     if not isinstance(value, datetime):
         return None
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return (aware - _EPOCH) / timedelta(seconds=1)
+    seconds = (aware - _EPOCH) / timedelta(seconds=1)
+    return seconds if _FIRST <= seconds < _END else None  # others have no date in UTC
 
 
 def _read(text: str, pattern: str) -> datetime | None:
-    for read in (datetime.fromisoformat, lambda given: datetime.strptime(given, pattern)):
-        if read is datetime.fromisoformat and len(text) < len("20240131"):
-            continue  # a number, rather
-        try:
-            return read(text)
-        except ValueError:
-            continue
+    if len(text) >= len("20240131"):  # a shorter one is a number, rather
+        with suppress(ValueError):
+            return datetime.fromisoformat(text)
+    if pattern != ISO:
+        with suppress(ValueError):
+            return datetime.strptime(text, pattern)
     return None
 
 
@@ -112,7 +116,7 @@ class Date(BaseModel):
         """Return parsed seconds as text, None when they are missing."""
         if math.isnan(parsed):
             return None
-        moment = (_EPOCH + timedelta(seconds=round(parsed))).replace(tzinfo=None)
+        moment = (_EPOCH + timedelta(seconds=min(round(parsed), _END - 1))).replace(tzinfo=None)
         return moment.isoformat(" ") if self.timed else moment.date().isoformat()
 
     @cached_property

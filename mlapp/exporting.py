@@ -54,20 +54,29 @@ def export(root: Path, name: str, version: int | None, target: Target, to: Path)
     model = open_model(root, name, version)
     if to.exists():
         raise OutputError(f"{to} already exists")
-    with writing(str(to)):
-        if target == "folder":
-            _copy_version(root, name, version, to)
-        elif target == "mlflow":
-            _write_mlflow(root, model, to)
-        else:
-            _write_mlflow(root, model, to / "model")
-            settings = {
-                "name": name,
-                "implementation": "mlserver_mlflow.MLflowRuntime",
-                "parameters": {"uri": "./model", "version": f"v{version}"},
-            }
-            _write_json(to / "model-settings.json", settings)
+    try:
+        with writing(str(to)):
+            _write(root, model, target, to)
+    except BaseException:
+        shutil.rmtree(to, ignore_errors=True)  # half a folder must not be loaded
+        raise
     return to
+
+
+def _write(root: Path, model: Model, target: Target, to: Path) -> None:
+    name, version = model.manifest.name, model.manifest.version
+    if target == "folder":
+        _copy_version(root, name, version, to)
+    elif target == "mlflow":
+        _write_mlflow(root, model, to)
+    else:
+        _write_mlflow(root, model, to / "model")
+        settings = {
+            "name": name,
+            "implementation": "mlserver_mlflow.MLflowRuntime",
+            "parameters": {"uri": "./model", "version": f"v{version}"},
+        }
+        _write_json(to / "model-settings.json", settings)
 
 
 def _copy_version(root: Path, name: str, version: int, to: Path) -> None:

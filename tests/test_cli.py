@@ -211,3 +211,21 @@ def test_processes_can_be_started_before_the_slow_imports(command: str) -> None:
         [sys.executable, "-c", code, command], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert ran.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve", "--api-only", "--workers", "-1"], "got '-1', expected a whole number from 1"),
+        (["serve", "--port", "70000"], "got '70000', expected a port from 0 to 65535"),
+        (["drift", "houses", "--days", "nan"], "got 'nan', expected a number of days"),
+        (["drift", "houses", "--days", "-1"], "got '-1', expected a number of days"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err

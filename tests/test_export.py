@@ -1,5 +1,6 @@
 """Exported folders, loaded by the servers that they are for."""
 
+import errno
 import json
 import os
 import shutil
@@ -185,3 +186,19 @@ def test_what_mlflow_loads_answers_as_the_model_does(
 def test_what_mlflow_loads_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         exported._load_pyfunc(str(tmp_path / "absent"))
+
+
+def test_nothing_is_left_of_an_export_that_fails(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(published))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    command = ["export", "houses", "--to", "mlserver", "--out", str(tmp_path / "a")]
+    with monkeypatch.context() as patch:
+        patch.setattr("mlapp.exporting._write_json", fail)
+        assert main(command) == 1
+        assert not (tmp_path / "a").exists()
+    assert main(command) == 0

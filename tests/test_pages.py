@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp import store
 from mlapp.dashboard import rows
+from mlapp.dashboard.shared import to_csv
 from mlapp.families.regression import RegressionModel
 from mlapp.families.varying import what_if
 from mlapp.store import artifacts, open_model
@@ -210,6 +211,11 @@ def test_the_history_can_be_downloaded_with_every_digit(monkeypatch: pytest.Monk
     answer = ["prediction", "lower", "upper", "id"]
     assert list(downloaded) == ["time", "model", "version", *ROW, *answer]
     assert downloaded["prediction"][0] == history(app)["prediction"][0]
+
+
+def test_a_downloaded_table_holds_no_formula_that_a_spreadsheet_would_run() -> None:
+    table = pd.DataFrame({"text": ["=HYPERLINK(1)", "-5 stars", None], "number": [-1.5, 2.0, 3.0]})
+    assert to_csv(table) == "text,number\n'=HYPERLINK(1),-1.5\n'-5 stars,2.0\n,3.0\n"
 
 
 @pytest.mark.usefixtures("folder")

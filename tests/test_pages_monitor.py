@@ -17,7 +17,7 @@ from mlapp.records.feedback import Given
 from mlapp.service import create_app, drift_metrics
 from mlapp.store import artifacts
 from tests.conftest import ROOT, client_of
-from tests.test_promotion import publish
+from tests.test_promotion import losses, publish
 
 NAME = "houses"
 
@@ -179,6 +179,23 @@ def test_a_candidate_is_promoted_and_rolled_back_on_the_page(
     assert loaders.load_model(NAME).manifest.version == 2
     assert list(app.dataframe[-1].value["action"]) == ["rolled back", "promoted"]
     assert next(iter(app.dataframe[-1].value["reason"])) == "complaints"
+
+
+@pytest.mark.slow
+def test_a_worse_candidate_is_promoted_on_the_page_only_where_one_says_so(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(recorded, losses(), candidate=False)
+    publish(recorded, losses(0.5))
+    monkeypatch.setenv("MLAPP_ADMIN", "on")
+    app = choose(page("versions"), "_versions_model")
+    app.text_input(key="_why").input("every month").run()
+    app.button(key="_promote_4").click().run()
+    assert "To promote it anyway, tick the box and give a reason" in app.error[-1].value
+    assert loaders.load_model(NAME).manifest.version == 3
+    app.checkbox(key="_force").check().run()
+    app.button(key="_promote_4").click().run()
+    assert loaders.load_model(NAME).manifest.version == 4
 
 
 @pytest.mark.usefixtures("folder")

@@ -314,6 +314,16 @@ def test_an_estimator_that_was_fitted_on_other_columns_is_refused(
         mlapp.publish(nameless, houses[INPUTS], houses["price"], name="bad", say=quiet)
 
 
+@pytest.mark.parametrize("name", ["predict", "lower", "_model"])
+def test_an_input_with_a_name_that_answers_or_pages_use_is_refused(
+    name: str, empty_folder: Path
+) -> None:
+    rows = pd.DataFrame({name: np.arange(50.0), "other": np.arange(50.0) % 7})
+    fitted = LinearRegression().fit(rows, rows["other"])
+    with pytest.raises(InvalidData, match=f"Rename the column '{name}': "):
+        mlapp.publish(fitted, rows, rows["other"], "mine", say=quiet)
+
+
 def test_a_model_of_several_targets_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
     targets = np.column_stack([houses["price"], houses["area"]])
     fitted = LinearRegression().fit(houses[["area"]], targets)

@@ -121,6 +121,17 @@ def test_what_judges_versions_is_never_learned_from(plots: Path) -> None:
     assert not asked[0] & asked[1]
 
 
+def test_a_renamed_model_is_trained_again_under_its_new_name(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rename", NAME, "lots"]) == 0
+    data = str(plots.parent / "houses.csv")
+    assert main(["retrain", "lots", "--data", data, "--dry-run"]) == 0
+    [command] = [line for line in capfd.readouterr().out.splitlines() if "Running" in line]
+    assert command.count("--name") == 1
+    assert " --name lots " in command
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     plots: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,3 +243,20 @@ def test_more_columns_than_a_table_may_have_are_refused(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "wide.csv", index=False)
     with pytest.raises(InvalidData, match="columns"):
         train(tmp_path / "wide.csv", "c0", root=tmp_path, say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("given", "day"),
+    [
+        ("9999-12-31T23:59:59.999", "9999-12-31"),
+        ("0001-01-01", "0001-01-01"),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("9999-12-31T23:59:59-01:00", None),
+        ("iso", None),
+        ("", None),
+    ],
+)
+def test_a_date_is_one_of_the_years_1_to_9999(given: str, day: str | None) -> None:
+    column = Date(name="day", minimum=0, maximum=1, quantiles=(0, 0, 0, 0, 1), typical="1970-01-01")
+    parsed = column.parse(given)
+    assert (None if parsed is None else column.plain(parsed)) == day

@@ -29,7 +29,7 @@ from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.foreign import OnnxEstimator
 from training.intervals import conformal_quantile
 from training.losses import fingerprints, log_losses, squared_errors
-from training.tables import Say, read_table
+from training.tables import Say, read_table, require_free_names
 from training.versions import at, choose_background, choose_losses, write_version
 
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
@@ -99,6 +99,7 @@ def publish(
         raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
     classifies = check_estimator(model)
     data = match_rows(model, X, y, classifies)
+    require_free_names(map(str, data.inputs.columns))
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None

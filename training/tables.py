@@ -3,6 +3,7 @@
 import hashlib
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -156,21 +157,32 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
     return prepare_inputs(inputs, target, say), output
 
 
+def require_free_names(names: Iterable[str], hint: str = "") -> None:
+    """Check that no input has a name that answers or pages use.
+
+    Args:
+        names: the inputs.
+        hint: what else can be done than to rename one.
+
+    Raises:
+        InvalidData: one has.
+    """
+    for name in names:
+        if name in RESERVED:
+            raise InvalidData(f"Rename the column {name!r}{hint}: answers use that name")
+        if name.startswith("_"):
+            raise InvalidData(
+                f"Rename the column {name!r}{hint}: names that begin with '_' are the pages'"
+            )
+
+
 def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
     """Return the columns that may teach something, cleaned; tell the others through `say`.
 
     Raises:
         InvalidData: a column has a name that is not free, or none is left.
     """
-    if reserved := [name for name in RESERVED if name in inputs]:
-        raise InvalidData(
-            f"Rename the column {reserved[0]!r}, or leave it out with --drop: answers use that name"
-        )
-    if private := [name for name in map(str, inputs) if name.startswith("_")]:
-        raise InvalidData(
-            f"Rename the column {private[0]!r}, or leave it out with --drop: names that begin with"
-            " '_' are the pages'"
-        )
+    require_free_names(map(str, inputs), ", or leave it out with --drop")
     kept: dict[str, pd.Series] = {}
     how: dict[str, How] = {}
     left_out: list[str] = []

@@ -7,6 +7,9 @@ from typing import Any
 
 from mlapp import store
 from mlapp.settings import read_settings
+from mlapp.tables.numbers import parse_number
+
+MOST_DAYS = 20_000
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -15,9 +18,23 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         "drift", help="compare requests with the training data, input by input"
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--days", type=float, default=7.0, help="(default: %(default)g)")
+    parser.add_argument(
+        "--days", type=parse_days, default=7.0, metavar="N", help="(default: %(default)g)"
+    )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.set_defaults(run=lambda options: show_drift(options.name, options.days, options.json))
+
+
+def parse_days(text: str) -> float:
+    """Read a number of days, more than 0 and at most those since 1970.
+
+    Raises:
+        ArgumentTypeError: the text is something else.
+    """
+    days = parse_number(text)
+    if days is None or not 0 < days < MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of days, as in 7")
+    return days
 
 
 def show_drift(name: str, days: float, as_json: bool) -> int:

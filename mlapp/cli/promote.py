@@ -45,9 +45,11 @@ def promote_version(name: str, version: int | None, force: str | None) -> int:
         raise ModelNotFound(f"{name!r} has no candidate in {root}")
     version = waiting[-1] if version is None else version
     try:
-        change = candidates.promote(root, Database(settings), name, version, force or "", say=print)
+        change = candidates.promote(
+            root, Database(settings), name, version, force or "", force=bool(force), say=print
+        )
     except GateRefused as error:
-        raise GateRefused(f"{error}; --force WHY overrides") from error
+        raise GateRefused(f"{error}; use --force WHY to promote it anyway") from error
     print(f"{name}: version {change.version} is served")
     return 0
 

@@ -9,6 +9,8 @@ from mlapp.errors import MlappError
 from mlapp.settings import read_settings
 from mlapp.tables.options import READING, add_reading_options
 
+LEVEL = 0.9  # of the intervals
+
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
@@ -27,7 +29,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     add(
         "--level",
         type=float,
-        default=0.9,
+        default=LEVEL,
         help="the share of new rows that intervals should contain (default: %(default)s)",
     )
     add("--candidate", action="store_true", help="serve it only after mlapp promote")
@@ -70,6 +72,7 @@ def _command(options: argparse.Namespace) -> str:
     parts = ["mlapp", "publish", str(options.model), "--data", str(options.data)]
     parts += ["--target", options.target, "--name", options.name]
     given = {key: getattr(options, key) for key in ("held_out", *READING)}
+    given["level"] = None if options.level == LEVEL else options.level
     for key, value in given.items():
         parts += [f"--{key.replace('_', '-')}", str(value)] if value is not None else []
     return shlex.join(parts)

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from mlapp.dashboard.markup import literal
+from mlapp.dashboard.shared import to_csv
 from mlapp.families.contract import Model, NumberOutput
 from mlapp.scoring.background import Result
 
@@ -49,7 +50,7 @@ def show(model: Model, other: Model, result: Result) -> None:
     st.dataframe(table, hide_index=True, alt="The rows whose answers differ most")
     st.download_button(
         "Download these rows as CSV",
-        lambda: table.to_csv(index=False),
+        lambda: to_csv(table),
         file_name=result.name_as("csv").replace("-scored", "-differences"),
         mime="text/csv",
         key="many_differences",

@@ -154,7 +154,8 @@ def show_controls(name: str) -> None:
             " rollback` always do."
         )
         return
-    reason = st.text_input("Why", key="_why", placeholder="For the history")
+    reason = st.text_input("Reason", key="_why", placeholder="For the history")
+    force = bool(waiting) and st.checkbox("Promote it even if it is worse", key="_force")
     with st.container(horizontal=True):
         for version in reversed(waiting):
             st.button(
@@ -162,7 +163,7 @@ def show_controls(name: str) -> None:
                 key=f"_promote_{version}",
                 type="primary",
                 on_click=_promote,
-                args=[name, version, reason],
+                args=[name, version, reason, force],
             )
         st.button(
             "Roll back",
@@ -175,14 +176,14 @@ def show_controls(name: str) -> None:
         st.error(literal(refusal), title="Nothing was changed")
 
 
-def _promote(name: str, version: int, reason: str) -> None:
+def _promote(name: str, version: int, reason: str, force: bool) -> None:
     settings = read_settings()
+    root, database = settings.artifacts, Database(settings)
     try:
-        candidates.promote(
-            settings.artifacts, Database(settings), name, version, reason, by="dashboard"
-        )
+        candidates.promote(root, database, name, version, reason, force=force, by="dashboard")
     except GateRefused as error:
-        st.session_state["_promotion_error"] = f"{error}. Say why it is promoted all the same."
+        hint = "To promote it anyway, tick the box and give a reason."
+        st.session_state["_promotion_error"] = f"{error}. {hint}"
     except MlappError as error:
         st.session_state["_promotion_error"] = str(error)
 

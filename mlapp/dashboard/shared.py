@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
+import pyarrow as pa
 import streamlit as st
 
 from mlapp import loaders
@@ -19,6 +20,7 @@ from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families.contract import Model
 from mlapp.manifest import Kind, Manifest, command_of
 from mlapp.schema import name_columns, quote
+from mlapp.tables.writing import guard
 
 M = TypeVar("M", bound=Model)
 
@@ -276,10 +278,22 @@ def show_history(name: str, formats: Mapping[str, Any]) -> None:
     )
     st.download_button(
         "Download as CSV",
-        lambda: table.to_csv(index=False),
+        lambda: to_csv(table),
         file_name=f"{name}-predictions.csv",
         mime="text/csv",
         key="_download",
         icon=":material/download:",
         on_click="ignore",
     )
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV; texts that a spreadsheet would run as formulas are guarded."""
+    guarded = {}
+    for name, column in table.items():
+        values = column.tolist()
+        texts = pa.array([each if isinstance(each, str) else None for each in values], pa.string())
+        safe = guard(texts).to_pylist()
+        pairs = zip(values, safe, strict=True)
+        guarded[name] = [each if text is None else text for each, text in pairs]
+    return pd.DataFrame(guarded, table.index).to_csv(index=False)

@@ -95,18 +95,20 @@ def promote(
     version: int,
     reason: str = "",
     *,
+    force: bool = False,
     by: str | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Change:
-    """Serve a candidate, unless it is worse beyond chance and no reason is given.
+    """Serve a candidate, unless it is worse beyond chance.
 
     Args:
         root: the artifact folder.
         database: the records.
         name: the model's name.
         version: the candidate.
-        reason: for the history; by default the verdicts. With a reason, a candidate is promoted
-            even if it is worse or cannot be judged, and the history says that it was forced.
+        reason: for the history; by default the verdicts.
+        force: whether it is promoted even if it is worse or cannot be judged, which needs a reason;
+            the history says so.
         by: who; by default the user of the machine.
         say: called with each verdict.
 
@@ -123,7 +125,7 @@ def promote(
         verdicts, against = [], [f"it cannot be judged: {error}"]
     for verdict in verdicts:
         say(str(verdict))
-    if against and not reason:
+    if against and not (force and reason):
         raise GateRefused(f"{name} {version} is not promoted: {'; '.join(against)}")
     outcome = "; ".join(map(str, verdicts)) or "nothing was served before"
     return promotion.promote(root, name, version, reason or outcome, forced=bool(against), by=by)

@@ -72,6 +72,8 @@ def retrain(
             " there is no --data FILE"
         )
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
+        # The model may have been renamed since.
+        words = [*_without(words, "--name"), "--name", name]
         words += ["--candidate", "--artifacts", str(root.resolve())]
         if feedback.learned:
             extra = Path(folder) / "feedback.parquet"

@@ -53,7 +53,9 @@ def serve_replicas(
             serve.run(replica.bind(), name="mlapp", logging_config=quiet)
         except (RuntimeError, ray.exceptions.RayError) as error:
             raise ClusterError(f"The service cannot be started: {last_line(error)}") from error
-        print(f"Ray serves http://{host}:{port} on {replicas} replicas", flush=True)
+        shown = f"[{host}]" if ":" in host else host
+        count = f"{replicas} replica" + ("s" if replicas > 1 else "")
+        print(f"Ray serves http://{shown}:{port} on {count}", flush=True)
         stopped.wait()
         serve.delete("mlapp")
         if address and not serve.status().applications:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from mlapp.errors import ArtifactError, InvalidSettings
@@ -95,7 +95,10 @@ class AccessLog(logging.Handler):
 
     def flush(self) -> None:
         """Write the pending lines; `logging.shutdown` calls this at the end."""
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        lines = []
+        with suppress(IndexError):  # at the end; another thread may be here, too
+            while True:
+                lines.append(self._lines.popleft())
         if lines:
             sys.stderr.write("\n".join([*lines, ""]))
             sys.stderr.flush()

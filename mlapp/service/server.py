@@ -209,6 +209,7 @@ def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int
         _work(create, listener, lifeline[0])
 
     born: dict[int, float] = {}
+    replaced = set[int]()  # which finish their requests
     for _ in range(workers):
         fork()
     while not (caught := signals.wait()) & STOPPING:
@@ -217,14 +218,16 @@ def run_workers(create: Callable[[], Any], listener: socket.socket, workers: int
             for pid in list(born):
                 fork()
                 del born[pid]
-                os.kill(pid, signal.SIGTERM)
+                replaced.add(pid)
+                _kill({pid}, signal.SIGTERM)
         for pid in _reap():
+            replaced.discard(pid)
             if pid in born:
                 _log.warning("Worker %d ended; starting another", pid)
                 if time.monotonic() - born.pop(pid) < 1:
                     time.sleep(1)  # a worker that cannot start must not use up the machine
                 fork()
-    _stop(set(born), signals)
+    _stop(replaced.union(born), signals)
 
 
 class Signals:
@@ -286,10 +289,12 @@ def _work(create: Callable[[], Any], listener: socket.socket, lifeline: int) -> 
     except BaseException:
         _log.exception("A worker failed")
     finally:
-        records.close()
-        logging.shutdown()
-        sys.stderr.flush()
-        os._exit(status)  # cleaning up is the parent's task
+        try:
+            records.close()
+            logging.shutdown()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)  # cleaning up is the parent's task
 
 
 def _follow(lifeline: int) -> None:

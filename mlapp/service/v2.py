@@ -9,6 +9,7 @@ Malformed requests get status 400, and values that the model does not allow get 
 
 from contextlib import suppress
 from importlib.metadata import version as library_version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import BadRequest
 
 from mlapp.answering import Answered
-from mlapp.errors import ArtifactError
+from mlapp.errors import ArtifactError, ModelNotFound
 from mlapp.families.contract import Batch, Model
 from mlapp.schema import Column, Input, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
@@ -82,12 +83,19 @@ def index() -> JsonResponse:
             version = models.get(name, max_age=FRESH).manifest.version
             found.append({"name": name, "version": str(version), "state": "READY", "reason": ""})
         if models.refused(name) and not ready:
-            root = models.root
-            version = artifacts.pinned(root, name) or max(artifacts.versions(root, name), default=1)
+            version = _wanted_version(models.root, name)
             reason = "It cannot be opened; see the server's log"
             entry = {"name": name, "version": str(version), "state": "UNAVAILABLE"}
             found.append(entry | {"reason": reason})
     return JsonResponse(found)
+
+
+def _wanted_version(root: Path, name: str) -> int:
+    """Return the version that is pinned, or would be served if it could be opened."""
+    try:
+        return artifacts.served_version(root, name)
+    except ModelNotFound:  # the one that is pinned is missing
+        return artifacts.pinned(root, name) or 1
 
 
 @blueprint.get("/models/<model:name>")

@@ -180,11 +180,11 @@ class Text:
                 return data
 
 
-def refuse_bomb(name: str) -> InvalidTable:
+def refuse_bomb(name: str, most: str = f"{RATIO} times its size") -> InvalidTable:
     """Return the error for an archive that unpacks to much more than its size."""
     return InvalidTable(
-        f"{name} unpacks to more than {RATIO} times its size, like a decompression bomb; unpack it"
-        " yourself if you trust it"
+        f"{name} unpacks to more than {most}, like a decompression bomb; unpack it yourself if you"
+        " trust it"
     )
 
 

@@ -69,8 +69,8 @@ def _check_size(name: str, stream: BinaryIO) -> None:
     size = stream.seek(0, 2)
     with zipfile.ZipFile(stream) as archive:
         unpacked = sum(each.file_size for each in archive.infolist())
-    if unpacked > max(FREE, min(RATIO * size, LARGEST)):
-        raise refuse_bomb(name)
+    if unpacked > (most := max(FREE, min(RATIO * size, LARGEST))):
+        raise refuse_bomb(name, f"{most:,} bytes")
 
 
 def _choose(name: str, book: Any, sheet: str | None) -> Any:
