@@ -180,14 +180,15 @@ class Category(_Frozen):
                 for word, truth in TRUTHS.items()
                 for each in (word, word.capitalize(), word.upper())
             }
-        return spelled | self._codes
+        shorter = {drop_ending(category): code for category, code in self._codes.items()}
+        return shorter | spelled | self._codes
 
     def parse(self, value: object) -> float | None:
         """Return the category's position, NaN for a missing one, or None for one not allowed."""
         text = parse_text(value)
         if text is None:
             return math.nan if self.missing else None
-        code = self._spellings.get(text)
+        code = self._spellings.get(text, self._spellings.get(drop_ending(text)))
         return self._codes[self.other] if code is None and self.other is not None else code
 
     def plain(self, parsed: float) -> str | None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from mlapp import cli
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.families.regression import RegressionModel
+from mlapp.schema import Number
 from mlapp.scoring import files
 from mlapp.tables.formats import FileFormat, format_of
 from tests.conftest import open_regression
@@ -262,6 +263,41 @@ def test_decimal_and_thousands_marks_are_recognised(
 ) -> None:
     read = numbers(tmp_path, text)
     assert [[None if pd.isna(each) else each for each in column] for column in read] == expected
+
+
+def test_a_number_below_one_has_no_thousands(tmp_path: Path) -> None:
+    lines = [f"0.{row:03}\t{row},513\t0.{900 - row}" for row in range(100, 160)]
+    rate, people, _ = numbers(tmp_path, "\n".join(["rate\tpop\ty", *lines]))
+    assert (rate[0], people[0]) == (0.1, 100_513)
+
+
+@pytest.mark.parametrize("strange", ["", "?"])
+@pytest.mark.parametrize("unit", ["", " €"])
+def test_decimal_commas_are_recognised_beside_units_and_strange_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str, strange: str
+) -> None:
+    """Each mark is that of the file: 6,253 is about 6, and 4.416 is over 4,000."""
+    random = np.random.default_rng(0)
+    weights, rents = random.uniform(2, 20, 200).round(3), random.integers(400, 9000, 200)
+    lines = ["w;rent;y"]
+    for row, (weight, rent) in enumerate(zip(weights.tolist(), rents.tolist(), strict=True)):
+        w = strange if strange and row % 25 == 3 else f"{weight:.3f}".replace(".", ",")
+        price = f"{rent:,}".replace(",", ".") + (unit if row % 2 else "")
+        lines.append(f"{w};{price};" + f"{weight * 5 + rent / 100:.2f}".replace(".", ","))
+    path = tmp_path / "wide.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "models"))
+    flags = ["--data", str(path), "--target", "y", "--name", "houses", "--model", "linear"]
+    assert regression.main(flags) == 0
+    out = tmp_path / "out.jsonl"
+    assert cli.main(["score", str(path), "-o", str(out), "--model", "houses"]) == 0
+    scored = [json.loads(line) for line in out.read_text().splitlines()]
+    assert not any(row["notice"] for row in scored)
+    weight, rent = open_regression(tmp_path / "models", "houses").schema.inputs
+    assert isinstance(weight, Number)
+    assert isinstance(rent, Number)
+    assert (rent.minimum, rent.maximum) == (rents.min(), rents.max())
+    assert 2 <= weight.minimum < weight.maximum <= 20
 
 
 def test_a_decimal_mark_can_be_named(tmp_path: Path) -> None:

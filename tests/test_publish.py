@@ -18,6 +18,7 @@ from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
@@ -591,3 +592,24 @@ def test_a_published_version_carries_its_losses_and_its_reference(
     rows = houses[[*INPUTS, target]][: 100 if held else 400]
     assert len(losses["values"]) == len(rows.drop_duplicates())
     assert reference.read(empty_folder, "houses", 1)
+
+
+def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: Path) -> None:
+    rows = pd.DataFrame({"shop": pd.Categorical([1, 2, 3] * 40), "x": np.arange(120.0)})
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["shop"]), remainder="passthrough"
+    )
+    target = rows["shop"].astype(float) * 100 + rows["x"]
+    fitted = make_pipeline(encode, LinearRegression()).fit(rows, target)
+    with pytest.raises(InvalidData, match=r"answer requests otherwise .* 'shop'"):
+        mlapp.publish(fitted, rows, target, "stores", say=quiet)
+
+
+def test_a_classifier_with_a_threshold_of_its_own_is_refused(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = FixedThresholdClassifier(classifier(houses), threshold=0.95).fit(
+        houses[INPUTS], houses["cheap"]
+    )
+    with pytest.raises(InvalidData, match="another label than the likeliest"):
+        mlapp.publish(fitted, houses[INPUTS], houses["cheap"], "mine", say=quiet)

@@ -198,6 +198,19 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_labels_of_more_rows_may_be_written_otherwise(tmp_path: Path) -> None:
+    table, more = make_rings(120), make_rings(100, seed=9)
+    sides = {place: side for side, place in enumerate(sorted(table["place"].unique()))}
+    for each, written in ((table, str), (more, float)):
+        each["place"] = [written(sides[place]) for place in each["place"]]
+    more.to_csv(tmp_path / "more.csv", index=False)
+    said: list[str] = []
+    options: dict[str, Any] = {"model": "linear", "extra": tmp_path / "more.csv"}
+    trained(table, "place", tmp_path, **options, say=said.append)
+    assert any("Learning from 100 more rows" in line for line in said)
+
+
+@pytest.mark.slow
 def test_more_rows_are_learned_from_and_never_held_out(tmp_path: Path) -> None:
     table, more = make_rings(120), make_rings(500, seed=9)
     before = trained(table, "place", tmp_path, model="boosted")

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InvalidData
+from training import table_models
 from training.folds import forward_folds, join_groups, random_folds
 from training.regression import train
+from training.rows import Source, read_training_rows
 
 
 def quiet(line: str) -> None:
@@ -93,3 +95,42 @@ def test_a_time_that_cannot_be_read_is_named_with_its_row(tmp_path: Path) -> Non
     table.to_csv(tmp_path / "t.csv", index=False)
     with pytest.raises(InvalidData, match="'when' has no time in 1 rows, as row 50: 'soon'"):
         train(tmp_path / "t.csv", root=tmp_path, say=quiet, time="when")
+
+
+def walk() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    days = pd.date_range("2022-01-01", periods=300)
+    return pd.DataFrame(
+        {
+            "when": days.strftime("%d/%m/%Y"),
+            "x": random.normal(size=300),
+            "group": random.integers(0, 40, 300),
+            "y": random.normal(size=300).cumsum(),
+        }
+    )
+
+
+def test_days_before_months_are_put_in_order(tmp_path: Path) -> None:
+    table, path = walk(), tmp_path / "walk.csv"
+    quality = []
+    for written in ("%d/%m/%Y", "%Y-%m-%d"):
+        days = pd.date_range("2022-01-01", periods=300).strftime(written)
+        table.assign(when=days).to_csv(path, index=False)
+        made = train(path, "y", root=tmp_path, time="when", model="linear", say=quiet)
+        quality.append(made.manifest.metrics["r2"])
+    assert quality[0] == pytest.approx(quality[1])
+
+
+def test_groups_stay_whole_forwards_in_time_too(tmp_path: Path) -> None:
+    path = tmp_path / "walk.csv"
+    walk().to_csv(path, index=False)
+    rows = read_training_rows(Source(path, "y", time="when", group="group"), False, quiet)
+    found = table_models.split(rows, quiet)
+    assert rows.groups is not None and rows.times is not None
+    for fold in found.folds:
+        assert rows.times[fold.train].max() < rows.times[fold.test].min()
+        assert not set(rows.groups[fold.train]) & set(rows.groups[fold.test])
+    walk().assign(group=np.arange(300) % 2).to_csv(path, index=False)
+    rows = read_training_rows(Source(path, "y", time="when", group="group"), False, quiet)
+    with pytest.raises(InvalidData, match="--group with --time"):
+        table_models.split(rows, quiet)

@@ -240,3 +240,8 @@ def test_decimals_and_step_suit_the_data(values: list[float], decimals: int, ste
     spec = learn_schema(pd.DataFrame({"x": column}), column)["x"]
     assert isinstance(spec, Number)
     assert spec.step == pytest.approx(step)
+
+
+def test_a_series_of_years_is_no_identifier() -> None:
+    inputs, _ = prepare(table(odd=list(range(1900, 1900 + ROWS))), "y", quiet)
+    assert list(inputs) == ["x", "odd"]

@@ -6,6 +6,7 @@ values, and their rows are said.
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,16 @@ _BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"
 _MARKED = re.compile(rf"([+-]?)\s*({_BEFORE})?\s*([+-]?[\d.][\d.,\s'\u2019]*?)\s*({_BEHIND})?")
 
 
-def read_column(name: str, column: pd.Series, say: Say) -> tuple[pd.Series, How]:
+def read_column(
+    name: str, column: pd.Series, say: Say, decimal: str | None = None
+) -> tuple[pd.Series, How]:
     """Return a column as floats, moments or texts, with missing values as NaN, NaT or None.
 
     Args:
         name: the column's.
         column: as the table has it; the index counts the rows of the file from 0.
         say: called with what was read otherwise than it is written.
+        decimal: the decimal mark that the file has in this column.
 
     Returns:
         The column, and what its input in a schema has to know of how it was read.
@@ -58,7 +62,8 @@ def read_column(name: str, column: pd.Series, say: Say) -> tuple[pd.Series, How]
     if pd.api.types.is_datetime64_any_dtype(column) or _holds_dates(column):
         return _moments(column, ISO), {"pattern": ISO}
     texts = pd.Series([parse_text(value) for value in column], index=column.index, dtype=object)
-    for read in (read_truths, _read_numbers, _read_dates):
+    read_numbers = partial(_read_numbers, decimal=decimal or ".")
+    for read in (read_truths, read_numbers, _read_dates):
         if (found := read(name, texts, say)) is not None:
             return found
     return texts, {}
@@ -119,7 +124,9 @@ def read_truths(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
 # --- numbers ---------------------------------------------------------------------------------
 
 
-def _read_numbers(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] | None:
+def _read_numbers(
+    name: str, texts: pd.Series, say: Say, decimal: str
+) -> tuple[pd.Series, How] | None:
     """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable."""
     words = texts.dropna().unique()
     if sum(map(bool, map(_MARKED.fullmatch, words[:SAMPLE]))) < len(words[:SAMPLE]) / 2:
@@ -132,8 +139,8 @@ def _read_numbers(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How
             units[unit] = units.get(unit, 0) + int(counts[word])
     unit = max(units, key=lambda each: units[each], default="")
     best: dict[str, float] = {}
-    mark = "."
-    for each in (".", ","):
+    mark = decimal
+    for each in (decimal, "," if decimal == "." else "."):
         found = {word: parse_number(strip_unit(word, unit), each) for word in words}
         read = {word: number for word, number in found.items() if number is not None}
         if sum(counts[word] for word in read) > sum(counts[word] for word in best):

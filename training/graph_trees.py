@@ -308,7 +308,9 @@ def _lightgbm_threshold(node: dict[str, Any]) -> float:
         return 0.0
     if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
         raise NotCompiled("its trees split categories, or take 0 as missing")
-    return float(node["threshold"])
+    threshold = float(node["threshold"])
+    # It takes values this close to 0 for 0 before it compares them.
+    return float(np.nextafter(threshold, -np.inf)) if -1.1e-35 < threshold < 0 else threshold
 
 
 def _lightgbm_missing(node: dict[str, Any]) -> bool:

@@ -168,7 +168,8 @@ def drop_dependent(checked: Checked, say: Say, *, numbers: bool = False) -> Sche
         wider = np.hstack([columns, part])
         tolerance = 1e-9 * math.sqrt(rows * wider.shape[1])
         wider_rank = int(np.linalg.matrix_rank(wider, tol=tolerance))
-        if wider_rank == rank and (isinstance(spec, Number) or not numbers):
+        # With as many columns as rows, each is a combination of others.
+        if rank < rows - 1 and wider_rank == rank and (isinstance(spec, Number) or not numbers):
             say(f"Left out column {name}: it is a linear combination of the columns before it")
             continue
         kept.append(spec)

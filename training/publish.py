@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from mlapp.errors import InvalidData, InvalidInput, quote
+from mlapp.families.engines import Layout
 from mlapp.families.regression import ANSWER, Answer
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
@@ -32,6 +33,8 @@ from training.losses import fingerprints, log_losses, squared_errors
 from training.tables import Say, read_table, require_free_names
 from training.versions import at, choose_background, choose_losses, write_version
 
+COMPARED = 2_000  # rows that a model is asked about as they are given, and as requests reach it
+OTHER_LABELS = 0.02  # share of the rows that may get another label than the likeliest
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
 SEED = 0
@@ -130,6 +133,9 @@ def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Che
     _try(model, data, classifies)
     cleaned, layout = lay_out(model, data.inputs)
     checked = learn(cleaned, data.target, target, classifies).check(cleaned)
+    _require_same_rows(model, data, checked, layout, classifies)
+    if classifies:
+        _require_likeliest(model, data)
     given = "probabilities" if classifies else "prediction"
     return checked, compile_estimator({given: model}, checked, layout)
 
@@ -236,6 +242,51 @@ def _try(model: Any, data: Rows, classifies: bool) -> None:
         raise InvalidData(
             f"{type(model).__name__} cannot answer the rows of the data: {error}"
         ) from error
+
+
+def _require_same_rows(
+    model: Any, data: Rows, checked: Checked, layout: Layout, classifies: bool
+) -> None:
+    """Check that a model gives the rows the answers that it gives them once they are checked.
+
+    Raises:
+        InvalidData: it does not, since the check changes values, such as spaces around a text.
+    """
+    given = data.inputs[:COMPARED]
+    restored = pd.DataFrame(layout.restore(checked), columns=data.inputs.columns)[:COMPARED]
+    try:
+        ours, theirs = _ask(model, restored, classifies), _ask(model, given, classifies)
+    except Exception as error:  # an estimator may raise anything
+        raise InvalidData(
+            f"{type(model).__name__} cannot answer the rows as requests reach it: {error}"
+        ) from error
+    if np.allclose(ours, theirs, rtol=1e-6, atol=1e-6 * float(np.abs(theirs).max(initial=0))):
+        return
+    pairs = {str(name): (given[name].tolist(), restored[name].tolist()) for name in given}
+    changed = [name for name, (one, two) in pairs.items() if repr(one) != repr(two)]
+    raise InvalidData(
+        f"{type(model).__name__} would answer requests otherwise than the rows it was fitted on:"
+        f" a request's {quote(changed)} reach it as texts without spaces around them, as whole"
+        " numbers without .0, or as missing. Fit it on such values"
+    )
+
+
+def _require_likeliest(model: Any, data: Rows) -> None:
+    """Check that a classifier gives the label with the highest probability.
+
+    Raises:
+        InvalidData: it often gives another, as where a threshold was chosen.
+    """
+    named = names_of(model) is not None or isinstance(model, OnnxEstimator)
+    inputs = data.inputs[:COMPARED] if named else data.inputs[:COMPARED].to_numpy()
+    likeliest = np.asarray(model.classes_)[model.predict_proba(inputs).argmax(axis=1)]
+    other = float(np.mean(np.asarray(model.predict(inputs)) != likeliest))
+    if other > OTHER_LABELS:
+        raise InvalidData(
+            f"{type(model).__name__} gives {other:.0%} of the rows another label than the likeliest"
+            " by its own probabilities, as with a threshold of its own; the label that is served"
+            " is the likeliest"
+        )
 
 
 def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
-from mlapp.schema import Checked, Floats, Schema, parse_number, parse_text
-from training.columns import read_truths
+from mlapp.schema import Checked, Floats, Schema, match_label, parse_number, parse_text
+from training.columns import read_column, read_truths
 from training.folds import Groups
 from training.losses import fingerprints
-from training.tables import Say, learn_schema, prepare, prepare_inputs, read_table
+from training.tables import Say, for_file, learn_schema, prepare, prepare_inputs, read_table
 
 FEWEST_OF_LABEL = 5  # rows; a label with fewer can be neither learned nor measured
 MOST_LABELS = 100
@@ -107,17 +107,21 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
         InvalidData: the table cannot be read, or a column is not there.
     """
     assert source.extra is not None  # or there is nothing to add
-    table, _ = read_table(source.extra, **source.reading)
+    table, _ = read_table(source.extra, **for_file(source.extra, source.reading))
     schema = rows.checked.schema
     needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
     if absent := [name for name in needed if name not in table]:
         raise InvalidData(f"{source.extra} has no column {quote(absent)}")
     places = {label: place for place, label in enumerate(rows.labels)}
+    if not places:
+        mark = table.attrs["decimals"].get(source.target)
+        numbers, _ = read_column(source.target, table[source.target], lambda _: None, mark)
+        table[source.target] = numbers
     known = set(fingerprints(rows.checked, rows.target.tolist(), source.target))
     matrix, targets, bad, repeated = [], [], 0, 0
     for row in table.to_dict("records"):
         value = row[source.target]
-        target = places.get(parse_text(value) or "") if places else parse_number(value)
+        target = places.get(match_label(value, places) or "") if places else parse_number(value)
         parsed = [spec.parse(row.get(spec.name)) for spec in schema.inputs]
         if target is None or math.isnan(target) or None in parsed:
             bad += 1
@@ -240,7 +244,11 @@ def _times(name: str, column: pd.Series) -> Floats:
     if pd.api.types.is_numeric_dtype(column):
         times = column.to_numpy(dtype=float, na_value=np.nan)
     else:
-        moments = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        read, _ = read_column(name, column, lambda _: None)
+        moments = read
+        if not pd.api.types.is_datetime64_any_dtype(read):  # of no one form
+            moments = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
+        moments = pd.to_datetime(moments, utc=True)
         times = moments.astype("datetime64[us, UTC]").astype("int64").to_numpy(dtype=float)
         times[moments.isna()] = np.nan
     if len(odd := np.flatnonzero(np.isnan(times))):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from mlapp.errors import MlappError
+from mlapp.errors import InvalidData, MlappError
 from mlapp.manifest import Artifact
 from mlapp.schema import Category, Floats, Schema
 from mlapp.tables.options import add_reading_options
@@ -104,6 +104,24 @@ class Chosen:
         return self.rows[self.best.candidate.takes]
 
 
+def _without_groups(folds: list[Fold], groups: Groups) -> list[Fold]:
+    """Return folds whose training parts have no group of their test parts.
+
+    Raises:
+        InvalidData: a training part has no other rows.
+    """
+    apart = []
+    for fold in folds:
+        train = fold.train[~np.isin(groups[fold.train], groups[fold.test])]
+        apart.append(Fold(train, fold.test))
+    if any(not len(fold.train) for fold in apart):
+        raise InvalidData(
+            "--group with --time: every group of the earliest rows occurs later, too, so nothing is"
+            " left to learn from"
+        )
+    return apart
+
+
 def split(rows: TrainingRows, say: Say) -> Split:
     """Draw the folds.
 
@@ -116,6 +134,8 @@ def split(rows: TrainingRows, say: Say) -> Split:
     parts = count_folds(count)
     if rows.times is not None:
         folds = forward_folds(rows.times, parts)
+        if rows.groups is not None:
+            folds = _without_groups(folds, rows.groups)
     else:
         groups = alike if rows.groups is None else join_groups(alike, rows.groups)
         if rows.groups is not None:

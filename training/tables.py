@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,7 @@ from mlapp.dates import DAY, varying_parts
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.manifest import Data
 from mlapp.schema import Category, Date, Input, Number, Output, Schema, describe
-from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.formats import TEXT_FORMATS, FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
 from mlapp.tables.reading import open_table
 from training.columns import How, group_rare, read_column
@@ -24,6 +24,7 @@ from training.columns import Say as Say
 
 # Names of the columns that models answer with, and of the pages' button.
 RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
+YEARS = (1500, 2200)  # a series of these does not count the rows
 _PANDAS_INDEX = r"__index_level_\d+__"  # what pandas calls row names in Parquet
 
 
@@ -53,7 +54,9 @@ def read_table(
     for place, field in enumerate(rows.schema):
         if not re.fullmatch(_PANDAS_INDEX, field.name):
             columns[field.name] = _typed(rows.column(place), decimal_of(field))
-    return pd.DataFrame(columns), about
+    table = pd.DataFrame(columns)
+    table.attrs["decimals"] = {field.name: decimal_of(field) for field in rows.schema}
+    return table, about
 
 
 def read_rows(
@@ -89,6 +92,17 @@ def read_rows(
     rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
     about = Data(source=path.name, rows=len(rows), columns=len(schema), sha256=digest)
     return rows, about
+
+
+def for_file(path: Path, reading: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return those options to read the data that also apply to another file."""
+    try:
+        format_ = format_of(path.name).format
+    except InvalidTable:  # its name says none
+        return dict(reading)
+    given = {flag for flag, value in reading.items() if value is not None}
+    apply = {"encoding", "decimal"} if format_ in TEXT_FORMATS else {"sheet"}
+    return {flag: reading[flag] for flag in given & (apply if format_ != "parquet" else set())}
 
 
 def _format(path: Path, file: BinaryIO) -> FileFormat:
@@ -183,11 +197,12 @@ def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
         InvalidData: a column has a name that is not free, or none is left.
     """
     require_free_names(map(str, inputs), ", or leave it out with --drop")
+    decimals = inputs.attrs.get("decimals", {})
     kept: dict[str, pd.Series] = {}
     how: dict[str, How] = {}
     left_out: list[str] = []
     for name in map(str, inputs):
-        column, how[name] = read_column(name, inputs[name], say)
+        column, how[name] = read_column(name, inputs[name], say, decimals.get(name))
         reason = _useless(name, column, kept)
         if reason is None and column.dtype == object:
             found = group_rare(name, column, say)
@@ -228,7 +243,9 @@ def _useless(name: str, column: pd.Series, kept: dict[str, pd.Series]) -> str | 
         if different > 0.9 * len(present) and different > 10:
             return "nearly every value is different, as in an identifier"
     elif column.dtype.kind != "M" and (
-        different == len(column) > 10 and (column == column.iloc[0] + np.arange(len(column))).all()
+        different == len(column) > 10
+        and (column == column.iloc[0] + np.arange(len(column))).all()
+        and not (column.iloc[0] >= YEARS[0] and column.iloc[-1] <= YEARS[1])
     ):
         return "it counts the rows, as an identifier does"
     return None

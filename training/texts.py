@@ -25,8 +25,7 @@ from mlapp.families.text import LONGEST, Ids, clean, is_readable, without_markup
 from mlapp.manifest import Data
 from mlapp.schema import drop_ending, match_label, parse_text, truth_of
 from mlapp.tables.decoding import BLOCK, Text
-from mlapp.tables.formats import TEXT_FORMATS, format_of
-from training.tables import Say, read_rows
+from training.tables import Say, for_file, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
 IMDB_SHA256 = "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe"
@@ -170,18 +169,8 @@ def _match(given: str, name_of: Mapping[str, str]) -> str | None:
 
 
 def _for_file(path: Path, reading: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    """Return those options to read the data that also apply to another file."""
-    if _holds_files(path):
-        return {**reading, "decimal": None, "sheet": None}
-    try:
-        format_ = format_of(path.name).format
-    except InvalidTable:  # its name says none
-        return reading
-    return {
-        "encoding": reading["encoding"] if format_ in TEXT_FORMATS else None,
-        "decimal": reading["decimal"] if format_ in TEXT_FORMATS else None,
-        "sheet": reading["sheet"] if format_ == "xlsx" else None,
-    }
+    """Return those options to read the data that also apply to another file or folder."""
+    return {"encoding": reading["encoding"]} if _holds_files(path) else for_file(path, reading)
 
 
 def key(text: str) -> str:

@@ -129,7 +129,7 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
         for name in (first, options.truth):
             if name not in names:
                 raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
-        has_comma = decimal_of(table.schema.field(options.truth)) == ","
+        mark = decimal_of(table.schema.field(options.truth))
         number = 0
         for chunk in table.chunks():
             called, truths = (chunk.batch.column(name) for name in (first, options.truth))
@@ -137,8 +137,9 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
             for place in range(chunk.batch.num_rows):
                 number += 1
                 truth = truths[place].as_py()
-                if has_comma and isinstance(parsed := parse_number(truth, ","), float):
-                    truth = None if math.isnan(parsed) else parsed
+                if mark == "," or parse_number(truth) is None:  # it may have thousands marks
+                    parsed = parse_number(truth, mark)
+                    truth = truth if parsed is None or math.isnan(parsed) else parsed
                 note = _text(notes[place].as_py()) if notes is not None else ""
                 yield _Outcome(number, _text(called[place].as_py()), truth, note or None)
 

@@ -30,6 +30,9 @@ LARGEST = 1e100
 
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 _PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
+_UNITS = r"^[^0-9+\-.,]+|[^0-9.,]+$"
+FEWEST_CELLS = 100  # after which a column may turn out to hold texts
+NEARLY_ALL = 0.9  # of the cells, for a column to be one of numbers
 _SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides point and comma
 _KEY = b"decimal"
 
@@ -46,10 +49,11 @@ def number_pattern(decimal: str | None) -> str:
         return _PLAIN
     point = re.escape(decimal)
     marks = [re.escape(mark) for mark in _thousands(decimal)]
-    # The last group has three digits; earlier ones may have two, as in 12,34,567.
-    grouped = [f"[0-9]{{1,3}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}" for mark in marks]
-    whole = "|".join([*grouped, "[0-9]+"])
-    return rf"[+-]?(?:(?:{whole})(?:{point}[0-9]*)?|{point}[0-9]+){_EXPONENT}"
+    # The last group has three digits; earlier ones may have two, as in 12,34,567. None begins with
+    # 0: 0,183 is less than 1.
+    grouped = [f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}" for mark in marks]
+    plain = f"(?:[0-9]+(?:{point}[0-9]*)?|{point}[0-9]+){_EXPONENT}"
+    return rf"[+-]?(?:(?:{'|'.join(grouped)})(?:{point}[0-9]*)?|{plain})"
 
 
 def _thousands(decimal: str) -> str:
@@ -189,13 +193,14 @@ def mark_decimals(schema: "pa.Schema", commas: Collection[str]) -> "pa.Schema":
 class DecimalVotes:
     """Detects the decimal mark of each column from the cells of a table.
 
-    A column votes if all its cells are numbers with one mark but not with the other: 1,5 for the
-    comma, 1.5 and 1,234.5 for the point. The others follow the majority of the table, or without
-    votes its separator: 1,234 is 1.234 unless commas separate the cells.
+    A column votes if nearly all its cells are numbers with one mark, with or without a unit, and
+    fewer are with the other: 1,5 for the comma, 1.5 and 1,234.5 for the point. The others follow
+    the majority of the table, or without votes its separator: 1,234 is 1.234 unless commas separate
+    the cells.
     """
 
     def __init__(self, columns: int, separator: str) -> None:
-        self._comma, self._point = [True] * columns, [True] * columns
+        self._cells, self._comma, self._point = ([0] * columns for _ in range(3))
         self._marked = [False] * columns  # whether a number has a comma
         self._default = "." if separator == "," else ","
 
@@ -205,26 +210,46 @@ class DecimalVotes:
         import pyarrow.compute as pc
 
         for place, column in enumerate(columns):
-            if not (self._comma[place] or self._point[place]):
-                continue
+            numbers = max(self._comma[place], self._point[place])
+            if self._cells[place] >= FEWEST_CELLS and numbers < self._cells[place] / 2:
+                continue  # a column of texts
             cells = pc.utf8_trim_whitespace(column)
             cells = cells.filter(pc.invert(pc.is_in(cells, pa.array(MISSING, pa.string()))))
+            self._cells[place] += len(cells)
             for mark, votes in ((",", self._comma), (".", self._point)):
-                matches = pc.match_substring_regex(cells, f"^(?:{number_pattern(mark)})$")
-                votes[place] = votes[place] and pc.all(matches).as_py() is not False
+                votes[place] += _count_numbers(cells, f"^(?:{number_pattern(mark)})$")
             if not self._marked[place]:
                 self._marked[place] = pc.any(pc.match_substring(cells, ",")).as_py() is True
 
     def commas(self) -> list[int]:
         """Return the places of the columns with decimal commas."""
-        votes = list(zip(self._comma, self._point, self._marked, strict=True))
-        for_comma = sum(comma and not point for comma, point, _ in votes)
-        for_point = sum(point and not comma for comma, point, _ in votes)
+        votes = list(zip(self._cells, self._comma, self._point, self._marked, strict=True))
+        may_comma = [comma >= NEARLY_ALL * cells for cells, comma, _, _ in votes]
+        for_comma = sum(
+            may and comma > point
+            for may, (_, comma, point, _) in zip(may_comma, votes, strict=True)
+        )
+        for_point = sum(
+            point >= NEARLY_ALL * cells and point > comma for cells, comma, point, _ in votes
+        )
         usual = "," if for_comma > for_point else "." if for_point else self._default
-        if not for_comma and not any(comma and marked for comma, _, marked in votes):
+        marked = any(may and each[3] for may, each in zip(may_comma, votes, strict=True))
+        if not for_comma and not marked:
             usual = "."
         return [
             place
-            for place, (comma, point, _) in enumerate(votes)
-            if comma and (usual == "," or not point)
+            for place, (_, comma, point, _) in enumerate(votes)
+            if may_comma[place] and (comma > point or (usual == "," and comma == point))
         ]
+
+
+def _count_numbers(cells: "pa.Array", pattern: str) -> int:
+    """Return how many cells match a pattern, a unit before or behind the number left out."""
+    import pyarrow.compute as pc
+
+    matches = pc.match_substring_regex(cells, pattern)
+    found = int(pc.sum(matches).as_py() or 0)
+    if found < len(cells):
+        rest = pc.replace_substring_regex(cells.filter(pc.invert(matches)), _UNITS, "")
+        found += int(pc.sum(pc.match_substring_regex(rest, pattern)).as_py() or 0)
+    return found
