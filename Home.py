@@ -106,4 +106,5 @@ page = st.navigation(
     ],
     position="top",
 )
+st.set_page_config(page_title=f"{page.title} · mlapp" if page.title != "Home" else "mlapp")
 page.run()

@@ -84,6 +84,8 @@ class Manifest(_Strict):
         total, unit = self.data.rows, f"{self.kind.takes}s"
         used = self.training.get(f"{unit}_used")
         used = used if isinstance(used, int) else total
+        if used > total:
+            return f"{emphasis}{total:,}{emphasis} {unit} and {used - total:,} more"
         return f"{emphasis}{used:,}{emphasis} {f'of {total:,} ' if used != total else ''}{unit}"
 
 

@@ -372,7 +372,7 @@ def test_the_command_works_on_a_running_cluster(
         (["--engine", "ray", "--address", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
         (["--engine", "ray", "--resume"], "starts again each time"),
         (["--engine", "ray", "--to", "csv"], "writes a folder of Parquet"),
-        (["--address", "auto"], "--address goes with --engine ray"),
+        (["--address", "auto"], "--address requires --engine ray"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_its_options(

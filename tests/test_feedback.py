@@ -198,12 +198,12 @@ def test_outcomes_of_a_file_are_matched_by_id(
     )
     assert main(["feedback", str(path)]) == 3
     reported = capsys.readouterr().err
-    assert "2 rows recorded, 0 known before, 3 refused" in reported
+    assert "2 rows recorded, 0 already recorded, 3 refused" in reported
     assert "row 3, truth: got nothing, expected a finite number" in reported
     assert f"row 5, Another truth of {name}-0 is recorded: 300.5" in reported
     assert sorted(row["number"] for row in kept()) == [300.5, 310.25]
     assert main(["feedback", str(path)]) == 3
-    assert "0 rows recorded, 2 known before, 3 refused" in capsys.readouterr().err
+    assert "0 rows recorded, 2 already recorded, 3 refused" in capsys.readouterr().err
 
 
 def test_outcomes_of_a_file_are_matched_by_what_the_client_called_its_requests(

@@ -74,7 +74,7 @@ def test_values_like_those_of_training_are_green() -> None:
     ask()
     app = choose(page("monitor"), "_monitor_model")
     assert [each.value for each in app.metric][:2] == ["1", "0"]
-    assert app.success[0].value == "Nothing moved beyond chance."
+    assert app.success[0].value == "Nothing drifted beyond chance."
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_judged_answers_stand_beside_the_held_out_figures(
     app = choose(page("monitor"), "_monitor_model")
     assert any("No answer of this time was judged" in each.value for each in app.caption)
     assert main(["quality", NAME]) == 0
-    assert "was judged yet" in capsys.readouterr().out
+    assert "has feedback yet" in capsys.readouterr().out
     model = loaders.load_regression(NAME)
     answered = answering.answer(model, model.check(make_rows(np.random.default_rng(1), 40)), "v1")
     log = records.writer()

@@ -3,8 +3,8 @@
     ids (batch, time) -> vectors (batch, time, dimensions) -> states (batch, time, width)
         -> pooled (batch, width) -> scores (batch, labels)
 
-Texts of a batch are padded and masked, so that padding changes no number. `mlapp.sentiment` serves
-the same network without either, one text at its own length.
+Texts of a batch are padded and masked, so that padding changes no number. `mlapp.families.network`
+serves the same network without either, one text at its own length.
 """
 
 from collections.abc import Iterator, Sequence

@@ -102,7 +102,6 @@ def publish(
         raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
     classifies = check_estimator(model)
     data = match_rows(model, X, y, classifies)
-    require_free_names(map(str, data.inputs.columns))
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
@@ -130,6 +129,7 @@ def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) ->
 
 def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Checked, Compiled]:
     """Learn the inputs from the data; return its checked rows, and what is served."""
+    require_free_names(map(str, data.inputs.columns))
     _try(model, data, classifies)
     cleaned, layout = lay_out(model, data.inputs)
     checked = learn(cleaned, data.target, target, classifies).check(cleaned)

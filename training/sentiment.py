@@ -78,7 +78,7 @@ def train(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values.
-        extra: more labelled texts, likewise, which are learned from and judge nothing.
+        extra: more labelled texts, likewise, which are used for training only.
         candidate: whether the version waits for `promotion.promote` before it is served.
         say: called with each line of the report.
         encoding: of a text file; see `FileFormat`.
@@ -259,7 +259,10 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=SEED, help="of everything random (default: %(default)s)"
     )
     parser.add_argument(
-        "--recipe", choices=RECIPES, default="best", help="the knobs (default: %(default)s)"
+        "--recipe",
+        choices=RECIPES,
+        default="best",
+        help="the hyperparameters (default: %(default)s)",
     )
     parser.add_argument(
         "--candidate",
@@ -293,7 +296,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra",
         type=Path,
-        help="more labelled texts with the same columns, which are learned from and judge nothing",
+        help="more labelled texts with the same columns, which are used for training only",
     )
 
 

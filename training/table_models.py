@@ -283,7 +283,7 @@ def make_parser(
     add("--group", metavar="COLUMN", help="rows with the same value are held out together")
     add("--time", metavar="COLUMN", help="rows are predicted from earlier ones")
     add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out")
-    add("--keep", metavar="COLUMN", action="append", default=[], help="use such columns alone")
+    add("--keep", metavar="COLUMN", action="append", default=[], help="use only such columns")
     add("--extra", type=Path, metavar="FILE", help="more rows, which are only learned from")
     add("--candidate", action="store_true", help="publish a version that is not served yet")
     add(

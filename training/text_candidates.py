@@ -146,7 +146,10 @@ def _say_measured(
     baseline = metrics["baseline_accuracy"]
     error = math.sqrt(baseline * (1 - baseline) / len(plan.held_out))
     if metrics["accuracy"] <= baseline + error:
-        say(f"It is no better than always saying the same, which is right in {baseline:.1%}")
+        say(
+            "It is no better than always predicting the most frequent label, which is right in"
+            f" {baseline:.1%}"
+        )
     say(f"On {len(plan.held_out):,} held-out texts:")
     say(f"  accuracy          {metrics['accuracy']:.4f}")
     say(f"  log loss          {metrics['log_loss']:.4f}")

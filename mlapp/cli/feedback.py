@@ -40,7 +40,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser(
         "feedback",
-        help="record what turned out to be true, from a file",
+        help="record actual outcomes from a file",
         description="Record what turned out to be true of answers. FILE is a table of any kind"
         " that `mlapp score` reads, a row for each answer: its id, and the truth.",
         epilog="exit status: 0 every row is recorded; 3 some are not, the others are; 1 nothing"
@@ -106,7 +106,7 @@ def give_feedback(options: argparse.Namespace) -> int:
     while some := list(islice(outcomes, AT_ONCE)):
         keep(some)
     print(
-        f"{options.file}: {recorded:,} rows recorded, {known:,} known before,"
+        f"{options.file}: {recorded:,} rows recorded, {known:,} already recorded,"
         f" {len(refused):,} refused",
         file=sys.stderr,
     )

@@ -25,7 +25,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     export.add_argument("--until", type=parse_time, metavar="TIME", help="exclusive")
     purge = actions.add_parser(
         "purge",
-        help="delete what is older than some days",
+        help="delete records older than some days",
         description="Delete answers, feedback and counts that are older than some days.",
     )
     purge.add_argument("--model", metavar="NAME", help="(default: all)")

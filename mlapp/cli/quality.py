@@ -42,7 +42,7 @@ def show_quality(name: str, as_json: bool) -> int:
         listed = [_plain(each) for each in found]
         print(json.dumps({"model": name, "quality": listed}, indent=1))
     elif not found:
-        print(f"No answer of {name} was judged yet")
+        print(f"No answer of {name} has feedback yet")
     else:
         for each in found:
             print(_line(each))

@@ -17,7 +17,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         " are looked up in the current folder.",
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--data", metavar="FILE", type=Path, help="instead of the command's own")
+    parser.add_argument(
+        "--data", metavar="FILE", type=Path, help="train on this file instead of the original data"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     parser.set_defaults(run=retrain_model)
 

@@ -42,7 +42,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     add("-o", "--output", metavar="OUT", required=True, help="- is standard output")
     add("--model", metavar="NAME", help="(default: sentiment with --text-column, else regression)")
     add(
-        "--text-column", metavar="C", help="the column of texts (default: text, review or the only)"
+        "--text-column",
+        metavar="C",
+        help="the column of texts (default: text, review, or the only column of texts)",
     )
     add(
         "--columns",
@@ -89,7 +91,7 @@ def score_file(options: argparse.Namespace) -> int:
 
         return scoring.score_on_ray(options)
     if options.address:
-        raise InvalidSettings("--address goes with --engine ray")
+        raise InvalidSettings("--address requires --engine ray")
     writing = start_early(read_settings())
     helpers = _count_helpers(options.file, options.workers)
     with Processes() as helping:

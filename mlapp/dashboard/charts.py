@@ -40,7 +40,8 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
     bars["right"] = bars[["start", "end"]].max(axis=1)
     scale = alt.Scale(zero=False, nice=False, padding=56)  # the padding holds the labels
     base = alt.Chart(bars).encode(
-        y=alt.Y("input:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False))
+        # An order by name: without one, Vega keeps that of the answer before.
+        y=alt.Y("input:N", sort=[*added.index], title=None, axis=alt.Axis(labelOverlap=False))
     )
     drawn = base.mark_bar(height={"band": 0.6}).encode(
         x=alt.X(
@@ -107,7 +108,9 @@ def what_if(
     layers = []
     if banded:
         band = alt.Chart(data).encode(x=x, y=alt.Y("lower:Q", title=output), y2="upper:Q")
-        layers.append(band.mark_area(opacity=0.18) if number else band.mark_rule(strokeWidth=2))
+        layers.append(
+            band.mark_area(opacity=0.18) if number else band.mark_rule(strokeWidth=2, color="gray")
+        )
     layers.append(line.mark_line() if number else line.mark_point(filled=True, size=50))
     if current is not None:
         layers.append(point)
@@ -183,7 +186,12 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
         .mark_bar()
         .encode(
             x=alt.X("weight:Q", title="added to the logit"),
-            y=alt.Y("word:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
+            y=alt.Y(
+                "word:N",
+                sort=bars["word"].tolist(),
+                title=None,
+                axis=alt.Axis(labelOverlap=False),
+            ),
             color=alt.Color(
                 "speaks for:N",
                 scale=alt.Scale(domain=[explanation.label, other]),
@@ -251,7 +259,7 @@ def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
         "accuracy:Q",
         scale=alt.Scale(domain=[min(low, float(data["accuracy"].min())), 1], nice=False),
         axis=percent,
-        title="share that is right",
+        title="accuracy",
     )
     points = (
         alt.Chart(data)
@@ -332,7 +340,12 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
                 title="share of all",
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
-            y=alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False)),
+            y=alt.Y(
+                "label:N",
+                sort=bars["label"].tolist(),
+                title=None,
+                axis=alt.Axis(labelOverlap=False),
+            ),
             color=alt.Color(
                 "answer:N",
                 scale=alt.Scale(domain=["sure", "unsure"]),

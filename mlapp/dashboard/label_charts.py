@@ -26,6 +26,7 @@ def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
             (f"{len(rest)} other labels", sum(value for _, value in rest)),
         ]
     bars = pd.DataFrame(ranked, columns=["label", "probability"])
+    bars["shown"] = [_write(value) for value in bars["probability"]]
     base = alt.Chart(bars).encode(
         x=alt.X(
             "probability:Q",
@@ -34,15 +35,24 @@ def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
             axis=alt.Axis(format=".0%", tickCount=5),
         ),
         y=alt.Y(
-            "label:N", sort=None, title=None, axis=alt.Axis(labelOverlap=False, labelLimit=140)
+            "label:N",
+            sort=bars["label"].tolist(),
+            title=None,
+            axis=alt.Axis(labelOverlap=False, labelLimit=140),
         ),
         tooltip=["label:N", alt.Tooltip("probability:Q", format=".2%")],
     )
     text = base.mark_text(align="left", dx=5, fontSize=12, color="gray")
-    text = text.encode(text=alt.Text("probability:Q", format=".1%"))
+    text = text.encode(text="shown:N")
     return alt.layer(base.mark_bar(height={"band": 0.6}), text).properties(
         height=50 + 30 * len(bars), padding={"right": 44}
     )
+
+
+def _write(probability: float) -> str:
+    """Write a probability, never as certain."""
+    rounded = f"{probability:.1%}"
+    return {"100.0%": "> 99.9%", "0.0%": "< 0.1%"}.get(rounded, rounded)
 
 
 def what_if(

@@ -98,7 +98,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     Raises:
         RecordsUnavailable: the records cannot be read.
     """
-    st.subheader("Has the world moved?")
+    st.subheader("Drift")
     known = reference.read(root, model.manifest.name, model.manifest.version)
     found = drift.measure(model, known, database, since)
     found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
@@ -113,11 +113,11 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     if worst:
         names = ", ".join(each.series.name for each in worst)
         show = st.error if worst[0].state == "act" else st.warning
-        show(literal(f"Moved beyond chance: {names}."), title="The data has moved")
+        show(literal(f"Drifted beyond chance: {names}."), title="Drift detected")
     elif all(each.state == "unknown" for each in found):
         st.caption(f"At least {drift.FEWEST} values are needed to measure drift.")
     else:
-        st.success("Nothing moved beyond chance.", title="All green")
+        st.success("Nothing drifted beyond chance.", title="No significant drift")
     st.dataframe(
         pd.DataFrame([_line(each) for each in found]),
         hide_index=True,
@@ -141,8 +141,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
         alt="How far each input and the answers have moved",
     )
     st.caption(
-        f"Flagged where chance alone would do it in fewer than {drift.CHANCE:.1%} of all weeks;"
-        f" Act from an index of {drift.LARGE}."
+        f"Watch: chance alone would move the values this far in fewer than {drift.CHANCE:.1%} of"
+        f" weeks. Act: the index (PSI) is {drift.LARGE} or more as well."
     )
     by_name = {f"{each.series.name} ({each.series.kind})": each for each in found if each.bins}
     if by_name:
@@ -197,7 +197,7 @@ def show_shadows(database: Database, name: str, since: int) -> None:
     found = queries.shadowed(database, name, since)
     if not found:
         return
-    st.subheader("What a candidate would have said")
+    st.subheader("Candidates in shadow mode")
     percent = st.column_config.NumberColumn(format="percent")
     rows = [
         {
@@ -214,7 +214,7 @@ def show_shadows(database: Database, name: str, since: int) -> None:
         pd.DataFrame(rows).dropna(axis="columns", how="all"),
         hide_index=True,
         column_config=dict.fromkeys(("differing", "outside the interval"), percent),
-        alt="How often candidates that answer along differ from what was served",
+        alt="How often the candidates differ from what was served",
     )
 
 
@@ -238,8 +238,8 @@ def show_quality(root: Path, database: Database, name: str, since: int) -> None:
     found = quality.measure(database, name, manifests, since)
     if not found:
         st.caption(
-            'No answer of this time was judged. "Was this right?" below an answer, `POST'
-            " /v1/feedback` and `mlapp feedback` take what turned out to be true."
+            'No answer from this period has feedback yet. Give it with "Was this right?" below an'
+            " answer, `POST /v1/feedback` or `mlapp feedback`."
         )
         return
     rows = []

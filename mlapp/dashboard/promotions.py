@@ -123,7 +123,7 @@ def show_candidate(name: str, version: int) -> None:
     if differing is not None:
         with st.expander("What it answers differently", icon=":material/difference:"):
             st.caption(
-                f"Of the last {candidates.REPLAYED:,} rows that were asked, the farthest first."
+                f"The last {candidates.REPLAYED:,} rows that were asked, the most different first."
             )
             st.dataframe(
                 differing, hide_index=True, alt="The rows that are answered most differently"
@@ -154,6 +154,11 @@ def show_controls(name: str) -> None:
             " rollback` always do."
         )
         return
+    state = st.session_state
+    if state.get("_reason_for") != name:  # what was typed for another model is not for this one
+        _clear(name)
+    if done := state.pop("_promoted", None):
+        st.success(literal(done))
     reason = st.text_input("Reason", key="_why", placeholder="For the history")
     force = bool(waiting) and st.checkbox("Promote it even if it is worse", key="_force")
     with st.container(horizontal=True):
@@ -181,6 +186,7 @@ def _promote(name: str, version: int, reason: str, force: bool) -> None:
     root, database = settings.artifacts, Database(settings)
     try:
         candidates.promote(root, database, name, version, reason, force=force, by="dashboard")
+        _finish(name, f"Version {version} of {name} is served now.")
     except GateRefused as error:
         hint = "To promote it anyway, tick the box and give a reason."
         st.session_state["_promotion_error"] = f"{error}. {hint}"
@@ -188,9 +194,20 @@ def _promote(name: str, version: int, reason: str, force: bool) -> None:
         st.session_state["_promotion_error"] = str(error)
 
 
+def _finish(name: str, done: str) -> None:
+    """Say what was done, and clear what it was done for."""
+    _clear(name)
+    st.session_state["_promoted"] = done
+
+
+def _clear(name: str) -> None:
+    st.session_state.update({"_why": "", "_force": False, "_reason_for": name})
+
+
 def _roll_back(name: str, reason: str) -> None:
     try:
-        promotion.roll_back(read_settings().artifacts, name, reason, by="dashboard")
+        change = promotion.roll_back(read_settings().artifacts, name, reason, by="dashboard")
+        _finish(name, f"Version {change.version} of {name} is served again.")
     except MlappError as error:
         st.session_state["_promotion_error"] = str(error)
 
@@ -200,7 +217,7 @@ def show_history(name: str) -> None:
     changes = promotion.history(read_settings().artifacts, name)
     st.subheader("History")
     if not changes:
-        st.caption("Nothing was promoted or rolled back yet.")
+        st.caption("Nothing has been promoted or rolled back yet.")
         return
     st.dataframe(
         pd.DataFrame([change.model_dump() for change in reversed(changes)]),

@@ -48,7 +48,7 @@ def of_numbers(gives: NumberOutput) -> list[Metric]:
 def of_labels() -> list[Metric]:
     """Return the metrics of a model that gives labels, the most telling first."""
     return [
-        Metric("accuracy", "Accuracy", "{:.1%}".format, "Share that gets its own label."),
+        Metric("accuracy", "Accuracy", "{:.1%}".format, "Share classified correctly."),
         Metric(
             "balanced_accuracy",
             "Balanced accuracy",
@@ -115,16 +115,20 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
         for each in shown:
             st.metric(each.label, each.write(there[each.key]), border=True, help=each.help)
         if size:
-            st.metric("Size", f"{model.size / 1e6:.1f} MB", border=True, help="All its files.")
+            st.metric("Size", _write_size(model.size), border=True, help="All its files.")
     if not own and "r2_in_sample" in there:
         st.caption(f"R² on the rows it was trained on: {there['r2_in_sample']:.7f}")
     baselines = [
-        f"{each.label.lower()} {each.write(there[BASELINE + each.key])}"
+        f"{each.label} {each.write(there[BASELINE + each.key])}"
         for each in shown
         if BASELINE + each.key in there
     ]
     if baselines:
-        st.caption(f"Without looking at its input, a baseline has {', '.join(baselines)}.")
+        st.caption(f"A baseline that ignores the inputs: {', '.join(baselines)}.")
+
+
+def _write_size(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:
@@ -142,9 +146,11 @@ def show_compared(report: Mapping[str, Any]) -> None:
     """Show the models that were compared on the same data, with their errors."""
     if not (compared := report.get("compared")):
         return
-    st.subheader("What it was chosen from")
+    st.subheader("Models that were compared")
     st.dataframe(
-        pd.DataFrame(compared), hide_index=True, alt="The models that were compared, with errors"
+        pd.DataFrame(compared).rename(columns=lambda name: str(name).replace("_", " ")),
+        hide_index=True,
+        alt="The models that were compared, with errors",
     )
     st.caption(
         "All were measured on the same data, which they were not trained on. The simplest and"
@@ -193,7 +199,7 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
     left, right = st.columns(2)
     if confusion := report.get("confusion"):
         with left:
-            st.subheader("What it mixes up")
+            st.subheader("Confusion matrix")
             st.altair_chart(
                 charts.confusion(list(labels), confusion, unit),
                 alt=f"Held-out {unit} by true and predicted label",

@@ -219,18 +219,20 @@ def show_what_if(model: Model, asked: Asked) -> None:
 def _show_what_if(model: Model, asked: Asked) -> None:
     """Vary one input, without running the rest of the page again."""
     schema, gives = schema_of(model), model.gives
-    moving = st.selectbox("Input to move", schema.names, key=f"_what_if_{model.manifest.name}")
+    moving = st.selectbox("Input to vary", schema.names, key=f"_what_if_{model.manifest.name}")
     moved, current = what_if(model, asked.row, moving), asked.row[moving]
     given = asked.answered.answers
     if isinstance(given, Numbers):
         prediction = float(given.values[0, 0])
         chart = charts.what_if(schema[moving], gives.name, moved, current, prediction)
-        alt, band = f"Predicted {gives.name} as {moving} moves", " The band is the interval."
+        alt = f"Predicted {gives.name} as {moving} varies"
+        category = isinstance(schema[moving], Category)
+        band = " The lines are the intervals." if category else " The band is the interval."
     else:
         chart = label_charts.what_if(
             schema[moving], moved, given.output.columns, given.probabilities[0], current
         )
-        alt, band = f"Probability of each {gives.name} as {moving} moves", ""
+        alt, band = f"Probability of each {gives.name} as {moving} varies", ""
     st.altair_chart(chart, alt=alt)
     has_band = isinstance(given, Numbers) and given.output.level is not None
     st.caption("The other inputs stay as they are." + (band if has_band else ""))

@@ -132,7 +132,8 @@ def _choose_version(name: str, link: Mapping[str, str]) -> int | None:
         options,
         format_func=lambda each: "Served" if each == SERVED else f"Version {each}",
         key="_version",
-        help="Served: the newest version, or the pinned one. The page follows it.",
+        help="Served: the pinned version, or else the newest that is not a candidate. The page"
+        " follows it.",
         persist_state="session",
         width=160,
     )

@@ -259,7 +259,8 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
         try:
             guess = make_plan(model, schema, options).inputs[TEXT]
         except MlappError:
-            guess = guess_columns([TEXT], names)[TEXT]
+            own = getattr(model, "report", {}).get("columns", {}).get("text")
+            guess = own if own in names else guess_columns([TEXT], names)[TEXT]
         chosen = _choose("Column of the texts", names, guess, "many_text_column", busy)
         if chosen is None:
             raise InvalidInput([Fault(TEXT, "no column", "one of the file's; choose it above")])

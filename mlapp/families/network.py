@@ -35,8 +35,8 @@ NETWORK, TOKENIZER, HEAD = "network.onnx", "tokenizer.json", "head.npz"
 PIECE = 4096
 
 METHOD = (
-    "A word counts what its removal changes: the five that speak most for the answer are removed"
-    " one after the other, every other word alone."
+    "A word's weight is how much its removal changes the logit: the five words that most support"
+    " the answer are removed one after another, every other word on its own."
 )
 REMOVED = 5  # words that are removed one after the other
 RIVALS = 12  # words of which each is chosen

@@ -125,7 +125,7 @@ def _feedback() -> dict[str, Any]:
     example = {"id": "019a1d4e-6d31-782b-96e5-edd5443433f4", "truth": 0.4, "note": "measured"}
     body = {"application/json": {"schema": content, "example": example}}
     bad = ("400", "404", "409", "413", "415", "422", "429", "503")
-    return _read("Say what turned out to be true of answers", "giveFeedback") | {
+    return _read("Record feedback on answers", "giveFeedback") | {
         "description": "A list is recorded completely or not at all. Acknowledged feedback is on"
         " the disk. The same truth may be sent again; a different one is refused with status 409.",
         "requestBody": {"required": True, "content": body},

@@ -10,10 +10,16 @@ READING = ("encoding", "decimal", "sheet")
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Add --encoding, --decimal and --sheet."""
     add = parser.add_argument
-    add("--encoding", help="of a text file (default: UTF-8, or what its byte-order mark says)")
+    add(
+        "--encoding",
+        help="encoding of a text file (default: UTF-8, or what its byte-order mark says)",
+    )
     add(
         "--decimal",
         choices=DECIMALS,
         help="the decimal mark of CSV and TSV (default: detected for each column)",
     )
-    add("--sheet", help="of an Excel workbook, its name or number from 1 (default: the first)")
+    add(
+        "--sheet",
+        help="sheet of an Excel workbook: its name, or its number from 1 (default: the first)",
+    )
