@@ -86,7 +86,7 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     return Settings(
         artifacts=Path(folder),
         pins=_read_versions(environ, "MLAPP_PINS"),
-        api_key=environ.get("MLAPP_API_KEY") or None,
+        api_key=environ.get("MLAPP_API_KEY", "").strip() or None,
         hosts=_read_names(environ.get("MLAPP_HOSTS", "")) or None,
         max_bytes=_read_count(environ, "MLAPP_MAX_BYTES", Settings.max_bytes),
         max_rows=_read_count(environ, "MLAPP_MAX_ROWS", Settings.max_rows),

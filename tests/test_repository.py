@@ -1,6 +1,7 @@
 """What is served when versions come, go and break."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +179,42 @@ def test_opened_models_take_no_more_memory_than_allowed(folder: Path) -> None:
         here.get(name)
     assert len(here._opened) == 3
     assert here.get(names[0]) is not first
+
+
+def test_a_repaired_version_is_opened_though_its_files_look_the_same(folder: Path) -> None:
+    file = folder / "houses" / "1" / "model.joblib"
+    content, before = file.read_bytes(), file.stat()
+    models_here = repository_of(folder)
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ArtifactError, match="damaged"):
+        models_here.get("houses")
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert models_here.get("houses").manifest.version == 1
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"\xff\xfe", b"9" * 5000])
+def test_a_pin_that_cannot_be_read_is_reported_and_other_models_are_served(
+    folder: Path, content: bytes
+) -> None:
+    (folder / "houses" / "pinned").write_bytes(content)
+    models_here = repository_of(folder)
+    with pytest.raises(ArtifactError, match="pinned"):
+        models_here.get("houses")
+    assert models_here.refused("houses") is not None
+    assert models_here.names() == ["houses", "regression"]
+    assert models_here.get("regression").manifest.version == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v1/models/houses/versions/{'9' * 300}",
+        "/v1/models/hou%00ses/versions/1",
+        f"/v1/models/{'a' * 300}/versions/1",
+        f"/v2/models/{'a' * 300}/ready",
+    ],
+)
+def test_a_name_or_version_that_no_model_can_have_is_not_found(folder: Path, path: str) -> None:
+    assert client_of(create_app()).get(path).status_code == 404

@@ -180,6 +180,39 @@ def test_an_answer_that_nobody_reads_is_cut_off(
     assert "Traceback" not in at.log.read_text()
 
 
+def test_clients_that_read_nothing_take_no_place_from_others(
+    hurried: Callable[..., Server],
+) -> None:
+    at = hurried(MLAPP_MAX_CONCURRENT="2")
+    asked = b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", at.port))
+            connection.sendall(asked)
+
+        def is_free() -> bool:
+            found = (requests.get(f"{at.address}/readyz", timeout=30) for _ in range(50))
+            return all(answer.status_code == 200 for answer in found)
+
+        wait_until(is_free, "all places to be free")
+
+
+def test_what_follows_a_chunked_body_is_no_header_and_has_an_end(shared: Server) -> None:
+    head = head_of(PREDICT, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    body = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    with connect(shared) as connection:
+        connection.sendall(head + body + b"Content-Encoding: br\r\nHost: evil.example\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+    with connect(shared) as connection:
+        connection.sendall(head + body)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for _ in range(20_000):
+                connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
+    assert predicts(shared)
+
+
 # --- too many, and too much ---------------------------------------------------------------------
 
 

@@ -26,6 +26,7 @@ from training.recipes import RECIPES
 from training.sentiment import main, train
 from training.splits import split
 from training.text_network import Shortener, compare
+from training.texts import key
 from training.vectors import train_vectors
 
 pytestmark = pytest.mark.usefixtures("untraced")
@@ -357,3 +358,22 @@ def test_the_held_out_part_chooses_nothing(
     metrics = made.manifest.metrics
     held_out = int(float(str(metrics["held_out"])))
     assert scored.count(held_out) == 1
+
+
+# --- sentences of our own -----------------------------------------------------------------------
+
+
+def test_the_sentences_of_our_own_are_none_of_the_lines_that_judge_the_model() -> None:
+    lines = pd.read_csv(ROOT / "tests" / "one_liners.tsv", sep="\t")["text"]
+    made, _ = phrases.make_phrases(text_network.PHRASES, 0)
+    assert not set(map(key, lines)) & set(map(key, made))
+
+
+def test_no_sentence_of_our_own_has_both_labels() -> None:
+    made, labels = phrases.make_phrases(text_network.PHRASES, 0)
+    found = {
+        label: {key(text) for text, own in zip(made, labels, strict=True) if own == label}
+        for label in (0, 1)
+    }
+    assert len(found[0]) > 10_000 and len(found[1]) > 10_000
+    assert not found[0] & found[1]

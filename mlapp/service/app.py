@@ -288,7 +288,7 @@ def _given_key(environ: "WSGIEnvironment") -> bytes | None:
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "bearer":
             return None
-    return str(given).strip().encode("latin-1")  # WSGI's text of a header is its bytes
+    return str(given).strip(" \t").encode("latin-1")  # WSGI's text of a header is its bytes
 
 
 @functools.cache

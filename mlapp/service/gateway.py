@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, BinaryIO, TypeAlias, cast
 from urllib.parse import urlsplit
 
@@ -131,7 +132,9 @@ class Gateway:
                 await _send_whole(head, b"".join(parts), send, unread)
             else:
                 with lane.slots:
-                    await self._run(environ, lane, receive, send)
+                    rest = await self._run(environ, lane, receive, send)
+                if rest:
+                    await _send_whole(*rest, send)
         finally:
             environ["wsgi.input"].close()
 
@@ -183,19 +186,31 @@ class Gateway:
         environ["wsgi.input"], environ["mlapp.received"] = body, received
         environ["CONTENT_LENGTH"] = str(received)
 
-    async def _run(self, environ: Environ, lane: "Lane", receive: Receive, send: Send) -> None:
-        """Answer a request on a thread of a lane, and send the response."""
+    async def _run(
+        self, environ: Environ, lane: "Lane", receive: Receive, send: Send
+    ) -> "tuple[Head, bytes] | None":
+        """Answer a request on a thread of a lane.
+
+        Large responses are sent within the time limit; a small one is returned, since a client
+        that does not read it is to hold no slot.
+        """
         gone, watcher = threading.Event(), None
         environ["mlapp.gone"] = gone.is_set
         if lane is self.other:
             watcher = asyncio.create_task(_watch(receive, gone))
         try:
             head, parts = await lane.run(call, self.service, environ)
-            if isinstance(parts, list):
-                await _send_whole(head, b"".join(parts), send)
-            else:
-                seconds = self.service.settings.read_timeout
+            seconds = self.service.settings.read_timeout
+            if not isinstance(parts, list):
                 await _send_stream(head, parts, send, lane, gone, seconds)
+                return None
+            body = b"".join(parts)
+            if len(body) <= SMALL:
+                return head, body
+            with suppress(TimeoutError):  # the server closes the connection
+                async with asyncio.timeout(seconds + len(body) / SLOWEST):
+                    await _send_whole(head, body, send)
+            return None
         finally:
             if watcher:
                 watcher.cancel()

@@ -49,6 +49,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.access_log = False  # the service writes its own
         self._header_bytes: int | None = 0  # None while no headers are awaited
+        self._trailer_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         if len(self.opened) >= self.most:
             self._close_oldest()
@@ -74,7 +75,16 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Await the headers of another request."""
         super().on_message_begin()
-        self._header_bytes = 0
+        self._header_bytes = self._trailer_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what follows a chunked body is none (RFC 9110, section 6.5.1)."""
+        if self._header_bytes is not None:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value)
+        if self._trailer_bytes > HEADER_BYTES:
+            self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """Stop the clock, and hand the request over."""
@@ -140,6 +150,7 @@ def serve(app: Any, listener: socket.socket, ws: str) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # anybody can send them
         backlog=BACKLOG,
         timeout_keep_alive=KEPT_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,

@@ -96,6 +96,8 @@ def _wanted_version(root: Path, name: str) -> int:
         return artifacts.served_version(root, name)
     except ModelNotFound:  # the one that is pinned is missing
         return artifacts.pinned(root, name) or 1
+    except ArtifactError:  # the pin cannot be read
+        return max(artifacts.versions(root, name), default=1)
 
 
 @blueprint.get("/models/<model:name>")
@@ -237,8 +239,9 @@ def _read_request(here: State, environ: "WSGIEnvironment") -> tuple[dict[str, An
     body = read_body(environ, here.settings.max_bytes)
     if (text := environ.get(HEADER_KEY)) is None:
         return parse_json(body), b""
-    if not text.isascii() or not text.isdigit() or int(text) > len(body):
-        raise BadRequest(f"{HEADER}: got {text!r}, expected a length within {len(body)} bytes")
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > len(body):
+        got = describe(text)
+        raise BadRequest(f"{HEADER}: got {got}, expected a length within {len(body)} bytes")
     return parse_json(body[: int(text)]), body[int(text) :]
 
 

@@ -35,6 +35,8 @@ from mlapp.settings import read_settings
 FORMAT = 1
 MANIFEST = "manifest.json"
 PIN = "pinned"
+LARGEST_VERSION = 10**9
+_VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 TEMPORARY = ".publishing-"
 
 _STALE_SECONDS = 24 * 3600
@@ -68,7 +70,11 @@ def pinned(root: Path, name: str) -> int | None:
         text = (root / name / PIN).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         return None
-    if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(
+            f"{root / name / PIN} cannot be read: {error}", f"mlapp unpin {name}"
+        ) from error
+    if not _VERSION.fullmatch(text):
         raise ArtifactError(
             f"{root / name / PIN}: got {text!r}, expected a version number", f"mlapp unpin {name}"
         )
@@ -126,14 +132,15 @@ def candidate_mark(root: Path, name: str, version: int) -> Path:
     return root / name / f"candidate-{version}"
 
 
-def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, int], ...]:
-    """Return the name, size and modification time of each file of a version."""
+def fingerprint(root: Path, name: str, version: int) -> tuple[tuple[str, int, int, int], ...]:
+    """Return the name, size and times of modification and change of each file of a version."""
     try:
         with os.scandir(root / name / str(version)) as entries:
             found = [(entry.name, entry.stat()) for entry in entries]
     except OSError:
         return ()
-    return tuple(sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in found))
+    times = ((file, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for file, each in found)
+    return tuple(sorted(times))
 
 
 def kind(root: Path, name: str) -> Kind | None:
@@ -420,8 +427,11 @@ def _numbers(folder: Path) -> list[int]:
     """Return the whole numbers from 1 that name folders inside, ascending."""
     if not NAME.fullmatch(folder.name) or not folder.is_dir():
         return []
-    found = (entry.name for entry in folder.iterdir() if entry.is_dir())
-    return sorted(int(entry) for entry in found if re.fullmatch(r"[1-9][0-9]*", entry, re.ASCII))
+    try:
+        found = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:  # the other models are served
+        return []
+    return sorted(int(entry) for entry in found if _VERSION.fullmatch(entry))
 
 
 def _serialize(content: Mapping[str, Any]) -> bytes:

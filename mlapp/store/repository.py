@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mlapp import store
-from mlapp.errors import ArtifactError, ModelNotFound
+from mlapp.errors import ArtifactError, ModelNotFound, describe
 from mlapp.families.contract import Model
+from mlapp.manifest import NAME
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -24,7 +25,7 @@ BASE_BYTES, BYTES_PER_BYTE = 300_000, 5
 
 _log = logging.getLogger(__name__)
 
-_Key: TypeAlias = tuple[str, int, tuple[tuple[str, int, int], ...]]
+_Key: TypeAlias = tuple[str, int, tuple[tuple[str, int, int, int], ...]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Repository:
             ModelNotFound: there is no such model or version.
             ArtifactError: neither it nor an older version can be opened.
         """
+        if not NAME.fullmatch(name) or (version or 0) > artifacts.LARGEST_VERSION:
+            raise ModelNotFound(f"No such model: {describe(name)}")
         if version is not None:
             with self._lock_of(name):
                 return self._open(name, version)
@@ -125,7 +128,7 @@ class Repository:
                     self._note(name, refused, f"version {version} is served")
                     self._served[name] = _Served(model, time.monotonic())
                     return model
-        except ModelNotFound as error:
+        except ArtifactError as error:
             refused = error
         self._served.pop(name, None)
         if refused is None or not artifacts.versions(self.root, name):
