@@ -2,6 +2,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ def log(folder: Path, recording: None) -> Iterator[Writer]:
     """This process's writer, which lets another process write."""
     found = records.start(WritingProcess())
     assert found
+    found._purged = time.monotonic()  # deletes nothing of its own accord
     yield found
     records.close()
 
