@@ -106,5 +106,6 @@ page = st.navigation(
     ],
     position="top",
 )
-st.set_page_config(page_title=f"{page.title} · mlapp" if page.title != "Home" else "mlapp")
+title = getattr(page, "title", "Home")  # it has none where the script runs without a session
+st.set_page_config(page_title="mlapp" if title == "Home" else f"{title} · mlapp")
 page.run()

@@ -471,4 +471,4 @@ def test_options_of_the_other_engine_are_refused(every: Path) -> None:
     ran = mlapp("serve", "--replicas", "2")
     assert (ran.returncode, "go with --engine ray" in ran.stderr) == (2, True)
     ran = mlapp("serve", "--engine", "ray", "--workers", "2")
-    assert (ran.returncode, "say --replicas" in ran.stderr) == (2, True)
+    assert (ran.returncode, "use --replicas" in ran.stderr) == (2, True)

@@ -101,7 +101,7 @@ def test_judged_answers_stand_beside_the_held_out_figures(
     recorded: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = choose(page("monitor"), "_monitor_model")
-    assert any("No answer of this time was judged" in each.value for each in app.caption)
+    assert any("No answer from this period has feedback yet" in each.value for each in app.caption)
     assert main(["quality", NAME]) == 0
     assert "has feedback yet" in capsys.readouterr().out
     model = loaders.load_regression(NAME)

@@ -179,8 +179,8 @@ def test_a_training_that_fails_shows_its_last_lines(
     judge_plots(plots, shift=80, count=30)
     assert main(["retrain", NAME]) == 1
     told = capfd.readouterr().err
-    assert "The training failed with exit status 2. Its last lines:" in told
-    assert "the following arguments are required: --name" in told
+    assert "The training failed with exit status 7. Its last lines:" in told
+    assert "the disk of the stand-in is broken" in told
     assert artifacts.versions(plots, NAME) == [1]
 
 
