@@ -14,7 +14,7 @@ from mlapp import answering, loaders
 from mlapp.records import queries
 from mlapp.records import writer as records
 from mlapp.records.database import Database, answers, first_id
-from mlapp.records.process import WritingProcess, start_early
+from mlapp.records.process import start_early
 from mlapp.records.writer import Writer
 from mlapp.settings import read_settings
 from tests.conftest import Server, children, wait_until
@@ -24,7 +24,7 @@ from tests.test_drills import HOUSE, ids
 @pytest.fixture
 def log(folder: Path, recording: None) -> Iterator[Writer]:
     """This process's writer, which lets another process write."""
-    found = records.start(WritingProcess())
+    found = records.start(start_early(read_settings()))
     assert found
     found._purged = time.monotonic()  # deletes nothing of its own accord
     yield found

@@ -277,10 +277,9 @@ def _require_likeliest(model: Any, data: Rows) -> None:
     Raises:
         InvalidData: it often gives another, as where a threshold was chosen.
     """
-    named = names_of(model) is not None or isinstance(model, OnnxEstimator)
-    inputs = data.inputs[:COMPARED] if named else data.inputs[:COMPARED].to_numpy()
-    likeliest = np.asarray(model.classes_)[model.predict_proba(inputs).argmax(axis=1)]
-    other = float(np.mean(np.asarray(model.predict(inputs)) != likeliest))
+    inputs = data.inputs[:COMPARED]
+    likeliest = np.asarray(model.classes_)[_ask(model, inputs, classifies=True).argmax(axis=1)]
+    other = float(np.mean(np.asarray(model.predict(_as_fitted(model, inputs))) != likeliest))
     if other > OTHER_LABELS:
         raise InvalidData(
             f"{type(model).__name__} gives {other:.0%} of the rows another label than the likeliest"
@@ -289,9 +288,14 @@ def _require_likeliest(model: Any, data: Rows) -> None:
         )
 
 
-def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
+def _as_fitted(model: Any, inputs: pd.DataFrame) -> Any:
+    """Return rows with names, or as an array if the model was fitted on one."""
     named = names_of(model) is not None or isinstance(model, OnnxEstimator)
-    given = inputs if named else inputs.to_numpy()
+    return inputs if named else inputs.to_numpy()
+
+
+def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
+    given = _as_fitted(model, inputs)
     if classifies:
         return np.asarray(model.predict_proba(given), dtype=np.float64)
     found = np.asarray(model.predict(given), dtype=np.float64)

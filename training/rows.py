@@ -245,10 +245,9 @@ def _times(name: str, column: pd.Series) -> Floats:
         times = column.to_numpy(dtype=float, na_value=np.nan)
     else:
         read, _ = read_column(name, column, lambda _: None)
-        moments = read
-        if not pd.api.types.is_datetime64_any_dtype(read):  # of no one form
-            moments = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
-        moments = pd.to_datetime(moments, utc=True)
+        # Where they are not all written in one way, each is read for itself.
+        given = read if pd.api.types.is_datetime64_any_dtype(read) else column
+        moments = pd.to_datetime(given, errors="coerce", format="mixed", utc=True)
         times = moments.astype("datetime64[us, UTC]").astype("int64").to_numpy(dtype=float)
         times[moments.isna()] = np.nan
     if len(odd := np.flatnonzero(np.isnan(times))):

@@ -10,6 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp.dashboard import charts
+from mlapp.dashboard.file_results import size as size_text
 from mlapp.families.contract import Gives, Model, NumberOutput
 from mlapp.manifest import Manifest
 
@@ -115,7 +116,7 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
         for each in shown:
             st.metric(each.label, each.write(there[each.key]), border=True, help=each.help)
         if size:
-            st.metric("Size", _write_size(model.size), border=True, help="All its files.")
+            st.metric("Size", size_text(model.size), border=True, help="All its files.")
     if not own and "r2_in_sample" in there:
         st.caption(f"R² on the rows it was trained on: {there['r2_in_sample']:.7f}")
     baselines = [
@@ -125,10 +126,6 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
     ]
     if baselines:
         st.caption(f"A baseline that ignores the inputs: {', '.join(baselines)}.")
-
-
-def _write_size(size: int) -> str:
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:

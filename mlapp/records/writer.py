@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -345,9 +344,6 @@ def _open(process: WritingProcess | None) -> Writer | None:
             if process:
                 process.close()
             return None
-    if process:
-        with suppress(OSError):  # it is tried again with the first transaction
-            process.start()
     return Writer(
         open_database,
         settings.log_inputs,

@@ -15,7 +15,7 @@ from typing import Any
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.families.contract import replay
 from mlapp.records import writer as records
-from mlapp.records.process import WritingProcess
+from mlapp.records.process import start_early
 from mlapp.service.app import create_app
 from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
@@ -111,7 +111,7 @@ class AccessLog(logging.Handler):
 
 def warm(settings: Settings) -> None:
     """Open every model and replay its golden instances; log those that cannot be opened."""
-    records.start(WritingProcess())
+    records.start(start_early(settings))
     models = repository(settings.artifacts.resolve())
     for name in models.names():
         try:
