@@ -48,6 +48,7 @@ DRAINED_SECONDS = 2.0  # how long the rest of a refused body is read, so that th
 SPARE_SHARE, SPARE_BYTES = 0.05, 1 << 26  # what bodies leave free of the disk: the smaller of both
 
 IMMEDIATE = frozenset({"/livez", "/v2/health/live"})  # answered without a thread
+SLOW = (":score", "/feedback")  # reads a file, or waits for the database, however small
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class Gateway:
         slots = Slots(service.settings.max_concurrent)
         self.quick, self.other = Lane(QUICK_THREADS, slots), Lane(OTHER_THREADS, slots)
         self.reading = Lane(QUICK_THREADS, Slots(service.settings.max_concurrent))
+        self._uploads = ThreadPoolExecutor(1, "mlapp-uploads")  # a slow disk delays only these
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it to the dashboard."""
@@ -142,10 +144,8 @@ class Gateway:
         """Return the lane whose threads answer a request; None if no thread is needed."""
         if not has_body:
             return None if environ["PATH_INFO"] in IMMEDIATE else self.reading
-        is_small = environ["mlapp.received"] <= SMALL and not environ["PATH_INFO"].endswith(
-            ":score"
-        )
-        return self.quick if is_small else self.other
+        is_slow = environ["PATH_INFO"].endswith(SLOW)
+        return self.other if is_slow or environ["mlapp.received"] > SMALL else self.quick
 
     async def _read_body(self, environ: Environ, receive: Receive) -> None:
         """Read the body into `wsgi.input`, in memory or on disk.
@@ -159,7 +159,7 @@ class Gateway:
         limit = SMALL
         if not length.isdecimal() or int(length) > SMALL or "HTTP_EXPECT" in environ:
             self.other.slots.check()
-            limit = self.service.admit(environ)  # refuses the request before its body is sent
+            limit = await self._upload(self.service.admit, environ)  # may refuse it unread
             if length.isdecimal() and int(length) > limit:
                 raise _make_too_large(limit)
         end = asyncio.get_running_loop().time() + self.service.settings.read_timeout
@@ -177,14 +177,19 @@ class Gateway:
                 received += len(data)
                 if received > limit:
                     raise _make_too_large(limit)
-                if received > SMALL and isinstance(body, io.BytesIO):
-                    body = environ["wsgi.input"] = _move_to_disk(body)
-                _write(body, data)
+                if received <= SMALL:
+                    body.write(data)
+                else:
+                    body = environ["wsgi.input"] = await self._upload(_append, body, data)
             if not message.get("more_body"):
                 break
         body.seek(0)
         environ["wsgi.input"], environ["mlapp.received"] = body, received
         environ["CONTENT_LENGTH"] = str(received)
+
+    def _upload(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        """Call a function on the thread of uploads."""
+        return asyncio.get_running_loop().run_in_executor(self._uploads, function, *arguments)
 
     async def _run(
         self, environ: Environ, lane: "Lane", receive: Receive, send: Send
@@ -306,32 +311,22 @@ def _environ_key(name: bytes) -> str | None:
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
-def _move_to_disk(body: io.BytesIO) -> BinaryIO:
-    """Return a temporary file with the part of a body that has arrived.
-
-    Raises:
-        DiskFull: it does not fit on the disk.
-    """
-    file = temporary_file(Body.name, buffering=0)  # so that a full disk raises at once
-    _write(file, body.getvalue())
-    return file
-
-
-def _write(body: BinaryIO, data: bytes) -> None:
-    """Append to a body; a body on the disk must leave some of it free.
+def _append(body: BinaryIO, data: bytes) -> BinaryIO:
+    """Append to a body on the disk, which must leave some of it free; return the body.
 
     Raises:
         DiskFull: it does not fit on the disk.
     """
     if isinstance(body, io.BytesIO):
-        body.write(data)
-        return
+        data = body.getvalue() + data
+        body = temporary_file(Body.name, buffering=0)  # so that a full disk raises at once
     with writing(Body.name):
         disk = shutil.disk_usage(tempfile.gettempdir())
         if disk.free < len(data) + min(SPARE_BYTES, SPARE_SHARE * disk.total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         while data:
             data = data[body.write(data) :]
+    return body
 
 
 def _make_too_large(limit: int) -> HTTPException:
