@@ -150,6 +150,13 @@ def test_headers_without_end_are_refused(shared: Server) -> None:
         assert read_all(connection).startswith(b"HTTP/1.1 431 ")
 
 
+def test_a_large_body_does_not_count_as_headers_of_the_request_behind_it(shared: Server) -> None:
+    body = BODY[:-1] + b" " * 100_000 + BODY[-1:]
+    with connect(shared) as connection:
+        connection.sendall(head_of(PREDICT, len(body)) + body + b"POST ")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_request_behind_another_on_its_connection_has_time_of_its_own(
     shared: Server,
 ) -> None:
@@ -348,7 +355,17 @@ def test_every_page_has_security_headers(shared: Server) -> None:
 def test_requests_of_several_seconds_complete_when_the_service_stops(
     number: signal.Signals, hurried: Callable[..., Server]
 ) -> None:
-    at = hurried(SHIPPED)
+    check_that_requests_complete(hurried(SHIPPED), number)
+
+
+def test_requests_complete_when_the_terminal_of_the_dashboard_is_closed(tmp_path: Path) -> None:
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+    at = start_hurried("together", SHIPPED, tmp_path / "hangup.log")
+    signal.signal(signal.SIGHUP, usual)
+    check_that_requests_complete(at, signal.SIGHUP)
+
+
+def check_that_requests_complete(at: Server, number: signal.Signals) -> None:
     headers = {"Content-Type": "application/json"}
     texts = ["A wonderful film that I loved from its first minute. " * 40] * 300
     body = json.dumps({"instances": texts}).encode()
@@ -405,6 +422,21 @@ def test_all_workers_are_replaced_on_sighup_without_a_failed_request(
         "new workers",
     )
     assert requests.get(f"{at.address}/metrics", timeout=30).ok
+
+
+def test_the_metrics_of_processes_that_were_killed_are_removed(own: Callable[..., Server]) -> None:
+    killed = own("--workers", "1")
+    [worker] = killed.workers()
+    maps = Path(f"/proc/{worker}/maps").read_text()
+    found = re.search(r"(/\S*/mlapp-metrics-\w+)/", maps)
+    assert found
+    killed.process.kill()
+    killed.process.wait(timeout=30)
+    wait_until(lambda: not Path(f"/proc/{worker}/cwd").exists(), "the worker to end")
+    assert Path(found[1]).exists()
+    other = own("--workers", "1")
+    assert not Path(found[1]).exists()
+    assert requests.get(f"{other.address}/metrics", timeout=30).ok
 
 
 def test_workers_do_not_outlive_their_parent(own: Callable[..., Server]) -> None:

@@ -5,9 +5,10 @@ a write to a mapped page that does not fit on the disk would kill the process.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import MultiProcessValue
 
 from mlapp.families.contract import Model
+from mlapp.records.bins import SECONDS
 
+PREFIX = "mlapp-metrics-"
+OWNER = "owner.lock"  # in the folder; locked until all of its processes have ended
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the variable by which prometheus_client finds the files
 RESERVED = 1 << 23  # bytes of each of a worker's files
 MOST_SERIES = 2_000  # combinations of labels that fit in such a file; all others share one
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -31,10 +34,14 @@ _SHARED_MEMORY = Path("/dev/shm")
 def shared_folder() -> Iterator[None]:
     """Create the folder that worker processes count in, and remove it when they have ended.
 
-    It is in shared memory if there is any, apart from the files of requests.
+    It is in shared memory if there is any, apart from the files of requests. Folders of processes
+    that were killed are removed, too.
     """
-    place = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="mlapp-metrics-", dir=place) as folder:
+    place = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    for each in place.glob(f"{PREFIX}*/{OWNER}"):
+        _remove_abandoned(each)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as folder:
+        _lock(Path(folder) / OWNER)
         os.environ[FOLDER] = folder
         try:
             yield
@@ -52,7 +59,7 @@ def join_workers() -> None:
     """
     folder = Path(os.environ[FOLDER])
     slot = 0
-    while not _claim(folder / f"{slot}.lock"):
+    while _lock(folder / f"{slot}.lock") is None:
         slot += 1
     for kind in ("counter", "histogram"):
         with (folder / f"{kind}_{slot}.db").open("ab") as file:
@@ -60,8 +67,20 @@ def join_workers() -> None:
     prometheus_client.values.ValueClass = MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
-def _claim(path: Path) -> bool:
-    """Lock a file until this process ends, however it ends."""
+def _remove_abandoned(owner: Path) -> None:
+    """Remove the folder of a lock that no process holds."""
+    with suppress(OSError):  # another user's, or just removed
+        if (handle := _lock(owner)) is not None:
+            shutil.rmtree(owner.parent, ignore_errors=True)
+            os.close(handle)
+
+
+def _lock(path: Path) -> int | None:
+    """Lock a file until this process and its forks end, however they end.
+
+    Returns:
+        The file descriptor, whose closing unlocks it, too; None if another process has the lock.
+    """
     import fcntl  # not on Windows, where there are no workers
 
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -69,8 +88,8 @@ def _claim(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        return False
-    return True
+        return None
+    return handle
 
 
 class Metrics:
@@ -82,7 +101,7 @@ class Metrics:
             "mlapp_request_seconds",
             "Time from a request to its answer; its count is the number of requests.",
             ["route", "status", "model", "version"],
-            buckets=SECONDS,
+            buckets=SECONDS.edges,
             registry=self.registry,
         )
         self.predictions = Counter(

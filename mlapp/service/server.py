@@ -49,6 +49,7 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.access_log = False  # the service writes its own
         self._header_bytes: int | None = 0  # None while no headers are awaited
+        self._has_begun = False  # whether a request began in the data received last
         self._trailer_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         if len(self.opened) >= self.most:
@@ -64,9 +65,11 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and count headers that are not complete yet."""
+        self._has_begun = False
         super().data_received(data)
         if self._header_bytes is not None:
-            self._header_bytes += len(data)
+            # The body of the request before may be in the same data.
+            self._header_bytes += 1 if self._has_begun else len(data)
             if self._header_bytes > HEADER_BYTES:
                 self._refuse(431, TOO_LARGE)
             elif self._timer is None:
@@ -75,6 +78,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Await the headers of another request."""
         super().on_message_begin()
+        self._has_begun = True
         self._header_bytes = self._trailer_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -137,6 +141,8 @@ class Protocol(HttpToolsProtocol):
 def serve(app: Any, listener: socket.socket, ws: str) -> None:
     """Serve an ASGI application until SIGTERM or SIGINT, which let in-flight requests finish.
 
+    So does SIGHUP, which a terminal sends when it is closed, unless it is ignored.
+
     Args:
         app: the application.
         listener: a listening socket.
@@ -157,7 +163,10 @@ def serve(app: Any, listener: socket.socket, ws: str) -> None:
         ws=ws,
     )
     server = uvicorn.Server(config)
-    for number in STOPPING:  # uvicorn would raise the signal again before the log is written
+    stopping = set(STOPPING)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        stopping.add(signal.SIGHUP)
+    for number in stopping:  # uvicorn would raise the signal again before the log is written
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run([listener])
 
