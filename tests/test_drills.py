@@ -181,6 +181,8 @@ def test_a_locked_database_delays_records_and_no_answer(client: Client, recorded
         other.execute("BEGIN IMMEDIATE")
         more = [predict(client) for _ in range(20)]
         assert ids() == [first]  # the writer waits, and readers do not
+        early = client.post("/v1/feedback", json={"id": more[0], "truth": 1})
+        assert early.status_code == 503  # not 404, since it will be recorded
         other.execute("ROLLBACK")
     other.close()
     assert flush()
@@ -224,6 +226,8 @@ def test_a_database_that_cannot_be_written_costs_records_beyond_a_limit_and_no_a
     assert not flush()
     answer = client.post("/v1/feedback", json={"id": first, "truth": 1})
     assert answer.status_code in (200, 503)  # a full database may have room on its last page
+    early = client.post("/v1/feedback", json={"id": waiting[0], "truth": 1})
+    assert early.status_code == 503  # not 404, since it will be recorded
     assert count_of("lost", client) - before == 100
     pragma(cure)
     assert flush()

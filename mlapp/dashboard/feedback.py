@@ -63,7 +63,8 @@ def _give(given: Given) -> None:
     if log is None:
         return
     try:
-        [new] = feedback.give(log.database, read_settings().artifacts, [given], "page")
+        root = read_settings().artifacts
+        [new] = feedback.give(log.database, root, [given], "page", is_behind=log.is_behind)
     except InvalidInput as error:
         st.error(literal("; ".join(fault.message for fault in error.faults)))
     except MlappError as error:

@@ -7,7 +7,7 @@ place k of several. The same truth may be given again, and changes nothing; anot
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import and_, or_, select
 
-from mlapp.errors import AnswerNotFound, ArtifactError, Fault, InvalidInput, OtherTruth
+from mlapp.errors import (
+    AnswerNotFound,
+    ArtifactError,
+    Fault,
+    InvalidInput,
+    OtherTruth,
+    RecordsUnavailable,
+)
 from mlapp.manifest import Manifest
 from mlapp.records.database import Database, answers, feedback, time_of
 from mlapp.records.queries import now
@@ -47,7 +54,12 @@ class _Key(NamedTuple):
 
 
 def give(
-    database: Database, root: Path, given: Sequence[Given], channel: str, as_text: bool = False
+    database: Database,
+    root: Path,
+    given: Sequence[Given],
+    channel: str,
+    as_text: bool = False,
+    is_behind: Callable[[], bool] = lambda: False,
 ) -> list[bool]:
     """Keep what turned out to be true, all of it or nothing.
 
@@ -57,6 +69,8 @@ def give(
         given: what is true of one or more answers.
         channel: where it came from.
         as_text: whether numbers come as text, as in a file.
+        is_behind: whether answers wait in memory, so that one that is not found may be recorded
+            later.
 
     Returns:
         For each whether it is new, and not what was recorded before.
@@ -65,7 +79,7 @@ def give(
         InvalidInput: with every fault: of identifiers, truths and notes.
         AnswerNotFound: an answer is not recorded.
         OtherTruth: another truth of an answer is recorded.
-        RecordsUnavailable: the database cannot be used; nothing is kept.
+        RecordsUnavailable: the database cannot be used, or is behind; nothing is kept.
     """
     keys = [_key(each.id) for each in given]
     faults = [fault for each in enumerate(given) for fault in _faults(*each)]
@@ -76,6 +90,8 @@ def give(
     entries = []
     for place, (each, key) in enumerate(zip(given, keys, strict=True)):
         row = rows.get(key) if key else None
+        if row is None and is_behind():
+            raise RecordsUnavailable(f"Answers wait to be recorded, perhaps {each.id!r} too")
         if row is None or key is None:
             raise AnswerNotFound(f"No answer {each.id!r} is recorded")
         which = row.model, row.version

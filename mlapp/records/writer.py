@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predi
     from mlapp.records.database import Database
 
 WRITE_EVERY = 0.5  # seconds between two transactions, each of which costs as much as 100 rows
+SLOW_SECONDS = 0.75  # a flush that takes longer waits for the database
 PURGE_EVERY = 3600.0  # seconds
 MOST_ROWS = 100_000  # that wait in memory
 MOST_BYTES = 1 << 26  # of what was asked that wait in memory
@@ -80,6 +81,7 @@ class Writer:
         self._doubtful, self._waiting = Transaction(), Transaction()
         self._binnings: dict[tuple[str, int], Binnings] = {}
         self._failing = False
+        self._flushing: float | None = None  # when the flush in progress began
         self._purged: float | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlapp-records", daemon=True)
@@ -149,8 +151,17 @@ class Writer:
     def flush(self) -> bool:
         """Write what there is; return whether all of it is written."""
         with self._writing:
-            self._collect()
-            return self._write()
+            self._flushing = time.monotonic()
+            try:
+                self._collect()
+                return self._write()
+            finally:
+                self._flushing = None
+
+    def is_behind(self) -> bool:
+        """Return whether records wait in memory because the database is slow or cannot be used."""
+        began = self._flushing
+        return self._failing or (began is not None and time.monotonic() > began + SLOW_SECONDS)
 
     def close(self) -> None:
         """Write what there is, or count it as lost, and stop."""

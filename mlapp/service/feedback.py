@@ -43,7 +43,7 @@ def give() -> JsonResponse:
     if log is None:
         raise RecordsUnavailable("Answers are not recorded here, so feedback cannot be given")
     try:
-        new = feedback.give(log.database, settings.artifacts, given, "v1")
+        new = feedback.give(log.database, settings.artifacts, given, "v1", is_behind=log.is_behind)
     except RecordsUnavailable as error:
         _log.warning("feedback was refused: %s", error)  # the reason is for the log only
         raise RecordsUnavailable("The records cannot be written at present") from error
