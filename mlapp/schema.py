@@ -279,6 +279,17 @@ def describe_outside(got: float, minimum: float, maximum: float) -> str:
     return f"{got:.12g} lies outside the range seen in training, {minimum:.12g} to {maximum:.12g}"
 
 
+def note_unknown(given: Iterable[str], names: Collection[str]) -> list[Notice]:
+    """Return a notice for each given name that is not among a model's names; of many, the first."""
+    known = frozenset(names)
+    unknown = [name for name in given if name not in known]
+    return [Notice(name[:80], _not_an_input(names), None) for name in unknown[:MOST_MISMATCHES]]
+
+
+def _not_an_input(names: Collection[str]) -> str:
+    return f"not an input of this model; it has {quote(names)}"
+
+
 @dataclass(frozen=True)
 class Checked:
     """Rows that passed the check.
@@ -286,14 +297,12 @@ class Checked:
     Attributes:
         matrix: the values (n, inputs): the number, or the category's position; NaN is missing.
         row_labels: the labels of the n rows; None stands for 0 to n-1.
-        unused: names of given columns that the model has no input for.
         mismatches: notices of names that rows lack, or have and the model does not know.
     """
 
     schema: "Schema"
     matrix: Floats
     row_labels: "pd.Index | None" = None
-    unused: tuple[str, ...] = ()
     mismatches: tuple[Notice, ...] = ()
 
     def __len__(self) -> int:
@@ -347,11 +356,6 @@ class Schema(_Frozen):
         return [spec.name for spec in self.inputs]
 
     @cached_property
-    def not_an_input(self) -> str:
-        """The detail of a notice about a name that the model does not know."""
-        return f"not an input of this model; it has {quote(self.names)}"
-
-    @cached_property
     def _name_set(self) -> frozenset[str]:
         return frozenset(self.names)
 
@@ -402,7 +406,7 @@ class Schema(_Frozen):
             if row.keys() != self._name_set:
                 mismatched.append((place, row))
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
-        return Checked(self, values, None, self._unused(mismatched), self._mismatches(mismatched))
+        return Checked(self, values, None, self._mismatches(mismatched))
 
     def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
@@ -430,8 +434,7 @@ class Schema(_Frozen):
                 found.append((row, place, fault))
         if found:
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
-        unused = tuple(name for name in columns if name not in self._name_set)
-        return Checked(self, matrix, index, unused)
+        return Checked(self, matrix, index)
 
     def check_some(self, columns: Mapping[str, Column]) -> Checked:
         """Check rows that arrive as columns; those that allow missing values may be absent.
@@ -446,11 +449,8 @@ class Schema(_Frozen):
         """
         rows = len(next(iter(columns.values())))
         absent = [spec for spec in self.inputs if spec.missing and spec.name not in columns]
-        unknown = [name for name in columns if name not in self._name_set]
         notices = [Notice(spec.name, NOT_GIVEN, None) for spec in absent]
-        notices += [
-            Notice(name[:80], self.not_an_input, None) for name in unknown[:MOST_MISMATCHES]
-        ]
+        notices += note_unknown(columns, self.names)
         whole = {**columns, **{spec.name: np.full(rows, np.nan) for spec in absent}}
         return replace(self.check_columns(whole, rows), mismatches=tuple(notices))
 
@@ -515,21 +515,17 @@ class Schema(_Frozen):
             if spec.parse(row.get(spec.name)) is None
         ]
 
-    def _unused(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[str, ...]:
-        """Return the names of numbered rows that the model does not know."""
-        given = dict.fromkeys(name for _, row in rows for name in row)
-        return tuple(str(name) for name in given if name not in self._name_set)
-
     def _mismatches(self, rows: Sequence[tuple[int, Mapping[str, Any]]]) -> tuple[Notice, ...]:
         """Return a notice for each name that numbered rows lack, or that is not known."""
         found: dict[tuple[str, str], list[int]] = {}
+        unknown = _not_an_input(self.names)
         for place, row in rows:
             for name in self.names:
                 if name not in row:
                     found.setdefault((name, NOT_GIVEN), []).append(place)
             for name in row:
                 if name not in self._name_set:
-                    found.setdefault((str(name)[:80], self.not_an_input), []).append(place)
+                    found.setdefault((str(name)[:80], unknown), []).append(place)
         return tuple(
             Notice(name, detail, places[0])
             if len(places) == 1

@@ -184,6 +184,15 @@ def test_v2_says_which_inputs_are_missing_or_unknown(client: Client) -> None:
     assert answer.json["outputs"][0]["data"] == [by_row["predictions"][0]["prediction"]]
 
 
+def test_v2_says_which_tensors_a_text_model_does_not_know(client: Client) -> None:
+    texts = tensor("text", "BYTES", [1], ["we were furious"])
+    body = {"inputs": [texts, tensor("stars", "FP64", [1], [5.0])]}
+    answer = client.post("/v2/models/moods/infer", json=body)
+    assert answer.status_code == 200
+    notices = answer.json["parameters"]["notices"]
+    assert any("stars: not an input of this model; it has 'text'" in each for each in notices)
+
+
 def test_v2_refuses_a_request_without_a_tensor_that_is_needed(client: Client) -> None:
     answer = client.post(INFER, json={"inputs": [tensor("var_1", "FP64", [1], [734])]})
     assert answer.status_code == 400

@@ -69,9 +69,10 @@ def test_columns_are_taken_by_name_in_any_order() -> None:
     assert SCHEMA.check(backwards).row(0) == SCHEMA.check([GOOD]).row(0)
 
 
-def test_a_column_that_is_not_an_input_is_ignored_and_reported() -> None:
-    for rows in ([GOOD | {"colour": "red"}], pd.DataFrame([GOOD | {"colour": "red"}])):
-        assert SCHEMA.check(rows).unused == ("colour",)
+def test_a_column_that_is_not_an_input_is_ignored_and_in_a_row_reported() -> None:
+    more = GOOD | {"colour": "red"}
+    assert [notice.input for notice in SCHEMA.check([more]).notices] == ["colour"]
+    assert SCHEMA.check(pd.DataFrame([more])).row(0) == SCHEMA.check([more]).row(0)
 
 
 def test_a_missing_column_of_a_table_is_one_fault() -> None:

@@ -367,6 +367,21 @@ def test_a_model_that_cannot_be_opened_is_503_without_its_path_and_the_others_wo
     assert client.get("/readyz").status_code == 503  # all models, as the protocol has it
 
 
+def test_a_model_whose_pinned_version_is_missing_is_503_and_not_unknown(folder: Path) -> None:
+    (folder / "houses" / "pinned").write_text("7")
+    client = client_of(create_app())
+    answer = client.post("/v1/models/houses:predict", json={"instances": [HOUSE]})
+    assert answer.status_code == 503
+    assert client.get("/v1/models/house").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+def test_a_form_of_another_type_is_refused(client: Client, kind: str) -> None:
+    answer = client.post("/predict", data="{}", content_type=kind)
+    assert answer.status_code == 415
+    assert f"got &#39;{kind}&#39;, expected application/x-www-form-urlencoded" in answer.text
+
+
 def test_an_unexpected_error_is_a_problem_without_its_text(
     client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -599,6 +614,14 @@ def test_the_openapi_document_is_valid_and_its_examples_work(client: Client) -> 
                     assert answer.status_code == 200, (path, answer.text)
                     tried += 1
     assert tried == 1 + 6 * 3 + 6 * 4
+
+
+def test_operations_have_names_of_their_own(folder: Path) -> None:
+    for name in ("a-b", "a.b", "a_b"):
+        shutil.copytree(folder / "houses", folder / name)
+    paths = client_of(create_app()).get("/openapi.json").json["paths"]
+    names = [each["operationId"] for path in paths.values() for each in path.values()]
+    assert len(names) == len(set(names)) > 3 * 7
 
 
 def test_docs_show_every_operation(client: Client) -> None:

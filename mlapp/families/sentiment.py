@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from mlapp.families.linear_text import LINEAR, LinearText
 from mlapp.families.network import Network
 from mlapp.families.text import Contributions, Reading, Scorer, Texts, check_texts
 from mlapp.manifest import Artifact, command_of
-from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series
+from mlapp.schema import TEXT, Column, Floats, Notice, describe, is_series, note_unknown
 
 if TYPE_CHECKING:  # takes longer to import than a text takes to classify
     import pandas as pd
@@ -53,19 +53,21 @@ class ReadTexts:
         texts: as they were given.
         read: what the scorer reads in each.
         row_labels: the labels of the n texts; None stands for 0 to n-1.
+        mismatches: notices of columns that the model does not know.
     """
 
     texts: list[str]
     read: Sequence[Reading]
     row_labels: "pd.Index | None" = None
+    mismatches: tuple[Notice, ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     @cached_property
     def notices(self) -> list[Notice]:
-        """The notices of texts with hardly any known word."""
-        found = []
+        """The columns that do not match, then the texts with hardly any known word."""
+        found = list(self.mismatches)
         for place, reading in enumerate(self.read):
             known = 1 - share_unknown(reading)
             if known < 1 - FEW_KNOWN:
@@ -141,12 +143,13 @@ class SentimentModel:
         return ReadTexts(checked, self.scorer.read(checked), index)
 
     def check_columns(self, columns: Mapping[str, Column]) -> ReadTexts:
-        """Read the texts of a column.
+        """Read the texts of a column; others get a notice.
 
         Raises:
             InvalidInput: as `check`.
         """
-        return self.check(list(columns[TEXT]))
+        notices = note_unknown(columns, [TEXT])
+        return replace(self.check(list(columns[TEXT])), mismatches=tuple(notices))
 
     def answer(self, batch: ReadTexts) -> Labels:
         """Classify texts that were read."""

@@ -25,25 +25,6 @@ SHADOW = ("version", "prediction", "label", "probability")  # columns of `shadow
 AT_ONCE = 5_000  # rows that are read in one transaction
 
 
-class Count(NamedTuple):
-    """The count of a bin of a series in an hour.
-
-    Attributes:
-        model, version: the model's name and version.
-        hour: since 1970 (UTC).
-        series: the series; see `bins`.
-        bin: the place of the bin, or `MISSING` or `REFUSED`; for errors, the HTTP status.
-        times: the count.
-    """
-
-    model: str
-    version: int
-    hour: int
-    series: Series
-    bin: int
-    times: int
-
-
 class Agreement(NamedTuple):
     """How the answers of a shadow candidate differ from those that were served.
 
@@ -69,34 +50,16 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def counted(database: Database, model: str, since: int, version: int | None = None) -> list[Count]:
-    """Return a model's counts by hour.
+def totals(
+    database: Database, model: str, since: int, version: int | None = None
+) -> dict[Series, dict[int, int]]:
+    """Return a model's counts by series and bin, summed over the hours.
 
     Args:
         database: where to look.
         model: the model's name.
         since: the hour of this time, in milliseconds, and those after it are counted.
         version: by default all versions.
-
-    Raises:
-        RecordsUnavailable: the database cannot be read.
-    """
-    if not database.exists:
-        return []
-    wanted = select(counts).where(counts.c.model == model, counts.c.hour >= hour_of(since))
-    if version is not None:
-        wanted = wanted.where(counts.c.version == version)
-    with database.begin() as connection:
-        return [
-            Count(row.model, row.version, row.hour, Series(row.kind, row.name), row.bin, row[6])
-            for row in connection.execute(wanted)
-        ]
-
-
-def totals(
-    database: Database, model: str, since: int, version: int | None = None
-) -> dict[Series, dict[int, int]]:
-    """Return a model's counts by series and bin, summed over the hours; see `counted`.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
@@ -113,19 +76,6 @@ def totals(
         for row in connection.execute(wanted):
             found.setdefault(Series(row.kind, row.name), {})[row.bin] = int(row.total)
     return found
-
-
-def models(database: Database) -> list[tuple[str, int]]:
-    """Return the models and versions that have counts.
-
-    Raises:
-        RecordsUnavailable: the database cannot be read.
-    """
-    if not database.exists:
-        return []
-    wanted = select(counts.c.model, counts.c.version).distinct().order_by(*counts.c[:2])
-    with database.begin() as connection:
-        return [(row.model, row.version) for row in connection.execute(wanted)]
 
 
 def latest(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _PIECE = 1 << 16  # bytes that are decompressed at once
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 
 
@@ -212,12 +213,18 @@ def read_form() -> MultiDict[str, str]:
 
     Raises:
         RequestEntityTooLarge: it is larger than allowed.
+        UnsupportedMediaType: there is a body, but it is not a form.
         BadRequest: it is cut off.
     """
     try:
-        return request.form
+        form = request.form
     except OSError as error:
         raise BadRequest("The body is cut off") from error
+    if not form and request.content_length and request.mimetype not in FORMS:
+        raise UnsupportedMediaType(
+            f"Content-Type: got {request.mimetype or 'nothing'!r}, expected {' or '.join(FORMS)}"
+        )
+    return form
 
 
 def check_rows(rows: int, limit: int) -> None:

@@ -1,5 +1,6 @@
 """/openapi.json (OpenAPI 3.1), made from the schemas of the models that are there, and /docs."""
 
+import re
 from importlib.metadata import version as library_version
 from typing import Any
 
@@ -75,20 +76,29 @@ def make_document() -> dict[str, Any]:
             | {"responses": _responses("200", "503", v2=True)}
         },
         "/v2/repository/index": {"post": _index()},
+        "/livez": {"get": _plain("Whether the process answers", "livez")},
+        "/readyz": {"get": _plain("Whether all models can be served", "readyz", "503")},
+        "/metrics": {"get": _plain("Metrics in the text format of Prometheus", "metrics")},
     }
+    operations = set[str]()
     for name in state().models.names():
         try:
             model = state().models.get(name)
         except ArtifactError:
             continue
-        paths |= _model_paths(name, model)
+        operation = re.sub("[-.]", "_", name)
+        while operation in operations:  # a-b and a.b
+            operation += "_"
+        operations.add(operation)
+        paths |= _model_paths(name, operation, model)
     components: dict[str, Any] = {"schemas": SCHEMAS}
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "mlapp",
             "version": library_version("mlapp"),
-            "description": "Predictions of published models, and their explanations.",
+            "description": "Predictions of published models, and their explanations. A path that"
+            " has `/versions/N` after the name of a model is for that version.",
         },
         "paths": paths,
         "components": components,
@@ -158,8 +168,8 @@ def _index() -> dict[str, Any]:
     }
 
 
-def _model_paths(name: str, model: Model) -> dict[str, Any]:
-    operation = name.replace("-", "_").replace(".", "_")
+def _model_paths(name: str, operation: str, model: Model) -> dict[str, Any]:
+    """Return the operations on a model; `operation` is its name in their identifiers."""
     values = model.takes.typical
     bad = ("400", "413", "415", "422", "429")
     short, infer = describe_instances(model), describe_tensors(model)
@@ -218,6 +228,16 @@ def _read(summary: str, operation: str, v2: bool = False) -> dict[str, Any]:
         "operationId": operation,
         "responses": _responses("200", v2=v2),
     }
+
+
+def _plain(summary: str, operation: str, *statuses: str) -> dict[str, Any]:
+    """Return an operation that answers with plain text, also with other statuses."""
+    text = {
+        "description": "The answer",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    answers = _responses() | dict.fromkeys(("200", *statuses), text)
+    return _read(summary, operation) | {"responses": answers}
 
 
 def _responses(*statuses: str, v2: bool = False) -> dict[str, Any]:
