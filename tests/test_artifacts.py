@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound, OutputError
 from mlapp.manifest import Artifact, Data, Manifest
 from mlapp.store import artifacts
 from mlapp.store.artifacts import MANIFEST, TEMPORARY
+from training import classification, regression, sentiment
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 
@@ -48,6 +50,25 @@ def publish(
 
 
 # --- publish and open -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "train", [regression.train, partial(classification.train, target="label"), sentiment.train]
+)
+@pytest.mark.parametrize(("place", "name"), [("a file", "toy"), ("new", "Toy")])
+def test_what_cannot_be_published_is_refused_before_the_data_is_read(
+    train: Callable[..., Artifact], place: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(ArtifactError, match=place if place == "a file" else name):
+        train(data=tmp_path / "none.csv", name=name, root=tmp_path / place)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toy").touch()
+    with pytest.raises(OutputError, match="toy cannot be written"):
+        publish(tmp_path)
 
 
 def test_versions_are_numbered_from_one_and_the_newest_is_opened(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact
 from mlapp.schema import Floats
+from mlapp.store import artifacts
 from mlapp.tables.options import READING
 from training import measures
 from training.candidates import MODELS
@@ -86,6 +87,7 @@ def train(
     """
     given = {key: reading.pop(key, None) for key in READING}
     source = Source(data, target, given, **reading)
+    root = artifacts.choose_root(root, name)
     options = Options(source, name, root, model, None, None, candidate)
     rows = read_training_rows(source, True, say)
     parts = split(rows, say)

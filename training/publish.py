@@ -18,6 +18,7 @@ from mlapp.families.regression import ANSWER, Answer
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
 from mlapp.schema import Checked, Floats, Schema
+from mlapp.store import artifacts
 from training import measures
 from training.compile import Compiled, compile_estimator, random_rows
 from training.estimators import (
@@ -98,6 +99,7 @@ def publish(
         InvalidData: the model cannot be published, or the data does not fit it.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
+    root = artifacts.choose_root(root, name)
     if not 0 < level < 1:
         raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
     classifies = check_estimator(model)
@@ -112,12 +114,9 @@ def publish(
     report |= _report_losses(model, measured, checked, seen, labels, target)
     files |= _list_files(compiled, checked, report)
     training = _describe_training(model, data, compiled, measured)
-    fields: dict[str, Any] = {
-        "data": source or _describe(data),
-        "training": {"command": command, "target": target, **training},
-        "labels": labels,
-        "metrics": metrics,
-    }
+    training |= {"command": command, "target": target}
+    fields: dict[str, Any] = {"data": source or _describe(data), "training": training}
+    fields |= {"labels": labels, "metrics": metrics}
     return _store(name, files, compiled, fields, checked, root, candidate, say)
 
 
@@ -174,7 +173,7 @@ def _store(
     compiled: Compiled,
     fields: dict[str, Any],
     checked: Checked,
-    root: Path | None,
+    root: Path,
     candidate: bool,
     say: Say,
 ) -> Artifact:

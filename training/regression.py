@@ -21,6 +21,7 @@ from mlapp.families.regression import ANSWER, INTERVAL, MODEL, REPORT, Answer
 from mlapp.families.table import BACKGROUND, dump_background
 from mlapp.manifest import Artifact
 from mlapp.schema import Floats
+from mlapp.store import artifacts
 from mlapp.tables.options import READING
 from training import least_squares, measures
 from training.candidates import LINEAR, MODELS
@@ -108,6 +109,7 @@ def train(
     """
     given = {key: reading.pop(key, None) for key in READING}
     source = Source(data, target, given, **reading)
+    root = artifacts.choose_root(root, name)
     options = Options(source, name, root, model, minimum, maximum, candidate)
     rows = read(options, say)
     parts = split(rows, say)

@@ -28,7 +28,6 @@ from mlapp.families.text import check_texts, is_readable
 from mlapp.manifest import Artifact
 from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import quote
-from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.tables.options import READING, add_reading_options
 from training import text_linear
@@ -90,12 +89,12 @@ def train(
         InvalidData: the texts cannot be trained on; the message says why.
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
-    root = read_settings().artifacts if root is None else root
+    root = artifacts.choose_root(root, name)
     asked = Options(**options)
     reading: dict[str, Any] = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
     reading |= {"text_column": text_column, "label_column": label_column}
     reviews = read_reviews(data, unlabelled, labels=labels, extra=extra, say=say, **reading)
-    _require_sense(name, asked, reviews)
+    _require_sense(asked, reviews)
     counted = _count(reviews, asked, say)
     plan = split_texts(reviews, counted, asked, say)
     candidates = fit_candidates(reviews, counted, plan, asked, say)
@@ -109,14 +108,12 @@ def train(
     return published
 
 
-def _require_sense(name: str, asked: Options, reviews: Reviews) -> None:
+def _require_sense(asked: Options, reviews: Reviews) -> None:
     """Refuse what cannot be done before anything is computed.
 
     Raises:
         InvalidData: options and labels do not go together.
-        ArtifactError: the name cannot be used.
     """
-    artifacts.require_name(name)
     if asked.film_phrases and asked.model == "linear":
         raise InvalidData("--film-phrases teaches the network; got --model linear")
     if asked.film_phrases and reviews.labels != LABELS:

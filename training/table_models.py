@@ -48,7 +48,7 @@ class Options:
     Attributes:
         source: what is read.
         name: the model's name.
-        root: the artifact folder; None for that of the settings.
+        root: the artifact folder.
         model: one of `candidates.MODELS`.
         minimum, maximum: where predictions end; infinite for nowhere, None to learn it.
         candidate: whether the version waits for `mlapp promote`.
@@ -56,7 +56,7 @@ class Options:
 
     source: Source
     name: str
-    root: Path | None = None
+    root: Path
     model: str = "auto"
     minimum: float | None = None
     maximum: float | None = None

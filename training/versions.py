@@ -12,7 +12,6 @@ from mlapp.families.shapley import BACKGROUND as BACKGROUND_ROWS
 from mlapp.manifest import Artifact
 from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import Checked, Floats
-from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from training.folds import SEED
 
@@ -28,7 +27,7 @@ def write_version(
     values: Floats | None,
     golden: Sequence[Mapping[str, Any]],
     *,
-    root: Path | None = None,
+    root: Path,
     candidate: bool = False,
 ) -> Artifact:
     """Publish a table model with its golden answers and its reference for drift.
@@ -42,7 +41,7 @@ def write_version(
         values: the answers to them of fits that did not see them: (n, 1) or (n, 3) numbers, or
             probabilities (n, labels). By default the model's own.
         golden: rows whose answers are kept, to be replayed.
-        root: the artifact folder; by default that of the settings.
+        root: the artifact folder.
         candidate: whether the version waits for `mlapp promote`.
 
     Raises:
@@ -59,7 +58,7 @@ def write_version(
         **fields,
     )
     return artifacts.publish(
-        read_settings().artifacts if root is None else root,
+        root,
         drafted,
         lambda artifact: replay(families.from_artifact(artifact)),
         candidate=candidate,

@@ -27,7 +27,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mlapp.disk import reason, sync_folder
+from mlapp.disk import reason, sync_folder, writing
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import read_settings
@@ -274,6 +274,25 @@ def require_name(name: str) -> None:
         )
 
 
+def choose_root(root: Path | None, name: str) -> Path:
+    """Return the artifact folder that a model can be published to, before there is a model.
+
+    Args:
+        root: by default that of the settings.
+        name: the model's name.
+
+    Raises:
+        ArtifactError: the name or the folder cannot be used.
+    """
+    require_name(name)
+    root = read_settings().artifacts if root is None else root
+    folder = root / name
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise ArtifactError(f"Nothing can be published to {root}: {nearest} cannot be written to")
+    return root
+
+
 def draft(
     name: str, files: Mapping[str, bytes], libraries: tuple[str, ...], **fields: Any
 ) -> Artifact:
@@ -314,7 +333,18 @@ def publish(
         drafted: what `draft` returned.
         check: opens the model and replays its golden predictions; raises if anything is wrong.
         candidate: whether the version waits for `promotion.promote` before it is served.
+
+    Raises:
+        OutputError: the folder cannot be written to; `DiskFull` where the disk is full.
+        ArtifactError: `check` says so.
     """
+    with writing(str(root / drafted.manifest.name)):
+        return _publish(root, drafted, check, candidate)
+
+
+def _publish(
+    root: Path, drafted: Artifact, check: Callable[[Artifact], None], candidate: bool
+) -> Artifact:
     name = drafted.manifest.name
     parent = root / name
     parent.mkdir(parents=True, exist_ok=True)
