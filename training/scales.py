@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.tree import DecisionTreeRegressor
 
 from mlapp.schema import Floats
 
@@ -36,7 +35,10 @@ def fit_steps(predicted: Floats, errors: Floats, level: float) -> Any:
     floor = 0.05 * errors.mean()
     for part in np.array_split(np.argsort(predicted, kind="stable"), bins):
         heights[part] = max(floor, float(np.quantile(errors[part], level)))
-    steps = DecisionTreeRegressor(max_leaf_nodes=bins, random_state=0)
+    # One tree of this kind, since a DecisionTreeRegressor rounds predictions to single precision.
+    steps = HistGradientBoostingRegressor(
+        max_iter=1, learning_rate=1, max_leaf_nodes=bins, early_stopping=False, random_state=0
+    )
     return steps.fit(predicted.reshape(-1, 1), heights)
 
 
