@@ -26,10 +26,10 @@ from tests.test_retrain import ask, judge
 from training import plan, progress, text_linear, text_network
 from training.losses import fingerprint
 from training.plan import split_texts
-from training.quality import Candidate, choose
 from training.recipes import Options
 from training.sentiment import main, train
 from training.splits import count_copies, folds, group, loosen, split
+from training.text_choice import Candidate, choose
 from training.text_linear import count
 from training.texts import read_reviews
 

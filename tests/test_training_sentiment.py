@@ -19,9 +19,10 @@ from mlapp.store import artifacts, open_model
 from tests.conftest import network_of, open_sentiment
 from tests.recipes import TINY
 from training import phrases, text_network
+from training.calibration import fit_temperature
 from training.linear import fit_linear
+from training.measures import mistakes, of_labels, reliability
 from training.network import Shape, batches, build, pad, score
-from training.quality import fit_temperature, measure, reliability
 from training.recipes import RECIPES
 from training.sentiment import main, train
 from training.splits import split
@@ -278,7 +279,8 @@ def test_the_metrics_are_scikit_learns() -> None:
     random = np.random.default_rng(0)
     classes = random.integers(0, 3, 500)
     chances = softmax(2 * np.eye(3)[classes] + random.normal(0, 1.5, (500, 3)))
-    metrics, report = measure(chances, classes, ["a", "b", "c"])
+    metrics = of_labels(classes, chances)
+    report = mistakes(["a", "b", "c"], classes, chances)
     assert metrics["log_loss"] == pytest.approx(log_loss(classes, chances))
     expected = confusion_matrix(classes, chances.argmax(axis=1))
     np.testing.assert_array_equal(report["confusion"], expected)
@@ -292,13 +294,13 @@ def test_the_metrics_are_scikit_learns() -> None:
 def test_the_calibration_error_is_the_distance_of_confidence_and_accuracy() -> None:
     chances = np.array([[0.9, 0.1]] * 10 + [[0.3, 0.7]] * 10)
     classes = np.array([0] * 8 + [1] * 2 + [1] * 7 + [0] * 3)
-    bins, error = reliability(chances, classes)
+    bins, error = reliability(classes, chances)
     assert error == pytest.approx(0.5 * 0.1 + 0.5 * 0)
     assert [(row["texts"], row["accuracy"]) for row in bins] == [(10, 0.7), (10, 0.8)]
 
 
 def test_a_certain_answer_falls_into_the_last_bin() -> None:
-    bins, error = reliability(np.array([[1.0, 0.0]]), np.array([0]))
+    bins, error = reliability(np.array([0]), np.array([[1.0, 0.0]]))
     assert (bins[0]["upper"], error) == (1.0, 0.0)
 
 

@@ -12,31 +12,45 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from mlapp.families.sentiment import softmax
 from mlapp.schema import Floats
 from training.folds import Fold, Groups, held_out
-from training.losses import row_losses
 
-RANGE = (0.2, 20.0)  # of a temperature
 SMALLEST = 1e-9  # of a probability, before it is heated or cooled
+
+
+def to_scores(probabilities: Floats) -> Floats:
+    """Return scores (n, labels), whose softmax is the probabilities."""
+    scores: Floats = np.log(np.maximum(probabilities, SMALLEST))
+    return scores
 
 
 def temper(probabilities: Floats, temperature: float) -> Floats:
     """Return probabilities (n, labels) whose logits are divided by the temperature."""
-    logs = np.log(np.maximum(probabilities, SMALLEST)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    shares: Floats = powers / powers.sum(axis=1, keepdims=True)
-    return shares
+    return softmax(to_scores(probabilities) / temperature)
 
 
-def fit_temperature(target: Groups, probabilities: Floats) -> float:
-    """Return the temperature at which the probabilities cost least log loss."""
-    low, high = np.log(RANGE)
-    found = minimize_scalar(
-        lambda log: row_losses(target, temper(probabilities, float(np.exp(log)))).mean(),
-        bounds=(low, high),
-        method="bounded",
-    )
-    return float(np.exp(found.x))
+def fit_temperature(scores: Floats, classes: Groups) -> float:
+    """Return the temperature at which scores (n, labels) give the smallest log loss.
+
+    No label counts as quite certain: of m rows with it, its share is (m + 1) / (m + 2), as in
+    Platt, "Probabilistic outputs for support vector machines" (1999). A few rows that are all told
+    apart would make every answer certain otherwise.
+
+    Args:
+        scores: of rows that no fit saw.
+        classes: the place of each one's label, (n,).
+    """
+    labels = scores.shape[1]
+    counts = np.bincount(classes, minlength=labels)[classes][:, None]
+    own = np.eye(labels)[classes]
+    targets = np.where(own > 0, (counts + 1) / (counts + 2), 1 / (counts + 2) / (labels - 1))
+
+    def loss(power: float) -> float:
+        probabilities = softmax(scores / np.exp(power))
+        return float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum(axis=1).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
 def cross_temper(target: Groups, probabilities: Floats, folds: Sequence[Fold]) -> Floats:
@@ -44,7 +58,7 @@ def cross_temper(target: Groups, probabilities: Floats, folds: Sequence[Fold]) -
     held, tempered = held_out(folds), np.full(probabilities.shape, np.nan)
     for fold in folds:
         others = np.setdiff1d(held, fold.test)
-        temperature = fit_temperature(target[others], probabilities[others])
+        temperature = fit_temperature(to_scores(probabilities[others]), target[others])
         tempered[fold.test] = temper(probabilities[fold.test], temperature)
     return tempered
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mlapp.schema import Category, Checked, Floats, Schema
-from training.calibration import cross_temper, fit_temperature, set_temperature
+from training.calibration import cross_temper, fit_temperature, set_temperature, to_scores
 from training.folds import Fold, each_fold, held_out
 from training.losses import row_losses
 from training.progress import Progress
@@ -190,7 +190,7 @@ def _try(
 def _calibrate(tried: Tried, target: Any, folds: Sequence[Fold]) -> Tried:
     """Bring the probabilities of a candidate to the temperature at which they are right."""
     held = held_out(folds)
-    temperature = fit_temperature(target[held], tried.answers[held])
+    temperature = fit_temperature(to_scores(tried.answers[held]), target[held])
     answers = cross_temper(target, tried.answers, folds)
     return replace(
         tried,

@@ -1,4 +1,4 @@
-"""What is measured of a table model on rows that it has not seen: metrics, and data of pictures."""
+"""What is measured of a model on rows that it has not seen: metrics, and data of pictures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as scores
 
+from mlapp.calibration import BINS, bins_of, calibration_error
 from mlapp.schema import Floats
+from training.losses import row_losses
 
-BINS = 15  # of the reliability diagram
 SHOWN = 2000  # held-out rows that are kept for the pictures
 
 Places = npt.NDArray[np.int64]
@@ -29,21 +30,20 @@ def of_numbers(actual: Floats, predicted: Floats) -> dict[str, float]:
 
 
 def of_labels(actual: Places, probabilities: Floats) -> dict[str, float]:
-    """Return the metrics of n classified rows.
+    """Return the metrics of n classified rows or texts.
 
     Args:
         actual: the place of each row's label, (n,).
         probabilities: of each label, (n, labels).
     """
     given, count = probabilities.argmax(axis=1), probabilities.shape[1]
-    own = np.clip(probabilities[np.arange(len(actual)), actual], 1e-15, None)
     shares = [float((given[actual == place] == place).mean()) for place in np.unique(actual)]
     frequencies = np.bincount(actual, minlength=count) / len(actual)
     there = frequencies[frequencies > 0]
     found = {
         "accuracy": float((given == actual).mean()),
         "balanced_accuracy": float(np.mean(shares)),
-        "log_loss": float(-np.log(own).mean()),
+        "log_loss": float(row_losses(actual, probabilities).mean()),
         "baseline_accuracy": float(frequencies.max()),
         "baseline_log_loss": float(-(there * np.log(there)).sum()),
         "ece": reliability(actual, probabilities)[1],
@@ -56,29 +56,21 @@ def of_labels(actual: Places, probabilities: Floats) -> dict[str, float]:
 def reliability(actual: Places, probabilities: Floats) -> tuple[list[dict[str, float]], float]:
     """Return the filled bins of the reliability diagram and the expected calibration error.
 
-    Both as in Guo et al., "On calibration of modern neural networks" (2017): bins of the
-    likeliest label's probability, and the mean distance of accuracy and confidence, weighted by how
-    many rows a bin holds.
+    Both are of the likeliest label's probability; see `mlapp.calibration`.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == actual
-    lowest = 1 / probabilities.shape[1]
-    edges = np.linspace(lowest, 1, BINS + 1)
-    places = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, BINS - 1)
-    bins, error = [], 0.0
-    for place in np.unique(places).tolist():
-        inside = places == place
-        mean, share = float(confidence[inside].mean()), float(right[inside].mean())
-        error += abs(mean - share) * float(inside.mean())
-        bins.append(
-            {
-                "lower": float(edges[place]),
-                "upper": float(edges[place + 1]),
-                "confidence": mean,
-                "accuracy": share,
-                "texts": int(inside.sum()),
-            }
-        )
-    return bins, error
+    places = bins_of(confidence)
+    bins = [
+        {
+            "lower": place / BINS,
+            "upper": (place + 1) / BINS,
+            "confidence": float(confidence[places == place].mean()),
+            "accuracy": float(right[places == place].mean()),
+            "texts": int((places == place).sum()),
+        }
+        for place in np.unique(places).tolist()
+    ]
+    return bins, calibration_error(right.astype(float), confidence)
 
 
 def mistakes(labels: Sequence[str], actual: Places, probabilities: Floats) -> dict[str, Any]:

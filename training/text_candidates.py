@@ -10,13 +10,14 @@ import numpy as np
 from mlapp.families.linear_text import LINEAR, LinearText
 from mlapp.families.sentiment import softmax
 from mlapp.schema import Floats
-from training import text_linear
+from training import measures, text_linear
+from training.calibration import fit_temperature
 from training.judging import Judgement, ask
 from training.losses import fingerprint, log_losses
 from training.plan import NETWORK_FROM, Plan
-from training.quality import Candidate, choose, compare, fit_temperature, majority, measure
 from training.recipes import Options
 from training.tables import Say
+from training.text_choice import Candidate, choose, compare, majority
 from training.text_linear import Counted
 from training.texts import Reviews
 
@@ -107,7 +108,9 @@ def choose_best(candidates: Sequence[Candidate], plan: Plan, reviews: Reviews, s
     # Held-out texts judge what was chosen; they choose nothing.
     assert chosen.judge is not None
     judged = chosen.judge()
-    metrics, report = measure(judged.probabilities, classes[plan.held_out], labels)
+    found = measures.of_labels(classes[plan.held_out], judged.probabilities)
+    metrics: dict[str, Any] = {name: found[name] for name in ("accuracy", "log_loss", "ece")}
+    report = measures.mistakes(labels, classes[plan.held_out], judged.probabilities)
     metrics |= dict(chosen.metrics) | {"held_out": len(plan.held_out)}
     metrics |= _measure_baseline(plan, reviews)
     report |= {
@@ -123,7 +126,7 @@ def choose_best(candidates: Sequence[Candidate], plan: Plan, reviews: Reviews, s
 def _measure_baseline(plan: Plan, reviews: Reviews) -> dict[str, float]:
     """Return how good it would be to give every held-out text the labels' shares."""
     baseline = majority(reviews.classes[plan.train], len(reviews.labels), len(plan.held_out))
-    found, _ = measure(baseline.probabilities, reviews.classes[plan.held_out], reviews.labels)
+    found = measures.of_labels(reviews.classes[plan.held_out], baseline.probabilities)
     return {f"baseline_{name}": found[name] for name in ("accuracy", "log_loss")}
 
 

@@ -14,9 +14,9 @@ from mlapp.families.linear_text import LinearText, Terms
 from mlapp.families.text import Ids
 from mlapp.families.units import Counts, Hashes, Reader, Units
 from mlapp.schema import Floats
+from training.calibration import fit_temperature
 from training.judging import Judgement, ask, join
 from training.progress import MANY, Progress
-from training.quality import fit_temperature
 from training.splits import Signature, sign
 from training.texts import Reviews
 

@@ -24,6 +24,7 @@ from mlapp.families.network import HEAD, NETWORK, NO_WORD, TOKENIZER, Head, Netw
 from mlapp.families.sentiment import softmax
 from mlapp.families.text import Ids, Tokens, Vocabulary, train_vocabulary
 from mlapp.schema import Floats
+from training.calibration import fit_temperature
 from training.export import export_head, export_network
 from training.judging import ask
 from training.linear import fit_linear
@@ -31,9 +32,9 @@ from training.network import Shape, Trainer, build, score
 from training.phrases import make_phrases
 from training.plan import Plan
 from training.progress import MANY, Progress, describe_seconds
-from training.quality import Candidate, fit_temperature
 from training.recipes import Recipe
 from training.tables import Say
+from training.text_choice import Candidate
 from training.texts import Reviews
 from training.vectors import train_vectors
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sqlalchemy import select
 
+from mlapp.calibration import bins_of, calibration_error
 from mlapp.manifest import Manifest
 from mlapp.records.database import Database, answers, feedback
 from mlapp.tables.numbers import Floats
@@ -23,7 +24,6 @@ from mlapp.tables.numbers import Floats
 LEVEL, NORMAL = 0.95, 1.959963984540054  # of the intervals, and its normal quantile
 RESAMPLES = 1_000
 MOST_DRAWN = 20_000_000  # rows that are drawn for one figure; limits the resamples of many rows
-PARTS = 10  # bins of probability, for calibration
 FEWEST = 2  # the fewest answers for a bootstrap
 
 
@@ -52,10 +52,8 @@ class Quality:
         version: the version.
         week: the Monday of the week (UTC) of the answers; None for all weeks.
         rows: how many answers have feedback.
-        figures: by name. For labels: accuracy, ece (the expected calibration error, the mean
-            distance of probability and share right over ten bins of probability: C. Guo et al.,
-            "On calibration of modern neural networks", ICML 2017). For numbers: r2, mae, and
-            coverage if answers have an interval.
+        figures: by name. For labels: accuracy, and ece, the expected calibration error. For
+            numbers: r2, mae, and coverage if answers have an interval.
         calibration: for labels, the bins that are not empty.
     """
 
@@ -173,14 +171,6 @@ def mae(truth: Floats, predicted: Floats) -> float:
     return float(np.mean(np.abs(truth - predicted)))
 
 
-def ece(right: Floats, probability: Floats) -> float:
-    """Return the expected calibration error; see `Quality`."""
-    places = _parts(probability)
-    rows = np.bincount(places, minlength=PARTS)
-    gaps = np.bincount(places, right - probability, PARTS)
-    return float(np.abs(gaps).sum() / rows.sum())
-
-
 # --- measuring -------------------------------------------------------------------------------
 
 
@@ -236,7 +226,7 @@ def _measure(version: int, week: date | None, judged: _Judged, held_out: dict[st
 
     if judged.is_label:
         share("accuracy", judged.right)
-        resampled("ece", ece, judged.right, judged.probability)
+        resampled("ece", calibration_error, judged.right, judged.probability)
         return Quality(version, week, rows, figures, _calibration(judged))
     resampled("r2", r2, judged.truth, judged.prediction)
     resampled("mae", mae, judged.truth, judged.prediction)
@@ -247,14 +237,9 @@ def _measure(version: int, week: date | None, judged: _Judged, held_out: dict[st
     return Quality(version, week, rows, figures)
 
 
-def _parts(probability: Floats) -> Any:
-    """Return the bin of each probability."""
-    return np.minimum((probability * PARTS).astype(int), PARTS - 1)
-
-
 def _calibration(judged: _Judged) -> tuple[Bin, ...]:
     found = []
-    places = _parts(judged.probability)
+    places = bins_of(judged.probability)
     for part in sorted(set(places.tolist())):
         chosen = judged.choose(places == part)
         rows, right = len(chosen.right), int(chosen.right.sum())
