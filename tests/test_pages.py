@@ -127,6 +127,7 @@ def test_predict_shows_the_prediction_its_interval_and_its_reasons(folder: Path)
     assert app.metric[0].label == "Predicted output"
     assert app.metric[0].value == f"{answer['prediction']:.3f}" == "0.401"
     assert f"90% interval: **{answer['lower']:.3f}** to **{answer['upper']:.3f}**" in texts(app)
+    assert "90% of new rows are expected to be in their interval. The address" in texts(app)
     assert len(app.get("vega_lite_chart")) == 2
     assert not app.warning
 
@@ -154,6 +155,7 @@ def test_a_value_outside_the_training_range_is_predicted_with_a_notice() -> None
     app = predict(page(), ROW | {"var_1": 2000.0})
     assert "var_1: 2000 lies outside the range seen in training" in app.warning[0].value
     assert app.metric[0].value == "0.832"
+    assert "but not of rows unlike the training data, as this one" in texts(app)
 
 
 @pytest.mark.usefixtures("folder")
@@ -268,8 +270,13 @@ def test_a_link_names_its_model() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_link_to_a_model_that_is_not_published_says_so() -> None:
-    assert "'flats'" in page({"_model": "flats"}).error[0].value
+def test_a_link_to_a_model_that_is_not_published_says_so_and_offers_another() -> None:
+    app = page({"_model": "flats", "area": "100"})
+    assert "'flats'" in app.error[0].value
+    app.button(key="_use_usual").click()
+    run(app)
+    assert not app.error
+    assert app.selectbox(key="_model_regression").value == "regression"
 
 
 # --- several models and versions --------------------------------------------------------------

@@ -79,6 +79,11 @@ def test_home_links_a_classifier_to_its_page() -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_single_model_is_named() -> None:
+    assert "Model **sizes**" in texts(page())
+
+
+@pytest.mark.usefixtures("folder")
 def test_predict_shows_the_label_its_probability_the_reasons_and_a_what_if() -> None:
     app = predict(page())
     large = 1 / (1 + np.exp(0.25))

@@ -7,7 +7,6 @@ from mlapp.dashboard import charts, label_charts, markup
 from mlapp.dashboard.markup import bullets, literal
 from mlapp.families.contract import (
     Answers,
-    Gives,
     LabelOutput,
     Labels,
     Model,
@@ -59,17 +58,19 @@ def show_labels(answers: Labels) -> None:
     )
 
 
-def show_meaning(gives: Gives) -> None:
+def show_meaning(answers: Answers) -> None:
     """Show how to read an answer, and that the page's address is a link to it."""
-    share = "The address of this page holds the values: share it to share the prediction."
-    if isinstance(gives, NumberOutput):
-        if gives.level is not None:
-            share = f"{gives.level:.0%} of new rows are expected to be in their interval. {share}"
+    output = answers.output
+    said = "The address of this page holds the values: share it to share the prediction."
+    if isinstance(output, NumberOutput) and output.level is not None:
+        new = f"{output.level:.0%} of new rows are expected to be in their interval"
+    elif isinstance(output, NumberOutput):
+        st.caption(said)
+        return
     else:
-        share = (
-            f"Of a hundred answers with a probability of 80%, about eighty should be right. {share}"
-        )
-    st.caption(share)
+        new = "Of a hundred answers with a probability of 80%, about eighty should be right"
+    unlike = ", but not of rows unlike the training data, as this one" if answers.notices else ""
+    st.caption(f"{new}{unlike}. {said}")
 
 
 def show_notices(answers: Answers) -> None:

@@ -50,7 +50,7 @@ def show_predict(model: Model, link: Mapping[str, str], title: str) -> None:
         with entry:
             with st.container(border=True):
                 answers.show_answer(asked.answered.answers)
-                answers.show_meaning(model.gives)
+                answers.show_meaning(asked.answered.answers)
             answers.show_notices(asked.answered.answers)
             feedback.show(model, asked.answered)
         with reasons:

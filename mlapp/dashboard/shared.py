@@ -98,12 +98,23 @@ def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -
     if asked not in names:
         if asked == link.get("_model"):
             st.error(literal(f"The link asks for the model {asked!r}; there are {quote(names)}."))
+            _offer_usual(usual, key)
             st.stop()
         asked = names[0]
     state[key] = asked
     if len(names) == 1:
+        if asked != default:  # which the page's title names
+            st.markdown(f"Model **{literal(asked)}**", width="content")
         return asked
     return str(st.selectbox("Model", names, key=key, persist_state="session", width=320))
+
+
+def _offer_usual(name: str, key: str) -> None:
+    def follow() -> None:
+        st.query_params.clear()
+        st.session_state.pop(key, None)
+
+    st.button(literal(f"Open {name}"), key="_use_usual", type="primary", on_click=follow)
 
 
 def _choose_version(name: str, link: Mapping[str, str]) -> int | None:
