@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import coverage
 import hypothesis
 import numpy as np
 import pandas as pd
@@ -76,9 +77,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the files that take longest first, so that no process ends long after another."""
+    """Run the files that take longest first, so that no process ends long after another.
+
+    Training is measured by no coverage: tracing TensorFlow takes longer than the training.
+    """
     seconds: Counter[Path] = Counter()
     for item in items:
+        if item.path.name.startswith("test_training"):
+            item.add_marker("no_cover")
         if mark := item.get_closest_marker("slow"):
             seconds[item.path] += mark.args[0] if mark.args else 2
     items.sort(key=lambda item: -seconds[item.path])
@@ -162,6 +168,20 @@ def quiet(line: str) -> None:
     """Say nothing."""
 
 
+@contextmanager
+def no_coverage() -> Iterator[None]:
+    """Measure no coverage for a while."""
+    measuring = coverage.Coverage.current()
+    if measuring is None:
+        yield
+        return
+    measuring.stop()
+    try:
+        yield
+    finally:
+        measuring.start()
+
+
 def make_once(
     name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -173,7 +193,8 @@ def make_once(
     with (base / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            make(base / f"{name}.part")
+            with no_coverage():
+                make(base / f"{name}.part")
             (base / f"{name}.part").rename(folder)
     return folder
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 import pyarrow as pa
 import pytest
@@ -39,6 +40,12 @@ def model(artifact: Artifact) -> Model:
 @pytest.fixture(scope="module")
 def plan(model: Model) -> Plan:
     return make_plan(model, BATCH.schema, Options(explain=True))
+
+
+@pytest.fixture(autouse=True)
+def no_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the script that `AppTest` leaves as the main module, which new processes run again."""
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
 
 
 @pytest.fixture
