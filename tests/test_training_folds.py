@@ -1,5 +1,6 @@
 """Folds keep together what belongs together, and go forwards in time."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pandas as pd
 import pytest
 
 from mlapp.errors import InvalidData
+from mlapp.manifest import Artifact
 from training import table_models
+from training.candidates import standard_error
 from training.folds import forward_folds, join_groups, random_folds
 from training.regression import train
 from training.rows import Source, read_training_rows
@@ -134,3 +137,68 @@ def test_groups_stay_whole_forwards_in_time_too(tmp_path: Path) -> None:
     rows = read_training_rows(Source(path, "y", time="when", group="group"), False, quiet)
     with pytest.raises(InvalidData, match="--group with --time"):
         table_models.split(rows, quiet)
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+def make_noisy(rows: int, seed: int = 0) -> pd.DataFrame:
+    """Return rows whose target a model of them explains in half."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.normal(size=(rows, 4)), columns=list("abcd"))
+    return table.assign(y=table.a + rng.normal(size=rows))
+
+
+def train_on(table: pd.DataFrame, folder: Path, **options: Any) -> tuple[Artifact, list[str]]:
+    path, said = folder / "table.csv", list[str]()
+    table.to_csv(path, index=False)
+    return train(path, "y", "noisy", folder, say=said.append, **options), said
+
+
+def r2_of(artifact: Artifact) -> float:
+    """Return what is said of the model's quality on held-out rows."""
+    return float(str(artifact.manifest.metrics["r2"]))
+
+
+def test_extra_rows_with_the_inputs_of_a_held_out_row_do_not_predict_it(tmp_path: Path) -> None:
+    table = make_noisy(300)
+    table.assign(y=table.y + 1e-6).to_csv(tmp_path / "extra.csv", index=False)
+    alone, _ = train_on(table, tmp_path, model="boosted")
+    more, _ = train_on(table, tmp_path, model="boosted", extra=tmp_path / "extra.csv")
+    assert more.manifest.training["rows_used"] == 600  # the model that is served learns from all
+    assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.1)
+
+
+def test_rows_that_repeat_but_for_their_time_stay_in_one_fold(tmp_path: Path) -> None:
+    copies = pd.concat([make_noisy(100)] * 4).sample(frac=1, random_state=1)
+    times = pd.date_range("2024-01-01", periods=400, freq="37min").astype(str)
+    made, said = train_on(copies.assign(when=times), tmp_path, model="boosted")
+    assert any(line.startswith("300 rows repeat another but for columns that") for line in said)
+    assert r2_of(made) < 0.6
+
+
+def test_rows_of_one_shop_at_several_times_are_different_rows(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shop, size = np.arange(400) % 40, rng.normal(size=40)
+    times = pd.date_range("2024-01-01", periods=400, freq="37min").astype(str)
+    table = pd.DataFrame({"shop": [f"s{each}" for each in shop], "size": size[shop], "when": times})
+    made, said = train_on(table.assign(y=3 * size[shop] + rng.normal(size=400)), tmp_path)
+    assert not any("repeat another but" in line for line in said)
+    assert r2_of(made) > 0.8
+
+
+def test_what_is_compared_is_what_is_served(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(400, 2)), columns=list("ab"))
+    rain = np.maximum(0, table.a + rng.normal(size=400) - 0.5)
+    made, _ = train_on(table.assign(y=rain), tmp_path, model="linear")
+    report = json.loads(made.files["report.json"])
+    [published] = [each for each in report["compared"] if each["published"]]
+    assert published["figure"] == pytest.approx(r2_of(made), abs=1e-6)
+
+
+def test_copies_make_no_standard_error_smaller() -> None:
+    values, groups = np.random.default_rng(0).normal(size=200), np.arange(200)
+    once = standard_error(values, groups)
+    assert once == pytest.approx(values.std(ddof=1) / np.sqrt(200))
+    assert standard_error(np.tile(values, 4), np.tile(groups, 4)) == pytest.approx(once)

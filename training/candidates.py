@@ -10,7 +10,7 @@ and a difference of more than `TOLERATED` is never put down to chance.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from sklearn.dummy import DummyClassifier, DummyRegressor
@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mlapp.schema import Category, Checked, Floats, Schema
 from training.calibration import cross_temper, fit_temperature, set_temperature, to_scores
-from training.folds import Fold, each_fold, held_out
+from training.folds import Fold, Groups, each_fold, held_out
 from training.losses import row_losses
 from training.progress import Progress
 
@@ -39,7 +39,9 @@ LEAST_TREES = 100
 
 STRENGTHS = np.logspace(-2, 5, 15)  # of ridge regression, chosen by leaving rows out one by one
 TOLERATED = 0.01  # of R² or log loss that a simpler model may be worse
+NO_BOUNDS = (-np.inf, np.inf)  # of predicted numbers
 Takes = Literal["terms", "values"]
+Bounds: TypeAlias = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -148,10 +150,22 @@ def try_all(
     target: Any,
     folds: Sequence[Fold],
     labels: int,
+    bounds: Bounds = NO_BOUNDS,
 ) -> list[Tried]:
-    """Measure each candidate on the folds, showing progress."""
+    """Measure each candidate on the folds, showing progress.
+
+    Args:
+        candidates: what to try.
+        rows: in each form that a candidate may take.
+        target: of all rows, (n,).
+        folds: which rows are held out.
+        labels: how many there are, 0 for numbers.
+        bounds: where predicted numbers end when they are served; answers are kept as they are.
+    """
     progress = Progress("Comparing models", len(candidates) * len(folds))
-    return [_try(each, rows[each.takes], target, folds, labels, progress) for each in candidates]
+    return [
+        _try(each, rows[each.takes], target, folds, labels, bounds, progress) for each in candidates
+    ]
 
 
 def _try(
@@ -160,8 +174,12 @@ def _try(
     target: Any,
     folds: Sequence[Fold],
     labels: int,
+    bounds: Bounds,
     progress: Progress,
 ) -> Tried:
+    def cost(actual: Any, answers: Floats) -> Floats:
+        return row_losses(actual, answers if labels else np.clip(answers, *bounds))
+
     def work(fold: Fold) -> Floats:
         fitted, stages = candidate.make(max(candidate.stages, default=0)), candidate.stages
         if labels and len(np.unique(target[fold.train])) == 1:  # as early rows may have
@@ -173,7 +191,7 @@ def _try(
 
     found = each_fold(work, folds)
     costs = [
-        np.array([row_losses(target[fold.test], part) for part in parts])
+        np.array([cost(target[fold.test], part) for part in parts])
         for fold, parts in zip(folds, found, strict=True)
     ]  # (stages, rows) of each fold
     sums = np.array([each.sum(axis=1) for each in costs])
@@ -183,7 +201,7 @@ def _try(
         # The other folds say how many trees, so that a row has no part in the choice.
         answers[fold.test] = parts[int((sums.sum(axis=0) - sums[place]).argmin())]
     trees = candidate.stages[int(sums.sum(axis=0).argmin())] if candidate.stages else 0
-    tried = Tried(candidate, answers, row_losses(target[held], answers[held]), trees)
+    tried = Tried(candidate, answers, cost(target[held], answers[held]), trees)
     return _calibrate(tried, target, folds) if labels and candidate.name != BASELINE else tried
 
 
@@ -221,20 +239,23 @@ def _answers(fitted: Any, rows: Floats, stages: Sequence[int], labels: int) -> F
 # --- choosing --------------------------------------------------------------------------------
 
 
-def choose(tried: Sequence[Tried], spread: float) -> tuple[Tried, list[dict[str, Any]]]:
+def choose(
+    tried: Sequence[Tried], spread: float, groups: Groups
+) -> tuple[Tried, list[dict[str, Any]]]:
     """Return the model to publish, and what is reported of all.
 
     Args:
         tried: the baseline, then models from the simplest on.
         spread: what turns a loss into a figure: the variance of the target, by which R² is 1 less
             the loss; 0 where the figure is the log loss itself.
+        groups: the number of each held-out row's group, (n,); rows of a group are copies.
     """
     best = min(tried, key=lambda each: each.losses.mean())
     scale = spread or 1.0
     compared, chosen = [], None
     for each in tried:
         behind = (each.losses - best.losses) / scale
-        error = _standard_error(behind)
+        error = standard_error(behind, groups)
         close = behind.mean() <= min(error, TOLERATED) or each is best
         if chosen is None and close and each is not tried[0]:
             chosen = each
@@ -244,7 +265,7 @@ def choose(tried: Sequence[Tried], spread: float) -> tuple[Tried, list[dict[str,
                 "model": each.candidate.name,
                 "metric": "R²" if spread else "log loss",
                 "figure": 1 - loss if spread else loss,
-                "standard_error": _standard_error(each.losses / scale),
+                "standard_error": standard_error(each.losses / scale, groups),
                 "behind_best": float(behind.mean()),
                 "behind_error": error,
                 "published": False,
@@ -256,11 +277,18 @@ def choose(tried: Sequence[Tried], spread: float) -> tuple[Tried, list[dict[str,
     return chosen, compared
 
 
-def _standard_error(values: Floats) -> float:
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
+def standard_error(values: Floats, groups: Groups) -> float:
+    """Return the standard error of the mean of values (n,), of which those of a group are copies.
+
+    It is that of clustered observations: A. C. Cameron and D. L. Miller, "A practitioner's guide to
+    cluster-robust inference", Journal of Human Resources 50 (2015), section II.
+    """
+    _, places = np.unique(groups, return_inverse=True)
+    sums = np.bincount(places, values - values.mean())
+    return float(np.sqrt(np.sum(sums**2) * len(sums) / max(1, len(sums) - 1)) / len(values))
 
 
-def is_better(one: Tried, other: Tried) -> bool:
+def is_better(one: Tried, other: Tried, groups: Groups) -> bool:
     """Return whether a model is better than another by more than one standard error."""
     gain = other.losses - one.losses
-    return bool(gain.mean() > _standard_error(gain))
+    return bool(gain.mean() > standard_error(gain, groups))

@@ -26,6 +26,9 @@ SEED = 0  # of the folds' shuffling
 FOLDS = ((5_000, 10), (20_000, 5))  # up to so many rows, so many folds
 FEWEST_FOLDS = 3  # of more rows: each fold is large, and each fit slow
 
+OWN_VALUES = 0.9  # distinct values, as a share of the rows, from which a column tells rows apart
+SAME_TARGET = 1.05  # targets of a group of copies, on average, at most
+
 Groups: TypeAlias = npt.NDArray[np.int64]
 Found = TypeVar("Found")
 
@@ -43,12 +46,20 @@ def count_folds(rows: int) -> int:
     return next((folds for most, folds in FOLDS if rows <= most), FEWEST_FOLDS)
 
 
+def number_rows(matrix: Floats) -> Groups:
+    """Return a number for each row of a matrix (n, inputs), the same for equal rows, (n,)."""
+    table = pd.DataFrame(matrix)
+    numbers = table.groupby(list(table), dropna=False, sort=False).ngroup()
+    return np.asarray(numbers, dtype=np.int64)
+
+
 def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) -> Groups:
     """Return the number of each row's group, (n,): rows with the same inputs stay together.
 
-    A copy of a row on both sides of a fold would be predicted from itself. Where the inputs have
-    few combinations, as few categories have, rows that share one are different observations, and
-    each is a group.
+    A copy of a row on both sides of a fold would be predicted from itself. It may differ in columns
+    with a value of its own for nearly each row, such as a time. Where the inputs have few
+    combinations, as few categories have, rows that share one are different observations, and each
+    is a group.
 
     Args:
         matrix: the checked inputs, (n, inputs).
@@ -60,8 +71,7 @@ def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) ->
     Raises:
         InvalidData: the rows are copies of fewer than `needed`.
     """
-    table = pd.DataFrame(matrix)
-    groups = table.groupby(list(table), dropna=False, sort=False).ngroup().to_numpy()
+    groups = number_rows(matrix)
     pairs = pd.DataFrame({"group": groups, "target": target})
     different = len(pairs.drop_duplicates())
     if different < needed:
@@ -76,7 +86,34 @@ def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) ->
     if len(np.unique(groups)) < needed:
         say("The inputs have few combinations: folds are drawn row by row")
         return np.arange(len(target), dtype=np.int64)
-    return groups.astype(np.int64)
+    alike = _find_near_copies(matrix, target)
+    if alike is None or len(np.unique(alike)) < needed:
+        return groups
+    copies = len(target) - len(np.unique(alike))
+    say(
+        f"{copies:,} rows repeat another but for columns that differ in nearly every row; they stay"
+        " in one fold with it"
+    )
+    return alike
+
+
+def _find_near_copies(matrix: Floats, target: Any) -> Groups | None:
+    """Return the groups of rows that are equal but for columns with hardly a value twice, (n,).
+
+    It is None unless many rows repeat, and rows of a group have one target: otherwise they are
+    different observations, as those of one shop at several times.
+    """
+    rows = len(target)
+    values = [len(np.unique(column)) for column in matrix.T]
+    common = matrix[:, [count <= OWN_VALUES * rows for count in values]]
+    if not 0 < common.shape[1] < matrix.shape[1]:
+        return None
+    groups = number_rows(common)
+    different = len(np.unique(groups))
+    with_target = len(np.unique(number_rows(np.column_stack([groups, target]))))
+    if different > OWN_VALUES * rows or with_target > SAME_TARGET * different:
+        return None
+    return groups
 
 
 def join_groups(one: Groups, other: Groups) -> Groups:

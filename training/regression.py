@@ -114,8 +114,13 @@ def train(
     rows = read(options, say)
     parts = split(rows, say)
     say(f"Fitting {target} on {len(rows.checked.schema.inputs)} inputs")
-    chosen = fit(rows, parts, model, say)
-    measured = measure(rows, parts, chosen, options, say)
+    bounds = choose_bounds(options, rows.target, say)
+    ends = (
+        (-np.inf if bounds.minimum is None else bounds.minimum),
+        (np.inf if bounds.maximum is None else bounds.maximum),
+    )
+    chosen = fit(rows, parts, model, say, ends)
+    measured = measure(rows, parts, chosen, bounds, options, say)
     return publish(rows, parts, chosen, measured, options, say)
 
 
@@ -155,7 +160,7 @@ def choose_bounds(options: Options, target: Floats, say: Say) -> Answer:
 
 
 def measure(
-    rows: TrainingRows, parts: Split, chosen: Chosen, options: Options, say: Say
+    rows: TrainingRows, parts: Split, chosen: Chosen, bounds: Answer, options: Options, say: Say
 ) -> Measured:
     """Calibrate intervals and measure the chosen model on held-out rows."""
     target, held, best = rows.target, held_out(parts.folds), chosen.best
@@ -164,7 +169,6 @@ def measure(
         encoded = chosen.inputs
         constant = least_squares.cross_validate(encoded, target, parts.folds, LEVEL, parts.groups)
         linear = least_squares.fit(encoded, target, LEVEL, parts.groups)
-    bounds = choose_bounds(options, target, say)
     found = calibrate(
         chosen.inputs, target, best.answers, parts.folds, bounds, LEVEL, chosen.fitted, constant
     )

@@ -30,6 +30,7 @@ from training.folds import (
     group_rows,
     held_out,
     join_groups,
+    number_rows,
     random_folds,
 )
 from training.least_squares import LEVEL as LEVEL
@@ -142,30 +143,46 @@ def split(rows: TrainingRows, say: Say) -> Split:
             parts = max(2, min(parts, len(np.unique(groups))))
         folds = random_folds(groups, parts, target if rows.labels else None)
     added = np.arange(count, count + rows.extra)
-    folds = [Fold(np.concatenate([fold.train, added]), fold.test) for fold in folds]
+    copies = number_rows(rows.checked.matrix)
+    if len(np.unique(copies[:count])) < FEWEST:  # equal inputs are not copies then
+        copies = np.arange(len(copies))
+    folds = [_with_extra(fold, added, copies) for fold in folds]
     # Twice as many rows as terms leave enough freedom for an interval.
     enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS
     plain = rows.groups is None and rows.times is None and not rows.extra
     return Split(folds, np.concatenate([alike, added]), plain, enough)
 
 
-def fit(rows: TrainingRows, parts: Split, model: str, say: Say) -> Chosen:
+def _with_extra(fold: Fold, added: Groups, copies: Groups) -> Fold:
+    """Return a fold whose fit also sees the extra rows, but no copies of rows that it holds out."""
+    new = added[~np.isin(copies[added], copies[fold.test])]
+    return Fold(np.concatenate([fold.train, new]), fold.test)
+
+
+def fit(
+    rows: TrainingRows,
+    parts: Split,
+    model: str,
+    say: Say,
+    bounds: candidates.Bounds = candidates.NO_BOUNDS,
+) -> Chosen:
     """Compare the candidates on the folds, and fit the chosen one on all rows."""
     forms, labels = candidates.rows_for(rows.checked), len(rows.labels)
     found = candidates.list_candidates(
         model, rows.checked.schema, len(rows.target), labels, parts.least_squares
     )
-    tried = candidates.try_all(found, forms, rows.target, parts.folds, labels)
+    tried = candidates.try_all(found, forms, rows.target, parts.folds, labels, bounds)
     held = held_out(parts.folds)
+    groups = parts.groups[held]
     spread = 0.0 if labels else float(np.var(rows.target[held])) or 1.0
-    best, compared = candidates.choose(tried, spread)
+    best, compared = candidates.choose(tried, spread, groups)
     say(f"On held-out rows, {len(parts.folds)} folds:")
     for each in compared:
         say(
             f"  {each['model']:<10} {each['metric']} {each['figure']:.4f}"
             f" ± {each['standard_error']:.4f}{'  <- published' if each['published'] else ''}"
         )
-    better = candidates.is_better(best, tried[0])
+    better = candidates.is_better(best, tried[0], groups)
     if not better:
         say(
             f"Warning: {best.candidate.name} is no better than the baseline, which does not look at"
