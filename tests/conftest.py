@@ -45,6 +45,21 @@ hypothesis.settings.load_profile("beside others")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"
+# The files whose slow tests reach what no fast one does.
+MEASURED = (
+    "test_cluster",
+    "test_drills",
+    "test_hostile_tables",
+    "test_pages",
+    "test_processes",
+    "test_promotion",
+    "test_retrain",
+    "test_server",
+    "test_shadow",
+    "test_tables",
+    "test_writing",
+)
+TRACING = "COVERAGE_PROCESS_CONFIG"  # the variable by which coverage traces what is started
 BROWSER_FLAGS = [
     "--no-sandbox",
     "--no-first-run",
@@ -79,15 +94,32 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files that take longest first, so that no process ends long after another.
 
-    Training is measured by no coverage: tracing TensorFlow takes longer than the training.
+    Of the slow tests, those of `MEASURED` alone count for the coverage, which slows all of them.
     """
     seconds: Counter[Path] = Counter()
     for item in items:
-        if item.path.name.startswith("test_training"):
+        is_measured = item.path.stem.startswith(MEASURED)
+        if item.get_closest_marker("slow") and not is_measured:
             item.add_marker("no_cover")
         if mark := item.get_closest_marker("slow"):
             seconds[item.path] += mark.args[0] if mark.args else 2
     items.sort(key=lambda item: -seconds[item.path])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let what a test starts count for the coverage if the test itself does."""
+    tracing = find_tracing()
+    if any(map(item.get_closest_marker, ("no_cover", "untraced"))):
+        os.environ.pop(TRACING, None)
+    elif tracing:
+        os.environ[TRACING] = tracing
+
+
+@functools.cache
+def find_tracing() -> str | None:
+    """Return the value of `TRACING` before any test changed it."""
+    return os.environ.get(TRACING)
 
 
 def make_houses(rows: int = 240) -> pd.DataFrame:
@@ -511,14 +543,6 @@ class Server:
         if self.process.poll() is None:
             self.process.terminate()
         self.process.wait(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def untraced() -> Iterator[None]:
-    """Measure no coverage in what the tests of a file start: it would take most of the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

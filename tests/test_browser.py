@@ -13,7 +13,7 @@ from mlapp.scoring import files
 from mlapp.store import open_model
 from tests.conftest import open_regression
 
-pytestmark = [pytest.mark.slow(8), pytest.mark.usefixtures("untraced")]
+pytestmark = pytest.mark.slow(8)
 
 ROW = {"var_1": "734", "var_2": "688", "var_3": "81", "var_4": "0.328", "var_5": "0.259"}
 ADDRESS = "regression?" + "&".join(f"{name}={value}" for name, value in ROW.items())

@@ -44,7 +44,7 @@ from tests.conftest import (
 pytest.importorskip("ray", reason="Ray comes with the extra scale")
 pytestmark = [
     pytest.mark.slow(8),
-    pytest.mark.usefixtures("untraced"),
+    pytest.mark.untraced,
     # Ray's own, when it fills in its settings
     pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning"),
 ]

@@ -28,8 +28,6 @@ from mlapp.store import artifacts
 from tests.conftest import ROOT, free_port, make_houses, wait_until
 from tests.test_publish import INPUTS, prepared, quiet, regression
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 PROGRAMS = ROOT / ".venv-mlflow" / "bin"
 MISSING = (
     "MLflow and MLServer are not installed: python3 -m venv .venv-mlflow &&"

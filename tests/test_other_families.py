@@ -37,8 +37,6 @@ from mlapp.service import create_app
 from mlapp.store import artifacts, open_model
 from tests.conftest import ROOT, Server, client_of, use_artifacts
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 SIZES = ("small", "large")
 ROW: dict[str, Any] = {"height": 1.5, "colour": "red"}
 

@@ -25,8 +25,6 @@ from mlapp.store import open_model
 from mlapp.tables.reading import open_table
 from tests.conftest import ROOT, Client, client_of
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 ROWS: list[dict[str, Any]] = [
     ROW,

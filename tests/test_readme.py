@@ -14,8 +14,6 @@ from sklearn.linear_model import LinearRegression
 
 from tests.conftest import SHIPPED, Server, make_houses, make_moods
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [README, *(page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md")))]

@@ -24,7 +24,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import ROOT, Server, answers, open_regression, open_sentiment, wait_until
 from training.regression import train
 
-pytestmark = [pytest.mark.slow(13), pytest.mark.usefixtures("untraced")]
+pytestmark = pytest.mark.slow(13)
 
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}
 GOOD = "The acting is wonderful and I loved every minute of it."

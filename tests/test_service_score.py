@@ -29,8 +29,6 @@ from mlapp.store import open_model
 from mlapp.tables.formats import FileFormat, TableFormat
 from tests.conftest import Client, Server, client_of, make_houses, wait_until
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 SCORE, PREDICT = "/v1/models/regression:score", "/v1/models/regression:predict"
 TEXTS = "/v1/models/sentiment:score"
 ROW = {"var_1": 734.0, "var_2": 688.0, "var_3": 81.0, "var_4": 0.328, "var_5": 0.259}

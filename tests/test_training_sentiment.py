@@ -30,8 +30,6 @@ from training.text_network import Shortener, compare
 from training.texts import key
 from training.vectors import train_vectors
 
-pytestmark = pytest.mark.usefixtures("untraced")
-
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
 QUICK = replace(TINY, epochs=2, rounds=(1,))

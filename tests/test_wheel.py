@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 
 from tests.conftest import answers, free_port, make_houses, wait_until
 
-pytestmark = [pytest.mark.slow(6), pytest.mark.usefixtures("untraced")]
+pytestmark = pytest.mark.slow(6)
 
 ROOT = Path(__file__).resolve().parents[1]
 HOUSE: dict[str, Any] = {"area": 100.0, "rooms": 3, "district": "west"}
