@@ -13,11 +13,13 @@ from mlapp.errors import TrainingError
 from mlapp.records import confirmed, feedback
 from mlapp.records import writer as records
 from mlapp.records.feedback import Given
+from mlapp.scoring import candidates
 from mlapp.scoring.retraining import find_option, set_data
 from mlapp.store import artifacts, promotion
 from tests import stand_in_training
-from tests.conftest import make_moods, use_artifacts
+from tests.conftest import make_houses, make_moods, quiet, use_artifacts
 from tests.test_pages_monitor import page
+from training import regression, sentiment
 
 NAME = "plots"
 
@@ -119,6 +121,28 @@ def test_what_judges_versions_is_never_learned_from(plots: Path) -> None:
     assert [len(each) for each in sides()] == [2 * len(learned), 2 * len(held_back)]
     asked = [{json.dumps(dict(each.inputs)) for each in side} for side in sides()]
     assert not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize("kind", ["row", "text"]) def
+test_answers_about_what_a_version_learned_from_do_not_judge_it( kind: str, plots: Path, tmp_path:
+Path ) -> None: name, data = "known", tmp_path / "known.csv" table = make_houses(300) if kind ==
+"row" else make_moods(300) half = table.iloc[:150] for options in ({}, {"candidate": True}):
+half.to_csv(data, index=False) if kind == "row": regression.train(data, "price", name, plots,
+model="linear", say=quiet, **options) else: sentiment.train(data, name=name, root=plots, say=quiet,
+**options)  # type: ignore[arg-type] given = table.drop(columns="price").to_dict("records") if kind
+== "row" else table.review target = table.price if kind == "row" else table.sentiment judge(plots,
+ask(name, list(given)), target.tolist()) log = records.writer() assert log is not None _, verdict =
+candidates.judge(plots, log.database, name, 2) held_back = [place for place, each in
+enumerate(given) if confirmed.is_held_back(row_of(each))] assert verdict.rows == sum(place >= 150
+for place in held_back) assert 30 < verdict.rows < len(held_back)
+
+
+def row_of(given: object) -> dict[str, object]:
+    """Return an instance as it is recorded."""
+    if isinstance(given, str):
+        return {"text": given}
+    assert isinstance(given, dict)
+    return {key: None if value != value else value for key, value in given.items()}
 
 
 def test_a_renamed_model_is_trained_again_under_its_new_name(

@@ -36,7 +36,13 @@ from training.table_models import (
     training_fields,
 )
 from training.tables import Say
-from training.versions import at, choose_background, choose_losses, write_version
+from training.versions import (
+    at,
+    choose_background,
+    choose_losses,
+    describe_learned,
+    write_version,
+)
 
 NAME = "classification"
 USUAL = {"--name": NAME, "--model": MODELS[0]}
@@ -138,6 +144,7 @@ def publish(
     files = compiled.files | {
         BACKGROUND: dump_background(choose_background(rows.checked)),
         REPORT: json.dumps(report, allow_nan=False).encode(),
+        **describe_learned(rows.checked),
     }
     fields: dict[str, Any] = {
         "task": "classification",

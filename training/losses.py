@@ -1,40 +1,20 @@
 """What each held-out row cost a model, by a fingerprint of the row; `mlapp.store.gate` reads it."""
 
-import hashlib
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlapp.schema import Checked, Floats
+from mlapp.store.learned import fingerprint
 
 SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
-
-
-def fingerprint(row: Mapping[str, Any] | str) -> str:
-    """Return what identifies a row or a text: 16 hexadecimal digits.
-
-    Args:
-        row: a text; or the values of the inputs, and of the target, by name: numbers, texts,
-            booleans, None. Numbers are compared as floats, so 1 and 1.0 are the same.
-    """
-    if not isinstance(row, str):
-        row = json.dumps({name: _plain(row[name]) for name in sorted(row)}, ensure_ascii=False)
-    return hashlib.sha256(row.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def fingerprints(rows: Checked, target: Sequence[Any], name: str) -> list[str]:
     """Return what identifies each row: its inputs and its target, by name."""
     return [fingerprint({**rows.row(place), name: value}) for place, value in enumerate(target)]
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, np.bool_)):
-        return str(value)
-    number = float(value)
-    return None if np.isnan(number) else number
 
 
 def row_losses(target: Any, answers: Floats) -> Floats:

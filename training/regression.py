@@ -47,7 +47,13 @@ from training.table_models import (
     training_fields,
 )
 from training.tables import Say
-from training.versions import at, choose_background, choose_losses, write_version
+from training.versions import (
+    at,
+    choose_background,
+    choose_losses,
+    describe_learned,
+    write_version,
+)
 
 _HERE = Path(__file__).resolve().parent
 # The shipped table lies beside this package in a checkout, and inside it in a wheel.
@@ -219,6 +225,7 @@ def publish(
     files, libraries = _files(rows, chosen, measured)
     report = json.loads(files.pop("served", b"{}")) | measured.report
     files[REPORT] = json.dumps(report, allow_nan=False).encode()
+    files |= describe_learned(rows.checked)
     training = training_fields(options, rows, parts, chosen.best)
     fields: dict[str, Any] = {
         "task": "regression",

@@ -21,6 +21,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlapp.errors import InvalidData, MlappError
 from mlapp.families.contract import Labels, replay
 from mlapp.families.sentiment import REPORT, ReadTexts, SentimentModel
@@ -29,6 +31,7 @@ from mlapp.manifest import Artifact
 from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import quote
 from mlapp.store import artifacts
+from mlapp.store.learned import dump_learned
 from mlapp.tables.options import READING, add_reading_options
 from training import text_linear
 from training.download import download
@@ -162,6 +165,7 @@ def _draft(
     examples = list(asked.examples or (FILM if asked.film_phrases else make_examples(reviews)))
     report = {**chosen.report, "examples": examples, "columns": columns}
     files = {**chosen.candidate.files, REPORT: json.dumps(report, allow_nan=False).encode()}
+    files |= dump_learned(reviews.pick(np.union1d(plan.train, plan.validation)))
     libraries = OF_NETWORK if chosen.candidate.name == "network" else LIBRARIES
     fields: dict[str, Any] = {
         "task": "text-classification",

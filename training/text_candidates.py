@@ -10,10 +10,11 @@ import numpy as np
 from mlapp.families.linear_text import LINEAR, LinearText
 from mlapp.families.sentiment import softmax
 from mlapp.schema import Floats
+from mlapp.store.learned import fingerprint
 from training import measures, text_linear
 from training.calibration import fit_temperature
 from training.judging import Judgement, ask
-from training.losses import fingerprint, log_losses
+from training.losses import log_losses
 from training.plan import NETWORK_FROM, Plan
 from training.recipes import Options
 from training.tables import Say

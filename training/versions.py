@@ -13,6 +13,7 @@ from mlapp.manifest import Artifact
 from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import Checked, Floats
 from mlapp.store import artifacts
+from mlapp.store.learned import dump_learned
 from training.folds import SEED
 
 MOST_LOSSES = 20_000  # held-out rows whose losses are kept
@@ -74,6 +75,11 @@ def choose_background(checked: Checked) -> Floats:
     count = min(BACKGROUND_ROWS, len(checked))
     places = np.random.default_rng(SEED).choice(len(checked), count, replace=False)
     return checked.matrix[np.sort(places)]
+
+
+def describe_learned(checked: Checked) -> dict[str, bytes]:
+    """Return the file of a version that knows which rows it learned from, by name."""
+    return dump_learned(map(checked.row, range(len(checked))))
 
 
 def at(checked: Checked, places: Any) -> Checked:

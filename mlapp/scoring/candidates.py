@@ -1,8 +1,9 @@
 """Candidates: comparing one with the served version, and promoting it if it is not worse.
 
 There are two verdicts, both by a paired bootstrap (`store.gate`): on the held-out rows that both
-versions report on, and on the held-back answers with feedback (`records.confirmed`). `replay` shows
-where the two versions differ on recent requests.
+versions report on, and on the held-back answers with feedback (`records.confirmed`) whose inputs
+neither has learned from, as it may from other data. `replay` shows where the two versions differ on
+recent requests.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from mlapp.scoring.comparison import Comparison, plan_comparison
 from mlapp.scoring.distributions import Differences
 from mlapp.store import artifacts, gate, promotion
 from mlapp.store.gate import Verdict
+from mlapp.store.learned import fingerprint, load_learned
 from mlapp.store.promotion import Change
 
 REPLAYED = 1_000  # the most recent rows that are replayed
@@ -58,10 +60,17 @@ def judge(root: Path, database: Database, name: str, version: int) -> list[Verdi
         return []
     current = artifacts.open(root, name, served)
     held_back = confirmed.read(database, name).held_back
-    return [
-        gate.compare_held_out(current, opened),
-        judge_confirmed(families.from_artifact(current), candidate, held_back),
-    ]
+    old = families.from_artifact(current)
+    known = [(load_learned(current), old), (load_learned(opened), candidate)]
+    new = [each for each in held_back if not any(_is_learned(each, *both) for both in known)]
+    return [gate.compare_held_out(current, opened), judge_confirmed(old, candidate, new)]
+
+
+def _is_learned(given: Confirmed, learned: frozenset[str], model: Model) -> bool:
+    """Return whether a version has learned from the inputs of an answer."""
+    row = {name: given.inputs.get(name) for name in model.takes.names}
+    text = next(iter(row.values())) if model.takes.kind == "text" else None
+    return fingerprint(row if text is None else str(text)) in learned
 
 
 def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confirmed]) -> Verdict:
