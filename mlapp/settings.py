@@ -106,8 +106,10 @@ def read_settings(environ: Mapping[str, str] = os.environ) -> Settings:
 
 def _read_count(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name) or str(default)
-    if not re.fullmatch(r"[1-9][0-9]*", text, re.ASCII):
-        raise InvalidSettings(f"{name}: got {text!r}, expected a whole number from 1")
+    if not re.fullmatch(r"[1-9][0-9]{0,14}", text, re.ASCII):
+        raise InvalidSettings(
+            f"{name}: got {text[:80]!r}, expected a whole number from 1, of at most 15 digits"
+        )
     return int(text)
 
 
@@ -127,8 +129,10 @@ def _read_versions(environ: Mapping[str, str], name: str) -> dict[str, int]:
     """Return versions by model name."""
     found = {}
     for part in _read_names(environ.get(name, "")):
-        match = re.fullmatch(r"([^=\s]+)\s*=\s*([1-9][0-9]*)", part, re.ASCII)
+        match = re.fullmatch(r"([^=\s]+)\s*=\s*([1-9][0-9]{0,8})", part, re.ASCII)
         if not match:
-            raise InvalidSettings(f"{name}: got {part!r}, expected NAME=VERSION")
+            raise InvalidSettings(f"{name}: got {part[:80]!r}, expected NAME=VERSION")
+        if match[1] in found:
+            raise InvalidSettings(f"{name}: got {match[1]!r} twice, expected each name once")
         found[match[1]] = int(match[2])
     return found

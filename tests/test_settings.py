@@ -30,9 +30,14 @@ def test_the_limits_are_whole_numbers() -> None:
     assert read_settings({"MLAPP_MAX_FILE_BYTES": "5"}).max_file_bytes == 5
     with pytest.raises(InvalidSettings, match="MLAPP_MAX_FILE_BYTES: got '2g', expected a whole"):
         read_settings({"MLAPP_MAX_FILE_BYTES": "2g"})
+    with pytest.raises(InvalidSettings, match="at most 15 digits"):
+        read_settings({"MLAPP_MAX_FILE_BYTES": "9" * 5_000})
 
 
-@pytest.mark.parametrize("text", ["regression", "regression=", "regression=0", "a=1;b=2", "=3"])
+@pytest.mark.parametrize(
+    "text",
+    ["regression", "regression=", "regression=0", "a=1;b=2", "=3", "a=1,a=2", f"a={'9' * 5_000}"],
+)
 def test_a_pin_that_cannot_be_read_is_named(text: str) -> None:
     with pytest.raises(InvalidSettings, match="MLAPP_PINS"):
         read_settings({"MLAPP_PINS": text})
