@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,18 +124,29 @@ def test_what_judges_versions_is_never_learned_from(plots: Path) -> None:
     assert not asked[0] & asked[1]
 
 
-@pytest.mark.parametrize("kind", ["row", "text"]) def
-test_answers_about_what_a_version_learned_from_do_not_judge_it( kind: str, plots: Path, tmp_path:
-Path ) -> None: name, data = "known", tmp_path / "known.csv" table = make_houses(300) if kind ==
-"row" else make_moods(300) half = table.iloc[:150] for options in ({}, {"candidate": True}):
-half.to_csv(data, index=False) if kind == "row": regression.train(data, "price", name, plots,
-model="linear", say=quiet, **options) else: sentiment.train(data, name=name, root=plots, say=quiet,
-**options)  # type: ignore[arg-type] given = table.drop(columns="price").to_dict("records") if kind
-== "row" else table.review target = table.price if kind == "row" else table.sentiment judge(plots,
-ask(name, list(given)), target.tolist()) log = records.writer() assert log is not None _, verdict =
-candidates.judge(plots, log.database, name, 2) held_back = [place for place, each in
-enumerate(given) if confirmed.is_held_back(row_of(each))] assert verdict.rows == sum(place >= 150
-for place in held_back) assert 30 < verdict.rows < len(held_back)
+@pytest.mark.parametrize("kind", ["row", "text"])
+def test_answers_about_what_a_version_learned_from_do_not_judge_it(
+    kind: str, plots: Path, tmp_path: Path
+) -> None:
+    name, data = "known", tmp_path / "known.csv"
+    table = make_houses(300) if kind == "row" else make_moods(300)
+    table.iloc[:150].to_csv(data, index=False)
+    for candidate in (False, True):
+        options: dict[str, Any] = {"name": name, "root": plots, "say": quiet}
+        options["candidate"] = candidate
+        if kind == "row":
+            regression.train(data, "price", model="linear", **options)
+        else:
+            sentiment.train(data, **options)
+    given = table.drop(columns="price").to_dict("records") if kind == "row" else table.review
+    target = table.price if kind == "row" else table.sentiment
+    judge(plots, ask(name, list(given)), target.tolist())
+    log = records.writer()
+    assert log is not None
+    _, verdict = candidates.judge(plots, log.database, name, 2)
+    held_back = [place for place, each in enumerate(given) if confirmed.is_held_back(row_of(each))]
+    assert verdict.rows == sum(place >= 150 for place in held_back)
+    assert 30 < verdict.rows < len(held_back)
 
 
 def row_of(given: object) -> dict[str, object]:
