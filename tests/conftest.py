@@ -49,6 +49,7 @@ SHIPPED = ROOT / "artifacts"
 MEASURED = (
     "test_cluster",
     "test_drills",
+    "test_feedback",
     "test_hostile_tables",
     "test_pages",
     "test_processes",
@@ -103,7 +104,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")
         if mark := item.get_closest_marker("slow"):
             seconds[item.path] += mark.args[0] if mark.args else 2
-    items.sort(key=lambda item: -seconds[item.path])
+    order = [path for path, _ in seconds.most_common()]
+    # All would wait for the one that trains the text classifiers.
+    waiting = {item.path for item in items if "trained_texts" in getattr(item, "fixturenames", ())}
+    order = order[:1] + sorted(order[1:], key=lambda path: path in waiting)[:2] + order[1:]
+    items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
 
 
 @pytest.hookimpl(tryfirst=True)

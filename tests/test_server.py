@@ -96,7 +96,7 @@ def test_a_thousand_half_sent_requests_block_no_others_and_are_cut_off(
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
-    at = hurried(MLAPP_READ_TIMEOUT="20")
+    at = hurried(MLAPP_READ_TIMEOUT="20", COVERAGE_PROCESS_CONFIG="")  # tracing takes its time
     half = [
         head_of(PREDICT, 1000) + b"{",  # a body
         head_of(SCORE, 1 << 30) + b"a" * 70_000,  # a file, more than is kept in memory
