@@ -155,7 +155,7 @@ def test_a_value_outside_the_training_range_is_predicted_with_a_notice() -> None
     app = predict(page(), ROW | {"var_1": 2000.0})
     assert "var_1: 2000 lies outside the range seen in training" in app.warning[0].value
     assert app.metric[0].value == "0.832"
-    assert "but not of rows unlike the training data, as this one" in texts(app)
+    assert "This row is unlike the training data, so that may not hold." in texts(app)
 
 
 @pytest.mark.usefixtures("folder")

@@ -69,8 +69,10 @@ def show_meaning(answers: Answers) -> None:
         return
     else:
         new = "Of a hundred answers with a probability of 80%, about eighty should be right"
-    unlike = ", but not of rows unlike the training data, as this one" if answers.notices else ""
-    st.caption(f"{new}{unlike}. {said}")
+    unlike = (
+        " This row is unlike the training data, so that may not hold." if answers.notices else ""
+    )
+    st.caption(f"{new}.{unlike} {said}")
 
 
 def show_notices(answers: Answers) -> None:

@@ -97,7 +97,10 @@ def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -
     asked = str(link.get("_model", state.get(key, usual)))
     if asked not in names:
         if asked == link.get("_model"):
-            st.error(literal(f"The link asks for the model {asked!r}; there are {quote(names)}."))
+            st.error(
+                literal(f"The link asks for {asked!r}. Published: {quote(names)}."),
+                title="This model is not available",
+            )
             _offer_usual(usual, key)
             st.stop()
         asked = names[0]
