@@ -13,7 +13,7 @@ from mlapp.cli import main as command_line
 from mlapp.errors import InvalidData
 from mlapp.families.linear_text import LINEAR
 from mlapp.families.network import NETWORK
-from mlapp.families.sentiment import SentimentModel
+from mlapp.families.sentiment import SentimentModel, share_unknown
 from mlapp.manifest import Artifact
 from mlapp.records import reference
 from mlapp.records import writer as records
@@ -29,6 +29,7 @@ from training.plan import split_texts
 from training.recipes import Options
 from training.sentiment import main, train
 from training.splits import count_copies, folds, group, loosen, split
+from training.text_candidates import fit_candidates
 from training.text_choice import Candidate, choose
 from training.text_linear import count
 from training.texts import read_reviews
@@ -383,6 +384,26 @@ def test_copies_of_everything_leave_too_few_to_hold_out(tmp_path: Path) -> None:
     frame = pd.DataFrame({"review": copies(12, 2), "sentiment": ["x", "y"] * 6})
     with pytest.raises(InvalidData, match="too few to hold some out"):
         publish(tmp_path, frame, model="network", recipe=TINY)
+
+
+def test_a_text_of_a_cross_validation_is_read_as_by_the_served_model_without_it(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(4)
+    texts = [" ".join(f"w{rank}" for rank in random.zipf(1.5, 12)) for _ in range(40)]
+    path = tmp_path / "data.csv"
+    pd.DataFrame({"review": texts, "sentiment": ["x", "y"] * 20}).to_csv(path, index=False)
+    reviews = read_reviews(path, say=quiet)
+    counted, asked = count(reviews.texts), Options()
+    parts = split_texts(reviews, counted, asked, quiet)
+    _, linear = fit_candidates(reviews, counted, parts, asked, quiet)
+    assert linear.judge is not None
+    expected = []
+    for row, text in enumerate(reviews.texts):
+        others = np.delete(np.arange(len(reviews.texts)), row)
+        without = text_linear.fit(counted, others, reviews.classes, 2)
+        expected.append(share_unknown(without.read([text])[0]))
+    assert linear.judge().extras["unknown"].tolist() == expected
 
 
 # --- extra texts, candidates, losses and the reference ------------------------------------------
