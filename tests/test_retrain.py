@@ -13,8 +13,10 @@ from mlapp.cli import main
 from mlapp.errors import TrainingError
 from mlapp.records import confirmed, feedback
 from mlapp.records import writer as records
+from mlapp.records.confirmed import Confirmed
 from mlapp.records.feedback import Given
 from mlapp.scoring import candidates
+from mlapp.scoring.candidates import judge_confirmed
 from mlapp.scoring.retraining import find_option, set_data
 from mlapp.store import artifacts, promotion
 from tests import stand_in_training
@@ -105,6 +107,21 @@ def test_a_candidate_that_is_worse_on_judged_answers_is_refused_unless_forced(
     assert main(["promote", NAME, "--force", "prices rise on Monday"]) == 0
     [change] = promotion.history(plots, NAME)
     assert (change.forced, change.reason) == (True, "prices rise on Monday")
+
+
+def test_one_question_judged_often_is_one_observation(plots: Path, tmp_path: Path) -> None:
+    where = ["--data", str(tmp_path / "houses.csv"), "--artifacts", str(plots)]
+    shifted = ["--target", "price", "--name", NAME, "--shift", "80", "--candidate"]
+    stand_in_training.main([*where, *shifted])
+    served, worse = loaders.load_model(NAME), loaders.load_model(NAME, version=2)
+    rows = [{"area": area, "rooms": 3} for area in range(40, 80)]
+    truths = ask(NAME, list(rows)).answers.tensors()["prediction"].tolist()
+    once = [Confirmed(row, truth) for row, truth in zip(rows, truths, strict=True)]
+    often = [Confirmed({"area": 40.0, "rooms": 3.0}, truths[0] + place) for place in range(40)]
+    verdict = judge_confirmed(served, worse, often)
+    assert (verdict.rows, verdict.worse) == (1, False)
+    verdict = judge_confirmed(served, worse, [*once, *often])
+    assert (verdict.rows, verdict.worse) == (40, True)
 
 
 def sides() -> tuple[list[confirmed.Confirmed], list[confirmed.Confirmed]]:

@@ -13,7 +13,7 @@ from mlapp.cli import main as command_line
 from mlapp.errors import InvalidData
 from mlapp.families.linear_text import LINEAR
 from mlapp.families.network import NETWORK
-from mlapp.families.sentiment import SentimentModel
+from mlapp.families.sentiment import SentimentModel, share_unknown
 from mlapp.manifest import Artifact
 from mlapp.records import reference
 from mlapp.records import writer as records
@@ -29,6 +29,7 @@ from training.plan import split_texts
 from training.recipes import Options
 from training.sentiment import main, train
 from training.splits import count_copies, folds, group, loosen, split
+from training.text_candidates import fit_candidates
 from training.text_choice import Candidate, choose
 from training.text_linear import count
 from training.texts import read_reviews
@@ -331,7 +332,45 @@ def test_copies_of_most_texts_are_not_held_together() -> None:
     template = " ".join(f"word{place}" for place in range(60))
     signatures = count([f"{template} {place}" for place in range(50)]).signatures
     assert len(set(group(signatures).tolist())) == 1
-    assert len(set(loosen(group(signatures)).tolist())) == 50
+    assert len(set(loosen(group(signatures), np.arange(50) % 2).tolist())) == 50
+
+
+def test_copies_of_all_texts_of_a_label_are_not_held_together() -> None:
+    groups = np.array([0, 0, 0, 3, 3, 5, 5, 7])
+    loose = loosen(groups, np.array([0, 0, 0, 1, 1, 1, 1, 1]))
+    assert (loose != groups).tolist() == [True] * 3 + [False] * 5
+
+
+def test_copies_of_few_sources_are_held_out_together_so_noise_is_measured_as_noise(
+    tmp_path: Path,
+) -> None:
+    labels = np.where(np.arange(40) // 5 % 2, "pos", "neg")
+    said: list[str] = []
+    made = publish(
+        tmp_path, pd.DataFrame({"review": copies(40, 5), "sentiment": labels}), say=said.append
+    )
+    assert accuracy(made) < 0.8
+    assert made.manifest.training["folds"] == 8
+    assert any(line.startswith("40 texts are nearly equal to another") for line in said)
+
+
+def test_copies_that_cannot_be_held_out_together_are_counted(tmp_path: Path) -> None:
+    texts = [*copies(30, 30), *copies(60, 1)[31:51]]
+    frame = pd.DataFrame({"review": texts, "sentiment": ["x", "y"] * 25})
+    said: list[str] = []
+    publish(tmp_path, frame, say=said.append)
+    assert any(
+        line.startswith("Warning: 30 texts are nearly equal to too many others") for line in said
+    )
+
+
+def test_extra_copies_of_a_judge_are_left_out_however_many_they_are(tmp_path: Path) -> None:
+    repeated = copies(60, 60)
+    frame = pd.DataFrame({"review": [*copies(60, 1)[1:31], repeated[0]]})
+    extra = write_extra(tmp_path, [(text, "x") for text in repeated[1:]])
+    said: list[str] = []
+    publish(tmp_path, frame.assign(sentiment=["x", "y"] * 15 + ["x"]), extra=extra, say=said.append)
+    assert any("Left out 59 extra texts" in line for line in said)
 
 
 def test_each_label_is_spread_evenly_over_the_folds() -> None:
@@ -345,6 +384,26 @@ def test_copies_of_everything_leave_too_few_to_hold_out(tmp_path: Path) -> None:
     frame = pd.DataFrame({"review": copies(12, 2), "sentiment": ["x", "y"] * 6})
     with pytest.raises(InvalidData, match="too few to hold some out"):
         publish(tmp_path, frame, model="network", recipe=TINY)
+
+
+def test_a_text_of_a_cross_validation_is_read_as_by_the_served_model_without_it(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(4)
+    texts = [" ".join(f"w{rank}" for rank in random.zipf(1.5, 12)) for _ in range(40)]
+    path = tmp_path / "data.csv"
+    pd.DataFrame({"review": texts, "sentiment": ["x", "y"] * 20}).to_csv(path, index=False)
+    reviews = read_reviews(path, say=quiet)
+    counted, asked = count(reviews.texts), Options()
+    parts = split_texts(reviews, counted, asked, quiet)
+    _, linear = fit_candidates(reviews, counted, parts, asked, quiet)
+    assert linear.judge is not None
+    expected = []
+    for row, text in enumerate(reviews.texts):
+        others = np.delete(np.arange(len(reviews.texts)), row)
+        without = text_linear.fit(counted, others, reviews.classes, 2)
+        expected.append(share_unknown(without.read([text])[0]))
+    assert linear.judge().extras["unknown"].tolist() == expected
 
 
 # --- extra texts, candidates, losses and the reference ------------------------------------------

@@ -158,6 +158,17 @@ def test_a_column_that_holds_the_target_is_named(tmp_path: Path) -> None:
     assert warning.endswith("answer")
 
 
+def test_a_category_that_holds_the_target_in_another_order_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"one": rng.normal(size=200), "two": rng.normal(size=200)})
+    kind = pd.Series(list("wxyz") * 50)
+    table["leak"] = kind.map({"w": "B", "x": "D", "y": "A", "z": "C"})
+    said: list[str] = []
+    trained(table.assign(kind=kind), "kind", tmp_path, say=said.append, model="linear")
+    [warning] = [line for line in said if "too good to be true" in line]
+    assert warning.endswith("leak")
+
+
 # --- what cannot be learned -------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from tests.conftest import open_regression
 from training.folds import random_folds
 from training.least_squares import coefficients, cross_validate, fit, invert
 from training.regression import main, train
+from training.table_models import bin_ranks, left_out_error
 
 CHAPTER_R2 = 0.8692670151914198
 
@@ -282,3 +283,26 @@ def test_directions_in_which_rows_do_not_differ_have_no_leverage() -> None:
     inverse = invert(gram)
     assert (np.linalg.eigvalsh(inverse) > -1e-12).all()
     assert np.abs(inverse).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_number_that_gives_the_target_up_and_down_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"leak": rng.integers(-4, 5, 400), "noise": rng.normal(size=400)})
+    frame["code"] = rng.permutation([f"c{place % 50}" for place in range(400)])
+    frame["output"] = frame["leak"] ** 2 + 0.02 * frame["noise"]
+    said: list[str] = []
+    train(saved(frame, tmp_path), root=tmp_path, model="boosted", say=said.append)
+    [warning] = [line for line in said if "too good to be true" in line]
+    assert warning.endswith("leak")
+
+
+def test_many_categories_are_not_closest_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=80)
+    hint = target + rng.normal(size=80)
+    for size in (1, 2):
+        codes = (rng.permutation(80) // size).astype(float)
+        assert left_out_error(codes, [target]) > left_out_error(bin_ranks(hint), [target])
+    assert np.bincount(bin_ranks(hint).astype(int)).tolist() == [0] + [10] * 8
+    assert left_out_error(bin_ranks(np.full(80, np.nan)), [target]) > 0.99 * 80 * np.var(target)

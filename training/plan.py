@@ -62,13 +62,23 @@ def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) ->
         InvalidData: there are too few different texts to hold some out.
     """
     classes = reviews.classes[: reviews.own]
-    groups = loosen(group(counted.signatures[: reviews.own]))
+    found = group(counted.signatures[: reviews.own])
+    groups = loosen(found, classes)
+    loose = groups != found
     if copies := count_copies(groups):
         say(f"{copies:,} texts are nearly equal to another: these stay on one side of the split")
+    if loose.any():
+        say(
+            f"Warning: {np.count_nonzero(loose):,} texts are nearly equal to too many others to be"
+            " held out together: copies of a text both learn and judge, so texts that are no copies"
+            " may be answered less well than measured"
+        )
     random, everything = np.random.default_rng(asked.seed), np.arange(len(classes))
     if in_folds(reviews, asked):
-        count = count_folds(reviews)
-        fold = folds(classes, count, random, groups)
+        most = min(count_folds(reviews), len(np.unique(groups)))
+        # Large groups may leave folds empty.
+        used, fold = np.unique(folds(classes, most, random, groups), return_inverse=True)
+        count = len(used)
         say(f"Training on all; each is judged by a model that has not seen it ({count} folds)")
         plan = Plan(everything, everything, everything, fold)
     else:
@@ -82,17 +92,20 @@ def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) ->
             f" and {len(parts.calibration):,} for calibration"
         )
         plan = Plan(parts.train, parts.calibration, parts.held_out)
-    return _add_extra(plan, reviews, counted, say)
+    return _add_extra(plan, reviews, counted, np.flatnonzero(loose), say)
 
 
-def _add_extra(plan: Plan, reviews: Reviews, counted: Counted, say: Say) -> Plan:
-    """Return the plan with the extra texts among those to learn from, without copies of judges."""
+def _add_extra(plan: Plan, reviews: Reviews, counted: Counted, loose: Ids, say: Say) -> Plan:
+    """Return the plan with the extra texts among those to learn from, without copies of judges.
+
+    Copies of the rows `loose` are learned from anyway.
+    """
     if not reviews.extra:
         return plan
     judges = np.union1d(plan.validation, plan.held_out)
     keys = {key(reviews.texts[row]) for row in judges.tolist()}
-    groups = loosen(group(counted.signatures))
-    near = set(groups[judges].tolist())
+    groups = group(counted.signatures)
+    near = set(groups[np.setdiff1d(judges, loose)].tolist())
     added = [
         row
         for row in range(reviews.own, len(reviews.texts))

@@ -19,7 +19,7 @@ HELD_OUT = 0.25  # share of the texts that judge the model, and nothing else
 CALIBRATION = 0.05  # share that models are chosen and their probabilities are calibrated on
 SIMILAR = 0.7  # the share of triples that near copies have in common, at least
 BANDS, ROWS = 10, 6  # of a signature; candidates agree in all rows of a band
-LARGEST_GROUP = 0.1  # share of the texts above which copies are no longer held together
+LARGEST_GROUP = 0.5  # share of the texts above which copies are no longer held together
 
 Signature = npt.NDArray[np.uint32]
 
@@ -79,11 +79,23 @@ def count_copies(groups: Ids) -> int:
     return int(counts[counts > 1].sum())
 
 
-def loosen(groups: Ids) -> Ids:
-    """Return the groups without those too large to be on one side: their texts stand alone."""
+def loosen(groups: Ids, classes: Ids) -> Ids:
+    """Return the groups without those too large to be held out: their texts stand alone.
+
+    Too large is more than half of the texts, or all of a label, since too little would be left to
+    learn from.
+
+    Args:
+        groups: of n texts, (n,).
+        classes: the place of each one's label, (n,).
+    """
     _, places, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    large = counts[places] > max(2, LARGEST_GROUP * len(groups))
-    return np.where(large, len(groups) + np.arange(len(groups)), groups)
+    large = counts > LARGEST_GROUP * len(groups)
+    for label in np.unique(classes):
+        own = places[classes == label]
+        large[own[0]] |= bool(np.all(own == own[0]))
+    loose = (large & (counts > 1))[places]
+    return np.where(loose, len(groups) + np.arange(len(groups)), groups)
 
 
 def split(classes: Ids, random: np.random.Generator, groups: Ids | None = None) -> Split:

@@ -40,6 +40,8 @@ from training.tables import Say
 
 FEWEST = 20  # different rows
 LEAKS = 0.999  # of R², or of the area under the ROC curve: too good to be true
+MOST_COMPARED = 20_000  # rows that say which input is closest to the target
+MOST_BINS, ROWS_OF_BIN = 100, 10  # of the values of a number; narrow bins show rare labels
 
 
 @dataclass(frozen=True)
@@ -194,13 +196,48 @@ def fit(
 
 
 def closest_input(rows: TrainingRows) -> str:
-    """Return the input that says most about the target alone, by the correlation of ranks."""
-    target = pd.Series(rows.target).rank()
-    found = {
-        name: abs(pd.Series(values).rank().corr(target)) if np.nanstd(values) else 0.0
-        for name, values in rows.checked.values.items()
-    }
-    return max(found, key=lambda name: found[name])
+    """Return the input that says most about the target alone: a number, a date or a category."""
+    count = len(rows.target)
+    some = np.random.default_rng(0).permutation(count)[:MOST_COMPARED]
+    target = rows.target[some]
+    if rows.labels:
+        columns = [(target == place).astype(float) for place in np.unique(target)]
+    else:
+        columns = [pd.Series(target).rank().to_numpy()]  # so that a few large values do not decide
+    found = {}
+    for spec in rows.checked.schema.inputs:
+        values = rows.checked.values[spec.name][some]
+        bins = values if isinstance(spec, Category) else bin_ranks(values)
+        found[spec.name] = left_out_error(bins, columns)
+    return min(found, key=lambda name: found[name])
+
+
+def bin_ranks(values: Floats) -> Floats:
+    """Return the bin of each value, with about as many in each bin; NaN stays NaN."""
+    ranks = pd.Series(values).rank(pct=True).to_numpy(dtype=float)
+    found: Floats = np.ceil(ranks * min(MOST_BINS, len(values) // ROWS_OF_BIN))
+    return found
+
+
+def left_out_error(bins: Floats, columns: Sequence[Floats]) -> float:
+    """Return the squared error of predicting each row by the mean of the others in its bin.
+
+    A row alone in its bin is predicted by the mean of all others, so many bins have no advantage by
+    chance.
+
+    Args:
+        bins: of n rows; NaN is a bin, too.
+        columns: what is predicted, each (n,).
+    """
+    _, places = np.unique(bins, return_inverse=True)
+    others = (np.bincount(places) - 1)[places]
+    error = 0.0
+    for column in columns:
+        inside = np.bincount(places, column)[places] - column
+        outside = (column.sum() - column) / max(1, len(column) - 1)
+        means = np.where(others > 0, inside / np.maximum(others, 1), outside)
+        error += float(np.sum((column - means) ** 2))
+    return error
 
 
 def golden_rows(schema: Schema) -> list[dict[str, Any]]:

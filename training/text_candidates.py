@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,9 @@ def _fit_linear(reviews: Reviews, counted: Counted, plan: Plan) -> Candidate:
         judged, model.temperature = text_linear.cross_validate(
             counted, classes, labels, plan.fold, plan.extra
         )
+        # The models of the folds know fewer words than the one that is served.
+        unknown = text_linear.shares_unknown(model, counted, plan.train, plan.held_out)
+        judged = replace(judged, extras={**judged.extras, "unknown": unknown})
         return _candidate(model, judged.probabilities, lambda: judged)
     scores = ask(model, reviews.pick(plan.validation)).scores
     model.temperature = fit_temperature(scores, classes[plan.validation])

@@ -112,17 +112,51 @@ def fit(counted: Counted, rows: Ids, classes: Ids, labels: int) -> LinearText:
 
 def find_terms(texts: Sequence[tuple[Narrow, Narrow]], labels: int) -> Terms:
     """Return the most frequent n-grams of texts, at most `MOST_TERMS` or `MOST_WEIGHTS`."""
-    every = np.concatenate([block[0] for blocks in texts for block in blocks])
-    hashes, frequency = np.unique(every, return_counts=True)
+    hashes, frequency = _count_texts(texts)
     most = min(MOST_TERMS, MOST_WEIGHTS // labels)
-    minimum = MINIMUM if np.any(frequency >= MINIMUM) else 1
-    if np.count_nonzero(frequency >= minimum) > most:
-        minimum = int(np.partition(frequency, -most)[-most]) + 1
-    kept = frequency >= minimum
+    kept = frequency >= _fewest_texts(frequency, labels)
     # Where all are equally frequent, the first few must do.
     kept = kept if kept.any() else np.arange(len(hashes)) < most
     rarity = np.log((1 + len(texts)) / (1 + frequency[kept])) + 1
     return Terms(hashes[kept], rarity.astype(np.float32))
+
+
+def _count_texts(texts: Sequence[tuple[Narrow, Narrow]]) -> tuple[Hashes, Ids]:
+    """Return the different n-grams of texts, and how many texts each is in."""
+    every = np.concatenate([block[0] for blocks in texts for block in blocks])
+    return np.unique(every, return_counts=True)
+
+
+def _fewest_texts(frequency: Ids, labels: int) -> int:
+    """Return how many texts an n-gram must occur in to be a term."""
+    most = min(MOST_TERMS, MOST_WEIGHTS // labels)
+    minimum = MINIMUM if np.any(frequency >= MINIMUM) else 1
+    if np.count_nonzero(frequency >= minimum) > most:
+        minimum = int(np.partition(frequency, -most)[-most]) + 1
+    return minimum
+
+
+def shares_unknown(model: LinearText, counted: Counted, learned: Ids, judged: Ids) -> Floats:
+    """Return the share of each text's words that a model would not know without the text, (m,).
+
+    Args:
+        model: fitted on all texts.
+        counted: n texts.
+        learned: the rows that it was fitted on.
+        judged: m of these.
+    """
+    kept = [found for row in learned.tolist() if (found := counted.counts[row]) is not None]
+    hashes, frequency = _count_texts(kept)
+    # A term of as few texts as it takes would be none if one of them were missing.
+    fewest = frequency == _fewest_texts(frequency, model.labels)
+    owned = fewest[np.isin(hashes, model.terms.hashes)]
+    reader, shares = Reader(), []
+    for row in judged.tolist():
+        units = reader.read(counted.texts[row])
+        places = model.terms.find(units.hashes[units.words])
+        known = np.count_nonzero(~owned[places[places >= 0]])
+        shares.append((len(places) - known) / len(places) if len(places) else 1.0)
+    return np.array(shares)
 
 
 def vectorize(terms: Terms, texts: Sequence[tuple[Narrow, Narrow]]) -> sparse.csr_matrix:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from mlapp import families
@@ -74,7 +75,10 @@ def _is_learned(given: Confirmed, learned: frozenset[str], model: Model) -> bool
 
 
 def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confirmed]) -> Verdict:
-    """Compare two versions on answers with feedback, without those that one version refuses."""
+    """Compare two versions on answers with feedback, without those that one version refuses.
+
+    Equal inputs share their mean loss, since they are no independent observations.
+    """
     kind = str if candidate.gives.kind == "labels" else float
     metric = "log loss" if kind is str else "squared error"
     usable = [each for each in held_back if isinstance(each.truth, kind)]
@@ -92,9 +96,30 @@ def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confir
                 for prefix in (comparison.other_prefix, comparison.prefix)
             ]
         )
-        losses = losses[~np.isnan(losses).any(axis=1)]
+        accepted = np.flatnonzero(~np.isnan(losses).any(axis=1))
+        inputs = [usable[row].inputs for row in accepted.tolist()]
+        losses = _average(losses[accepted], inputs)
     old, new = losses.T.tolist()
     return gate.compare(old, new, metric, SOURCE)
+
+
+def _average(losses: Floats, inputs: Sequence[Mapping[str, Any]]) -> Floats:
+    """Return the mean losses of each different instance, (m, 2).
+
+    Args:
+        losses: of n instances, (n, 2).
+        inputs: the instances.
+    """
+    found: dict[bytes, list[Floats]] = {}
+    for each, row in zip(inputs, losses, strict=True):
+        # 1 and 1.0 are the same, and so are null and an input that is not there.
+        plain = {
+            name: float(value) if isinstance(value, int) else value
+            for name, value in each.items()
+            if value is not None
+        }
+        found.setdefault(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS), []).append(row)
+    return np.array([np.mean(rows, axis=0) for rows in found.values()]).reshape(-1, 2)
 
 
 def promote(
