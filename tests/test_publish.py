@@ -176,6 +176,54 @@ def test_held_out_rows_are_measured_where_they_are_given(
     assert model.headline.name == "held-out R²"
 
 
+def noise(rows: int, seed: int) -> pd.DataFrame:
+    """Return rows with a target that follows from them with much noise."""
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(random.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    return table.assign(y=table["a"] + random.normal(size=rows))
+
+
+def test_repeated_rows_are_cross_validated_together(empty_folder: Path) -> None:
+    table = pd.concat([noise(200, 0)] * 4)
+    inputs, target = table[["a", "b", "c"]], table["y"]
+    forest = RandomForestRegressor(20, random_state=0).fit(inputs, target)
+    lines: list[str] = []
+    published = mlapp.publish(forest, inputs, target, name="copies", say=lines.append)
+    assert "600 rows repeat another; they are kept, and stay in one fold with it" in lines
+    r2 = published.manifest.metrics["r2"]
+    assert isinstance(r2, float)
+    assert r2 < 0.7
+    fresh = noise(500, 1)
+    model = store.open_model(empty_folder, "copies")
+    assert isinstance(model, RegressionModel)
+    predicted = model.predict(fresh[["a", "b", "c"]])
+    assert fresh["y"].between(predicted["lower"], predicted["upper"]).mean() > 0.8
+
+
+def test_repeated_rows_of_a_label_are_not_enough_to_cross_validate(empty_folder: Path) -> None:
+    table = noise(100, 0).assign(y=["rare", *["usual"] * 99])
+    table = pd.concat([table, *[table[:1]] * 9])
+    fitted = LogisticRegression().fit(table[["a", "b", "c"]], table["y"])
+    lines: list[str] = []
+    mlapp.publish(fitted, table[["a", "b", "c"]], table["y"], name="rare", say=lines.append)
+    assert any("the label 'rare' has 1 different rows" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_figures_that_are_too_good_to_be_true_are_warned_of(
+    classifies: bool, empty_folder: Path
+) -> None:
+    table = noise(200, 0)
+    inputs = table[["a", "b", "c"]].assign(copy=(table["y"] > 0) if classifies else table["y"])
+    inputs = inputs.astype(float)
+    model = LogisticRegression(C=1e6) if classifies else LinearRegression()
+    target = np.where(table["y"] > 0, "high", "low") if classifies else table["y"]
+    lines: list[str] = []
+    mlapp.publish(model.fit(inputs, target), inputs, target, name="leaks", say=lines.append)
+    [warning] = [line for line in lines if "too good to be true" in line]
+    assert warning.endswith("The closest is copy")
+
+
 def test_a_model_that_cannot_be_measured_honestly_says_so_and_has_no_interval(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:
@@ -351,7 +399,9 @@ def test_a_label_of_one_row_is_measured_on_its_own_rows_and_says_so(
     fitted = make_pipeline(prepared(), LogisticRegression()).fit(houses[INPUTS], target)
     lines: list[str] = []
     mlapp.publish(fitted, houses[INPUTS], target, name="rare", say=lines.append)
-    assert "Not cross-validated: the label 'dear' has 1 rows, at least 5 are needed" in lines
+    assert (
+        "Not cross-validated: the label 'dear' has 1 different rows, at least 5 are needed" in lines
+    )
 
 
 def test_a_pipeline_with_a_lambda_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from mlapp.errors import InvalidData, InvalidInput, quote
 from mlapp.families.engines import Layout
@@ -28,9 +27,12 @@ from training.estimators import (
     read_estimator,
 )
 from training.fitted_rows import Rows, lay_out, learn, match_rows
+from training.folds import SEED, Groups, group_rows, random_folds
 from training.foreign import OnnxEstimator
 from training.intervals import conformal_quantile
 from training.losses import fingerprints, log_losses, squared_errors
+from training.rows import TrainingRows
+from training.table_models import LEAKS, closest_input
 from training.tables import Say, read_table, require_free_names
 from training.versions import at, choose_background, choose_losses, write_version
 
@@ -38,7 +40,6 @@ COMPARED = 2_000  # rows that a model is asked about as they are given, and as r
 OTHER_LABELS = 0.02  # share of the rows that may get another label than the likeliest
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
-SEED = 0
 FEWEST = 20  # rows that an estimator is measured and its interval calibrated on
 GOLDEN_ROWS = 5
 
@@ -109,13 +110,17 @@ def publish(
     labels = label_texts(model.classes_) if classifies else None
     checked, compiled = _compile(model, data, target, classifies)
     _say_form(compiled, say)
-    measured = _measure(model, data, seen, classifies, say)
+    source = source or _describe(data)
+    measured = _measure(model, data, checked, seen, classifies, say)
     files, metrics, report = _report(measured, labels, level, say)
+    _warn_of_leaks(
+        metrics, TrainingRows(checked, data.target, labels or (), None, None, source), say
+    )
     report |= _report_losses(model, measured, checked, seen, labels, target)
     files |= _list_files(compiled, checked, report)
     training = _describe_training(model, data, compiled, measured)
     training |= {"command": command, "target": target}
-    fields: dict[str, Any] = {"data": source or _describe(data), "training": training}
+    fields: dict[str, Any] = {"data": source, "training": training}
     fields |= {"labels": labels, "metrics": metrics}
     return _store(name, files, compiled, fields, checked, root, candidate, say)
 
@@ -206,7 +211,9 @@ def _describe(data: Rows) -> Data:
 # --- measuring -------------------------------------------------------------------------------
 
 
-def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, say: Say) -> Measured:
+def _measure(
+    model: Any, data: Rows, checked: Checked, held_out: Rows | None, classifies: bool, say: Say
+) -> Measured:
     """Answer rows that the model has not seen, if that can be done."""
     if held_out is not None:
         say(f"Measured on {len(held_out.target):,} held-out rows")
@@ -214,7 +221,7 @@ def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, sa
     reason = "it is a graph that cannot be fitted again"
     if not isinstance(model, OnnxEstimator):
         try:
-            answers = _cross_validate(model, data, classifies)
+            answers = _cross_validate(model, data, checked, classifies, say)
         except Exception as error:  # an estimator may raise anything
             reason = str(error) if isinstance(error, InvalidData) else f"its fit fails: {error}"
         else:
@@ -305,32 +312,51 @@ def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
     return found.reshape(len(inputs))
 
 
-def _cross_validate(model: Any, data: Rows, classifies: bool) -> Floats:
-    """Answer each row by a clone that was fitted on the others.
+def _cross_validate(model: Any, data: Rows, checked: Checked, classifies: bool, say: Say) -> Floats:
+    """Answer each row by a clone that was fitted on others; equal rows stay in one fold.
 
     Raises:
-        InvalidData: there are too few rows, or too few of a label.
+        InvalidData: there are too few different rows, or too few of a label.
     """
-    rows, labels = len(data.target), None
-    if rows < FEWEST:
-        raise InvalidData(f"{rows} rows are too few, at least {FEWEST} are needed")
-    if classifies:
-        labels = np.asarray(model.classes_)
-        counts = np.bincount(data.target, minlength=len(labels))
-        if counts.min() < FOLDS:
-            rare = label_texts(model.classes_)[int(counts.argmin())]
-            raise InvalidData(
-                f"the label {rare!r} has {counts.min()} rows, at least {FOLDS} are needed"
-            )
-    splitter = (StratifiedKFold if classifies else KFold)(FOLDS, shuffle=True, random_state=SEED)
+    rows = len(data.target)
+    groups = group_rows(checked.matrix, data.target, FEWEST, rows, say)
+    labels = np.asarray(model.classes_) if classifies else None
+    if labels is not None:
+        _require_each_label(data.target, groups, label_texts(model.classes_))
     target = data.target if labels is None else labels[data.target]
     named = names_of(model) is not None
-    answers = np.empty((rows, len(labels)) if labels is not None else rows)
-    for train, test in splitter.split(data.inputs, data.target):
-        part = data.inputs.iloc[train]
-        fitted = clone(model).fit(part if named else part.to_numpy(), target[train])
-        answers[test] = _ask(fitted, data.inputs.iloc[test], classifies)
+    answers = np.empty(rows if labels is None else (rows, len(labels)))
+    for fold in random_folds(groups, FOLDS, None if labels is None else data.target):
+        part = data.inputs.iloc[fold.train]
+        fitted = clone(model).fit(part if named else part.to_numpy(), target[fold.train])
+        answers[fold.test] = _ask(fitted, data.inputs.iloc[fold.test], classifies)
     return answers
+
+
+def _require_each_label(target: Any, groups: Groups, labels: tuple[str, ...]) -> None:
+    """Check that each label has rows for every fold.
+
+    Raises:
+        InvalidData: one has not.
+    """
+    pairs = np.unique(np.column_stack([groups, target]), axis=0)  # repeated rows count once
+    counts = np.bincount(pairs[:, 1], minlength=len(labels))
+    if counts.min() < FOLDS:
+        rare = labels[int(counts.argmin())]
+        raise InvalidData(
+            f"the label {rare!r} has {counts.min()} different rows, at least {FOLDS} are needed"
+        )
+
+
+def _warn_of_leaks(metrics: Mapping[str, float], rows: TrainingRows, say: Say) -> None:
+    """Warn where unseen rows are answered too well; figures in sample have other names."""
+    found = {name: metrics.get(name, 0.0) for name in ("r2", "roc_auc", "balanced_accuracy")}
+    best = max(found, key=lambda name: found[name])
+    if found[best] > LEAKS:
+        say(
+            f"Warning: {best} is {found[best]:.5f}, too good to be true of most tables: does a"
+            f" column hold the target, or follow from it? The closest is {closest_input(rows)}"
+        )
 
 
 def _report(
