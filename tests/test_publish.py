@@ -224,6 +224,39 @@ def test_figures_that_are_too_good_to_be_true_are_warned_of(
     assert warning.endswith("The closest is copy")
 
 
+def test_held_out_rows_that_are_in_the_data_are_left_out(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = regression(houses[:300])
+    mixed = houses[200:]
+    lines: list[str] = []
+    published = mlapp.publish(
+        fitted, houses[:300][INPUTS], houses[:300]["price"], name="houses",
+        held_out=(mixed[INPUTS], mixed["price"]), say=lines.append,
+    )  # fmt: skip
+    assert "Left out 100 of 200 held-out rows: they are rows of the data, too" in lines
+    unseen = houses[300:]
+    r2 = fitted.score(unseen[INPUTS], unseen["price"])
+    assert published.manifest.metrics["held_out"] == 100
+    assert published.manifest.metrics["r2"] == pytest.approx(r2)
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_held_out_rows_that_are_nearly_all_in_the_data_are_refused(
+    classifies: bool, houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    model, target = (classifier(houses), "cheap") if classifies else (regression(houses), "price")
+    data, kept = houses[:390], houses[200:]
+    with pytest.raises(
+        InvalidData, match=r"Of 200 held-out rows, 10 are left .*at least 20.*Give rows"
+    ):
+        mlapp.publish(
+            model, data[INPUTS], data[target], "bad", held_out=(kept[INPUTS], kept[target]),
+            say=quiet,
+        )  # fmt: skip
+    assert artifacts.names(empty_folder) == []
+
+
 def test_a_model_that_cannot_be_measured_honestly_says_so_and_has_no_interval(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:
@@ -634,13 +667,14 @@ def test_a_published_version_carries_its_losses_and_its_reference(
 ) -> None:
     model, target = (classifier(houses), "cheap") if classifies else (regression(houses), "price")
     seen = (houses[INPUTS][:100], houses[target][:100]) if held else None
+    data = houses[100:] if held else houses
     published = mlapp.publish(
-        model, houses[INPUTS], houses[target], name="houses", held_out=seen, say=quiet
+        model, data[INPUTS], data[target], name="houses", held_out=seen, say=quiet
     )
     losses = json.loads(published.files["report.json"])["losses"]
     assert losses["metric"] == ("log loss" if classifies else "squared error")
-    rows = houses[[*INPUTS, target]][: 100 if held else 400]
-    assert len(losses["values"]) == len(rows.drop_duplicates())
+    known = data[[*INPUTS, target]].drop_duplicates() if held else []
+    assert len(losses["values"]) == len(houses[[*INPUTS, target]].drop_duplicates()) - len(known)
     assert reference.read(empty_folder, "houses", 1)
 
 

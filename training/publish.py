@@ -87,7 +87,7 @@ def publish(
         X: the rows it was fitted on, or like them: a data frame, or an array (n, columns).
         y: their targets, (n,).
         name: the model's name.
-        held_out: rows and targets that the model was not fitted on.
+        held_out: rows and targets that the model was not fitted on; rows of `X` are left out.
         root: the artifact folder; by default that of the settings.
         level: the share of new rows that an interval is meant to hold, between 0 and 1.
         source: what the data is; by default it is described from `X`.
@@ -106,6 +106,7 @@ def publish(
     classifies = check_estimator(model)
     data = match_rows(model, X, y, classifies)
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
+    seen = None if seen is None else _leave_out_known(model, data, seen, say)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
     checked, compiled = _compile(model, data, target, classifies)
@@ -209,6 +210,34 @@ def _describe(data: Rows) -> Data:
 
 
 # --- measuring -------------------------------------------------------------------------------
+
+
+def _leave_out_known(model: Any, data: Rows, seen: Rows, say: Say) -> Rows:
+    """Return the held-out rows that are not in the data, which the model was fitted on.
+
+    Raises:
+        InvalidData: too few are left to measure it on.
+    """
+    known = set(_row_keys(model, data))
+    new = np.array([key not in known for key in _row_keys(model, seen)])
+    arrived, left = len(new), int(new.sum())
+    if left == arrived:
+        return seen
+    if left < FEWEST:
+        raise InvalidData(
+            f"Of {arrived:,} held-out rows, {left} are left without those that are rows of the"
+            f" data, too; at least {FEWEST} are needed. Give rows that the model was not fitted on,"
+            " or no held-out rows: a clone is cross-validated then"
+        )
+    say(f"Left out {arrived - left:,} of {arrived:,} held-out rows: they are rows of the data, too")
+    return Rows(seen.inputs[new].reset_index(drop=True), seen.target[new])
+
+
+def _row_keys(model: Any, rows: Rows) -> list[tuple[Any, ...]]:
+    """Return inputs and target of each row, as values that are equal where the rows are."""
+    inputs = lay_out(model, rows.inputs)[0].astype(object)
+    inputs = inputs.where(inputs.notna(), None)  # a NaN does not equal another
+    return list(zip(*(inputs[name] for name in inputs), rows.target.tolist(), strict=True))
 
 
 def _measure(
