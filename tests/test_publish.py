@@ -15,7 +15,11 @@ import skops.io
 from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
 from sklearn.compose import ColumnTransformer, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
@@ -30,7 +34,7 @@ from mlapp.errors import ArtifactError, InvalidData
 from mlapp.families.classification import ClassificationModel
 from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
-from mlapp.records import reference
+from mlapp.records import bins, drift, reference
 from mlapp.schema import Checked
 from mlapp.service import create_app
 from mlapp.store import artifacts
@@ -673,9 +677,35 @@ def test_a_published_version_carries_its_losses_and_its_reference(
     )
     losses = json.loads(published.files["report.json"])["losses"]
     assert losses["metric"] == ("log loss" if classifies else "squared error")
-    known = data[[*INPUTS, target]].drop_duplicates() if held else []
-    assert len(losses["values"]) == len(houses[[*INPUTS, target]].drop_duplicates()) - len(known)
+    rows = len(houses[[*INPUTS, target]].drop_duplicates())
+    known = len(data[[*INPUTS, target]].drop_duplicates()) if held else 0
+    assert len(losses["values"]) == rows - known
     assert reference.read(empty_folder, "houses", 1)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_fresh_rows_of_the_same_distribution_are_no_drift(held: bool, empty_folder: Path) -> None:
+    """A forest is surer of the rows that it remembers than of any others."""
+    inputs = ["a", "b", "c"]
+    table, kept, fresh = (
+        noise(rows, seed).assign(label=lambda each: np.where(each["y"] > 0, "high", "low"))
+        for rows, seed in ((2000, 0), (1000, 1), (1000, 2))
+    )
+    forest = RandomForestClassifier(50, random_state=0).fit(table[inputs], table["label"])
+    mlapp.publish(
+        forest, table[inputs], table["label"], "forest",
+        held_out=(kept[inputs], kept["label"]) if held else None, say=quiet,
+    )  # fmt: skip
+    model = store.open_model(empty_folder, "forest")
+    known = reference.read(empty_folder, "forest", 1)
+    assert known is not None
+    batch = model.check(fresh[inputs])
+    live = bins.columns(model, bins.inputs(model, batch), model.answer(batch))
+    states = {
+        series: drift.compare(series, cut, known[series], cut.count(live[series])).state
+        for series, cut in bins.binnings(model).items()
+    }
+    assert set(states.values()) == {"green"}, states
 
 
 def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: Path) -> None:

@@ -113,7 +113,7 @@ def publish(
     _say_form(compiled, say)
     source = source or _describe(data)
     measured = _measure(model, data, checked, seen, classifies, say)
-    files, metrics, report = _report(measured, labels, level, say)
+    files, metrics, report, values = _report(measured, labels, level, say)
     _warn_of_leaks(
         metrics, TrainingRows(checked, data.target, labels or (), None, None, source), say
     )
@@ -123,7 +123,7 @@ def publish(
     training |= {"command": command, "target": target}
     fields: dict[str, Any] = {"data": source, "training": training}
     fields |= {"labels": labels, "metrics": metrics}
-    return _store(name, files, compiled, fields, checked, root, candidate, say)
+    return _store(name, files, compiled, fields, checked, values, root, candidate, say)
 
 
 def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
@@ -179,6 +179,7 @@ def _store(
     compiled: Compiled,
     fields: dict[str, Any],
     checked: Checked,
+    values: Floats | None,
     root: Path,
     candidate: bool,
     say: Say,
@@ -193,7 +194,7 @@ def _store(
         ("mlapp", "numpy", *compiled.libraries),
         fields,
         checked,
-        None,
+        values,
         [checked.schema.typical, *map(random.row, range(len(random)))],
         root=root,
         candidate=candidate,
@@ -390,12 +391,12 @@ def _warn_of_leaks(metrics: Mapping[str, float], rows: TrainingRows, say: Say) -
 
 def _report(
     measured: Measured, labels: tuple[str, ...] | None, level: float, say: Say
-) -> tuple[dict[str, bytes], dict[str, float], dict[str, Any]]:
-    """Return the files of the interval, the metrics, and the report."""
+) -> tuple[dict[str, bytes], dict[str, float], dict[str, Any], Floats | None]:
+    """Return the files of the interval, the metrics, the report, and answers to unseen rows."""
     if labels is not None:
         metrics = measures.of_labels(measured.target, measured.answers)
         report = measures.mistakes(labels, measured.target, measured.answers)
-        files = {}
+        files, predicted = {}, measured.answers
     else:
         answer, predicted = _calibrate(measured, level, say)
         metrics = measures.of_numbers(measured.target, predicted)
@@ -408,7 +409,7 @@ def _report(
         metrics["held_out"] = len(measured.target)
     for key, value in metrics.items():
         say(f"  {key:<24} {value:.6g}")
-    return files, metrics, report
+    return files, metrics, report, None if measured.how is None else predicted
 
 
 def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floats]:
