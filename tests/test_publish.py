@@ -15,7 +15,11 @@ import skops.io
 from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
 from sklearn.compose import ColumnTransformer, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
@@ -30,7 +34,7 @@ from mlapp.errors import ArtifactError, InvalidData
 from mlapp.families.classification import ClassificationModel
 from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
-from mlapp.records import reference
+from mlapp.records import bins, drift, reference
 from mlapp.schema import Checked
 from mlapp.service import create_app
 from mlapp.store import artifacts
@@ -174,6 +178,87 @@ def test_held_out_rows_are_measured_where_they_are_given(
     assert f"Measured on {len(houses) - half} held-out rows" in lines
     assert model.manifest.metrics["r2"] == pytest.approx(forest.score(*kept))
     assert model.headline.name == "held-out R²"
+
+
+def noise(rows: int, seed: int) -> pd.DataFrame:
+    """Return rows with a target that follows from them with much noise."""
+    random = np.random.default_rng(seed)
+    table = pd.DataFrame(random.normal(size=(rows, 3)), columns=["a", "b", "c"])
+    return table.assign(y=table["a"] + random.normal(size=rows))
+
+
+def test_repeated_rows_are_cross_validated_together(empty_folder: Path) -> None:
+    table = pd.concat([noise(200, 0)] * 4)
+    inputs, target = table[["a", "b", "c"]], table["y"]
+    forest = RandomForestRegressor(20, random_state=0).fit(inputs, target)
+    lines: list[str] = []
+    published = mlapp.publish(forest, inputs, target, name="copies", say=lines.append)
+    assert "600 rows repeat another; they are kept, and stay in one fold with it" in lines
+    r2 = published.manifest.metrics["r2"]
+    assert isinstance(r2, float)
+    assert r2 < 0.7
+    fresh = noise(500, 1)
+    model = store.open_model(empty_folder, "copies")
+    assert isinstance(model, RegressionModel)
+    predicted = model.predict(fresh[["a", "b", "c"]])
+    assert fresh["y"].between(predicted["lower"], predicted["upper"]).mean() > 0.8
+
+
+def test_repeated_rows_of_a_label_are_not_enough_to_cross_validate(empty_folder: Path) -> None:
+    table = noise(100, 0).assign(y=["rare", *["usual"] * 99])
+    table = pd.concat([table, *[table[:1]] * 9])
+    fitted = LogisticRegression().fit(table[["a", "b", "c"]], table["y"])
+    lines: list[str] = []
+    mlapp.publish(fitted, table[["a", "b", "c"]], table["y"], name="rare", say=lines.append)
+    assert any("the label 'rare' has 1 different rows" in line for line in lines), lines
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_figures_that_are_too_good_to_be_true_are_warned_of(
+    classifies: bool, empty_folder: Path
+) -> None:
+    table = noise(200, 0)
+    inputs = table[["a", "b", "c"]].assign(copy=(table["y"] > 0) if classifies else table["y"])
+    inputs = inputs.astype(float)
+    model = LogisticRegression(C=1e6) if classifies else LinearRegression()
+    target = np.where(table["y"] > 0, "high", "low") if classifies else table["y"]
+    lines: list[str] = []
+    mlapp.publish(model.fit(inputs, target), inputs, target, name="leaks", say=lines.append)
+    [warning] = [line for line in lines if "too good to be true" in line]
+    assert warning.endswith("The closest is copy")
+
+
+def test_held_out_rows_that_are_in_the_data_are_left_out(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = regression(houses[:300])
+    mixed = houses[200:]
+    lines: list[str] = []
+    published = mlapp.publish(
+        fitted, houses[:300][INPUTS], houses[:300]["price"], name="houses",
+        held_out=(mixed[INPUTS], mixed["price"]), say=lines.append,
+    )  # fmt: skip
+    assert "Left out 100 of 200 held-out rows: they are rows of the data, too" in lines
+    unseen = houses[300:]
+    r2 = fitted.score(unseen[INPUTS], unseen["price"])
+    assert published.manifest.metrics["held_out"] == 100
+    assert published.manifest.metrics["r2"] == pytest.approx(r2)
+
+
+@pytest.mark.parametrize("classifies", [False, True])
+def test_held_out_rows_that_are_nearly_all_in_the_data_are_refused(
+    classifies: bool, houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    model, target = (classifier(houses), "cheap") if classifies else (regression(houses), "price")
+    data, kept = houses[:390], houses[200:]
+    with pytest.raises(
+        InvalidData, match=r"Of 200 held-out rows, 10 are left .*at least 20.*Give rows"
+    ):
+        mlapp.publish(
+            model, data[INPUTS], data[target], "bad", held_out=(kept[INPUTS], kept[target]),
+            say=quiet,
+        )  # fmt: skip
+    assert artifacts.names(empty_folder) == []
 
 
 def test_a_model_that_cannot_be_measured_honestly_says_so_and_has_no_interval(
@@ -351,7 +436,9 @@ def test_a_label_of_one_row_is_measured_on_its_own_rows_and_says_so(
     fitted = make_pipeline(prepared(), LogisticRegression()).fit(houses[INPUTS], target)
     lines: list[str] = []
     mlapp.publish(fitted, houses[INPUTS], target, name="rare", say=lines.append)
-    assert "Not cross-validated: the label 'dear' has 1 rows, at least 5 are needed" in lines
+    assert (
+        "Not cross-validated: the label 'dear' has 1 different rows, at least 5 are needed" in lines
+    )
 
 
 def test_a_pipeline_with_a_lambda_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
@@ -584,14 +671,41 @@ def test_a_published_version_carries_its_losses_and_its_reference(
 ) -> None:
     model, target = (classifier(houses), "cheap") if classifies else (regression(houses), "price")
     seen = (houses[INPUTS][:100], houses[target][:100]) if held else None
+    data = houses[100:] if held else houses
     published = mlapp.publish(
-        model, houses[INPUTS], houses[target], name="houses", held_out=seen, say=quiet
+        model, data[INPUTS], data[target], name="houses", held_out=seen, say=quiet
     )
     losses = json.loads(published.files["report.json"])["losses"]
     assert losses["metric"] == ("log loss" if classifies else "squared error")
-    rows = houses[[*INPUTS, target]][: 100 if held else 400]
-    assert len(losses["values"]) == len(rows.drop_duplicates())
+    rows = len(houses[[*INPUTS, target]].drop_duplicates())
+    known = len(data[[*INPUTS, target]].drop_duplicates()) if held else 0
+    assert len(losses["values"]) == rows - known
     assert reference.read(empty_folder, "houses", 1)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_fresh_rows_of_the_same_distribution_are_no_drift(held: bool, empty_folder: Path) -> None:
+    """A forest is surer of the rows that it remembers than of any others."""
+    inputs = ["a", "b", "c"]
+    table, kept, fresh = (
+        noise(rows, seed).assign(label=lambda each: np.where(each["y"] > 0, "high", "low"))
+        for rows, seed in ((2000, 0), (1000, 1), (1000, 2))
+    )
+    forest = RandomForestClassifier(50, random_state=0).fit(table[inputs], table["label"])
+    mlapp.publish(
+        forest, table[inputs], table["label"], "forest",
+        held_out=(kept[inputs], kept["label"]) if held else None, say=quiet,
+    )  # fmt: skip
+    model = store.open_model(empty_folder, "forest")
+    known = reference.read(empty_folder, "forest", 1)
+    assert known is not None
+    batch = model.check(fresh[inputs])
+    live = bins.columns(model, bins.inputs(model, batch), model.answer(batch))
+    states = {
+        series: drift.compare(series, cut, known[series], cut.count(live[series])).state
+        for series, cut in bins.binnings(model).items()
+    }
+    assert set(states.values()) == {"green"}, states
 
 
 def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: Path) -> None:

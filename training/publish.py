@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.model_selection import KFold, StratifiedKFold
 
 from mlapp.errors import InvalidData, InvalidInput, quote
 from mlapp.families.engines import Layout
@@ -28,9 +27,12 @@ from training.estimators import (
     read_estimator,
 )
 from training.fitted_rows import Rows, lay_out, learn, match_rows
+from training.folds import SEED, Groups, group_rows, random_folds
 from training.foreign import OnnxEstimator
 from training.intervals import conformal_quantile
 from training.losses import fingerprints, log_losses, squared_errors
+from training.rows import TrainingRows
+from training.table_models import LEAKS, closest_input
 from training.tables import Say, read_table, require_free_names
 from training.versions import at, choose_background, choose_losses, write_version
 
@@ -38,7 +40,6 @@ COMPARED = 2_000  # rows that a model is asked about as they are given, and as r
 OTHER_LABELS = 0.02  # share of the rows that may get another label than the likeliest
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
 FOLDS = 5  # of the cross-validation
-SEED = 0
 FEWEST = 20  # rows that an estimator is measured and its interval calibrated on
 GOLDEN_ROWS = 5
 
@@ -86,7 +87,7 @@ def publish(
         X: the rows it was fitted on, or like them: a data frame, or an array (n, columns).
         y: their targets, (n,).
         name: the model's name.
-        held_out: rows and targets that the model was not fitted on.
+        held_out: rows and targets that the model was not fitted on; rows of `X` are left out.
         root: the artifact folder; by default that of the settings.
         level: the share of new rows that an interval is meant to hold, between 0 and 1.
         source: what the data is; by default it is described from `X`.
@@ -105,19 +106,24 @@ def publish(
     classifies = check_estimator(model)
     data = match_rows(model, X, y, classifies)
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
+    seen = None if seen is None else _leave_out_known(model, data, seen, say)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
     checked, compiled = _compile(model, data, target, classifies)
     _say_form(compiled, say)
-    measured = _measure(model, data, seen, classifies, say)
-    files, metrics, report = _report(measured, labels, level, say)
+    source = source or _describe(data)
+    measured = _measure(model, data, checked, seen, classifies, say)
+    files, metrics, report, values = _report(measured, labels, level, say)
+    _warn_of_leaks(
+        metrics, TrainingRows(checked, data.target, labels or (), None, None, source), say
+    )
     report |= _report_losses(model, measured, checked, seen, labels, target)
     files |= _list_files(compiled, checked, report)
     training = _describe_training(model, data, compiled, measured)
     training |= {"command": command, "target": target}
-    fields: dict[str, Any] = {"data": source or _describe(data), "training": training}
+    fields: dict[str, Any] = {"data": source, "training": training}
     fields |= {"labels": labels, "metrics": metrics}
-    return _store(name, files, compiled, fields, checked, root, candidate, say)
+    return _store(name, files, compiled, fields, checked, values, root, candidate, say)
 
 
 def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
@@ -173,6 +179,7 @@ def _store(
     compiled: Compiled,
     fields: dict[str, Any],
     checked: Checked,
+    values: Floats | None,
     root: Path,
     candidate: bool,
     say: Say,
@@ -187,7 +194,7 @@ def _store(
         ("mlapp", "numpy", *compiled.libraries),
         fields,
         checked,
-        None,
+        values,
         [checked.schema.typical, *map(random.row, range(len(random)))],
         root=root,
         candidate=candidate,
@@ -206,7 +213,37 @@ def _describe(data: Rows) -> Data:
 # --- measuring -------------------------------------------------------------------------------
 
 
-def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, say: Say) -> Measured:
+def _leave_out_known(model: Any, data: Rows, seen: Rows, say: Say) -> Rows:
+    """Return the held-out rows that are not in the data, which the model was fitted on.
+
+    Raises:
+        InvalidData: too few are left to measure it on.
+    """
+    known = set(_row_keys(model, data))
+    new = np.array([key not in known for key in _row_keys(model, seen)])
+    arrived, left = len(new), int(new.sum())
+    if left == arrived:
+        return seen
+    if left < FEWEST:
+        raise InvalidData(
+            f"Of {arrived:,} held-out rows, {left} are left without those that are rows of the"
+            f" data, too; at least {FEWEST} are needed. Give rows that the model was not fitted on,"
+            " or no held-out rows: a clone is cross-validated then"
+        )
+    say(f"Left out {arrived - left:,} of {arrived:,} held-out rows: they are rows of the data, too")
+    return Rows(seen.inputs[new].reset_index(drop=True), seen.target[new])
+
+
+def _row_keys(model: Any, rows: Rows) -> list[tuple[Any, ...]]:
+    """Return inputs and target of each row, as values that are equal where the rows are."""
+    inputs = lay_out(model, rows.inputs)[0].astype(object)
+    inputs = inputs.where(inputs.notna(), None)  # a NaN does not equal another
+    return list(zip(*(inputs[name] for name in inputs), rows.target.tolist(), strict=True))
+
+
+def _measure(
+    model: Any, data: Rows, checked: Checked, held_out: Rows | None, classifies: bool, say: Say
+) -> Measured:
     """Answer rows that the model has not seen, if that can be done."""
     if held_out is not None:
         say(f"Measured on {len(held_out.target):,} held-out rows")
@@ -214,7 +251,7 @@ def _measure(model: Any, data: Rows, held_out: Rows | None, classifies: bool, sa
     reason = "it is a graph that cannot be fitted again"
     if not isinstance(model, OnnxEstimator):
         try:
-            answers = _cross_validate(model, data, classifies)
+            answers = _cross_validate(model, data, checked, classifies, say)
         except Exception as error:  # an estimator may raise anything
             reason = str(error) if isinstance(error, InvalidData) else f"its fit fails: {error}"
         else:
@@ -305,42 +342,61 @@ def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
     return found.reshape(len(inputs))
 
 
-def _cross_validate(model: Any, data: Rows, classifies: bool) -> Floats:
-    """Answer each row by a clone that was fitted on the others.
+def _cross_validate(model: Any, data: Rows, checked: Checked, classifies: bool, say: Say) -> Floats:
+    """Answer each row by a clone that was fitted on others; equal rows stay in one fold.
 
     Raises:
-        InvalidData: there are too few rows, or too few of a label.
+        InvalidData: there are too few different rows, or too few of a label.
     """
-    rows, labels = len(data.target), None
-    if rows < FEWEST:
-        raise InvalidData(f"{rows} rows are too few, at least {FEWEST} are needed")
-    if classifies:
-        labels = np.asarray(model.classes_)
-        counts = np.bincount(data.target, minlength=len(labels))
-        if counts.min() < FOLDS:
-            rare = label_texts(model.classes_)[int(counts.argmin())]
-            raise InvalidData(
-                f"the label {rare!r} has {counts.min()} rows, at least {FOLDS} are needed"
-            )
-    splitter = (StratifiedKFold if classifies else KFold)(FOLDS, shuffle=True, random_state=SEED)
+    rows = len(data.target)
+    groups = group_rows(checked.matrix, data.target, FEWEST, rows, say)
+    labels = np.asarray(model.classes_) if classifies else None
+    if labels is not None:
+        _require_each_label(data.target, groups, label_texts(model.classes_))
     target = data.target if labels is None else labels[data.target]
     named = names_of(model) is not None
-    answers = np.empty((rows, len(labels)) if labels is not None else rows)
-    for train, test in splitter.split(data.inputs, data.target):
-        part = data.inputs.iloc[train]
-        fitted = clone(model).fit(part if named else part.to_numpy(), target[train])
-        answers[test] = _ask(fitted, data.inputs.iloc[test], classifies)
+    answers = np.empty(rows if labels is None else (rows, len(labels)))
+    for fold in random_folds(groups, FOLDS, None if labels is None else data.target):
+        part = data.inputs.iloc[fold.train]
+        fitted = clone(model).fit(part if named else part.to_numpy(), target[fold.train])
+        answers[fold.test] = _ask(fitted, data.inputs.iloc[fold.test], classifies)
     return answers
+
+
+def _require_each_label(target: Any, groups: Groups, labels: tuple[str, ...]) -> None:
+    """Check that each label has rows for every fold.
+
+    Raises:
+        InvalidData: one has not.
+    """
+    pairs = np.unique(np.column_stack([groups, target]), axis=0)  # repeated rows count once
+    counts = np.bincount(pairs[:, 1], minlength=len(labels))
+    if counts.min() < FOLDS:
+        rare = labels[int(counts.argmin())]
+        raise InvalidData(
+            f"the label {rare!r} has {counts.min()} different rows, at least {FOLDS} are needed"
+        )
+
+
+def _warn_of_leaks(metrics: Mapping[str, float], rows: TrainingRows, say: Say) -> None:
+    """Warn where unseen rows are answered too well; figures in sample have other names."""
+    found = {name: metrics.get(name, 0.0) for name in ("r2", "roc_auc", "balanced_accuracy")}
+    best = max(found, key=lambda name: found[name])
+    if found[best] > LEAKS:
+        say(
+            f"Warning: {best} is {found[best]:.5f}, too good to be true of most tables: does a"
+            f" column hold the target, or follow from it? The closest is {closest_input(rows)}"
+        )
 
 
 def _report(
     measured: Measured, labels: tuple[str, ...] | None, level: float, say: Say
-) -> tuple[dict[str, bytes], dict[str, float], dict[str, Any]]:
-    """Return the files of the interval, the metrics, and the report."""
+) -> tuple[dict[str, bytes], dict[str, float], dict[str, Any], Floats | None]:
+    """Return the files of the interval, the metrics, the report, and answers to unseen rows."""
     if labels is not None:
         metrics = measures.of_labels(measured.target, measured.answers)
         report = measures.mistakes(labels, measured.target, measured.answers)
-        files = {}
+        files, predicted = {}, measured.answers
     else:
         answer, predicted = _calibrate(measured, level, say)
         metrics = measures.of_numbers(measured.target, predicted)
@@ -353,7 +409,7 @@ def _report(
         metrics["held_out"] = len(measured.target)
     for key, value in metrics.items():
         say(f"  {key:<24} {value:.6g}")
-    return files, metrics, report
+    return files, metrics, report, None if measured.how is None else predicted
 
 
 def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floats]:

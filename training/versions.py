@@ -39,8 +39,8 @@ def write_version(
         libraries: the distributions whose versions matter for the files.
         fields: of the manifest.
         rows: that the reference counts.
-        values: the answers to them of fits that did not see them: (n, 1) or (n, 3) numbers, or
-            probabilities (n, labels). By default the model's own.
+        values: the answers to them, or to held-out rows, of fits that did not see them: (n, 1) or
+            (n, 3) numbers, or probabilities (n, labels). By default the model's own.
         golden: rows whose answers are kept, to be replayed.
         root: the artifact folder.
         candidate: whether the version waits for `mlapp promote`.
