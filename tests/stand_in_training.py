@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model.fit(rows.drop(columns=options.target), rows[options.target] + options.shift)
     mlapp.publish(
         model,
-        table.drop(columns=options.target),
-        table[options.target],
+        rows.drop(columns=options.target),
+        rows[options.target],
         options.name,
         held_out=(held_out.drop(columns=options.target), held_out[options.target]),
         root=options.artifacts,

@@ -78,9 +78,8 @@ def publish(
 ) -> Artifact:
     """Publish a fitted estimator or pipeline as the next version of a model.
 
-    It is measured on `held_out`, or by cross-validating a clone on the data, and a regressor's
-    interval is calibrated on the same rows, which it has not seen. Where neither can be done it is
-    measured on its own rows, saying so, and has no interval.
+    It is measured on `held_out`, or by cross-validating a clone, and a regressor's interval is
+    calibrated on the same unseen rows. Otherwise it is measured on its own rows, and has none.
 
     Args:
         model: a fitted regressor or classifier of scikit-learn, or with its interface.
@@ -114,13 +113,11 @@ def publish(
     source = source or _describe(data)
     measured = _measure(model, data, checked, seen, classifies, say)
     files, metrics, report, values = _report(measured, labels, level, say)
-    _warn_of_leaks(
-        metrics, TrainingRows(checked, data.target, labels or (), None, None, source), say
-    )
+    _warn_of_leaks(metrics, checked, data.target, labels, source, say)
     report |= _report_losses(model, measured, checked, seen, labels, target)
     files |= _list_files(compiled, checked, report)
-    training = _describe_training(model, data, compiled, measured)
-    training |= {"command": command, "target": target}
+    training = {"command": command, "target": target}
+    training |= _describe_training(model, data, compiled, measured)
     fields: dict[str, Any] = {"data": source, "training": training}
     fields |= {"labels": labels, "metrics": metrics}
     return _store(name, files, compiled, fields, checked, values, root, candidate, say)
@@ -378,11 +375,19 @@ def _require_each_label(target: Any, groups: Groups, labels: tuple[str, ...]) ->
         )
 
 
-def _warn_of_leaks(metrics: Mapping[str, float], rows: TrainingRows, say: Say) -> None:
+def _warn_of_leaks(
+    metrics: Mapping[str, float],
+    checked: Checked,
+    target: Any,
+    labels: tuple[str, ...] | None,
+    source: Data,
+    say: Say,
+) -> None:
     """Warn where unseen rows are answered too well; figures in sample have other names."""
     found = {name: metrics.get(name, 0.0) for name in ("r2", "roc_auc", "balanced_accuracy")}
     best = max(found, key=lambda name: found[name])
     if found[best] > LEAKS:
+        rows = TrainingRows(checked, target, labels or (), None, None, source)
         say(
             f"Warning: {best} is {found[best]:.5f}, too good to be true of most tables: does a"
             f" column hold the target, or follow from it? The closest is {closest_input(rows)}"
