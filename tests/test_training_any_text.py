@@ -20,11 +20,11 @@ from mlapp.records import writer as records
 from mlapp.records.bins import Series
 from mlapp.store import artifacts
 from mlapp.store.gate import compare_held_out
+from mlapp.store.learned import fingerprint
 from tests.conftest import make_topics, quiet, use_artifacts
 from tests.recipes import TINY
 from tests.test_retrain import ask, judge
 from training import plan, progress, text_linear, text_network
-from training.losses import fingerprint
 from training.plan import split_texts
 from training.recipes import Options
 from training.sentiment import main, train

@@ -10,7 +10,7 @@ import pytest
 
 from mlapp.errors import InvalidData
 from mlapp.manifest import Artifact
-from training import table_models
+from training import classification, table_models
 from training.candidates import standard_error
 from training.folds import forward_folds, join_groups, random_folds
 from training.regression import train
@@ -185,6 +185,18 @@ def test_rows_of_one_shop_at_several_times_are_different_rows(tmp_path: Path) ->
     made, said = train_on(table.assign(y=3 * size[shop] + rng.normal(size=400)), tmp_path)
     assert not any("repeat another but" in line for line in said)
     assert r2_of(made) > 0.8
+
+
+def test_a_category_that_says_the_label_makes_no_copies_of_its_rows(tmp_path: Path) -> None:
+    rng, town = np.random.default_rng(0), np.arange(400) % 40
+    table = pd.DataFrame({"town": [f"t{each}" for each in town], "noise": rng.normal(size=400)})
+    said = list[str]()
+    table.assign(y=np.where(town < 15, "north", "south")).to_csv(
+        tmp_path / "towns.csv", index=False
+    )
+    made = classification.train(tmp_path / "towns.csv", "y", "towns", tmp_path, say=said.append)
+    assert not any("repeat another but" in line for line in said)
+    assert float(str(made.manifest.metrics["accuracy"])) > 0.95
 
 
 def test_what_is_compared_is_what_is_served(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) ->
 def _find_near_copies(matrix: Floats, target: Any) -> Groups | None:
     """Return the groups of rows that are equal but for columns with hardly a value twice, (n,).
 
-    It is None unless many rows repeat, and rows of a group have one target: otherwise they are
-    different observations, as those of one shop at several times.
+    It is None unless many rows repeat a measured number, with decimals, and rows of a group have
+    one target: otherwise they are different observations, as those of one shop at several times.
     """
     rows = len(target)
     values = [len(np.unique(column)) for column in matrix.T]
@@ -113,7 +113,9 @@ def _find_near_copies(matrix: Floats, target: Any) -> Groups | None:
     with_target = len(np.unique(number_rows(np.column_stack([groups, target]))))
     if different > OWN_VALUES * rows or with_target > SAME_TARGET * different:
         return None
-    return groups
+    measured = (np.unique(column[~np.isnan(column)]) for column in common.T)
+    is_measured = any(len(each) > different / 2 and np.any(each % 1) for each in measured)
+    return groups if is_measured else None
 
 
 def join_groups(one: Groups, other: Groups) -> Groups:

@@ -121,11 +121,8 @@ def train(
     parts = split(rows, say)
     say(f"Fitting {target} on {len(rows.checked.schema.inputs)} inputs")
     bounds = choose_bounds(options, rows.target, say)
-    ends = (
-        (-np.inf if bounds.minimum is None else bounds.minimum),
-        (np.inf if bounds.maximum is None else bounds.maximum),
-    )
-    chosen = fit(rows, parts, model, say, ends)
+    low, high = (-np.inf if bounds.minimum is None else bounds.minimum), bounds.maximum
+    chosen = fit(rows, parts, model, say, (low, np.inf if high is None else high))
     measured = measure(rows, parts, chosen, bounds, options, say)
     return publish(rows, parts, chosen, measured, options, say)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 
 from mlapp import families
@@ -110,15 +109,10 @@ def _average(losses: Floats, inputs: Sequence[Mapping[str, Any]]) -> Floats:
         losses: of n instances, (n, 2).
         inputs: the instances.
     """
-    found: dict[bytes, list[Floats]] = {}
+    found: dict[str, list[Floats]] = {}
     for each, row in zip(inputs, losses, strict=True):
-        # 1 and 1.0 are the same, and so are null and an input that is not there.
-        plain = {
-            name: float(value) if isinstance(value, int) else value
-            for name, value in each.items()
-            if value is not None
-        }
-        found.setdefault(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS), []).append(row)
+        given = {name: value for name, value in each.items() if value is not None}
+        found.setdefault(fingerprint(given), []).append(row)
     return np.array([np.mean(rows, axis=0) for rows in found.values()]).reshape(-1, 2)
 
 

@@ -41,7 +41,9 @@ def shared_folder() -> Iterator[None]:
     for each in place.glob(f"{PREFIX}*/{OWNER}"):
         _remove_abandoned(each)
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place) as folder:
-        _lock(Path(folder) / OWNER)
+        own = Path(folder, f"new-{OWNER}")
+        _lock(own)
+        own.rename(Path(folder, OWNER))  # locked before another process can find it
         os.environ[FOLDER] = folder
         try:
             yield
