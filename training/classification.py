@@ -26,7 +26,6 @@ from training.table_models import (
     Chosen,
     Options,
     Split,
-    closest_input,
     command,
     fit,
     golden_rows,
@@ -34,6 +33,7 @@ from training.table_models import (
     run,
     split,
     training_fields,
+    warn_of_leak,
 )
 from training.tables import Say
 from training.versions import (
@@ -120,11 +120,7 @@ def measure(
     if never := [each["label"] for each in report["per_class"] if each["recall"] == 0]:
         say(f"Warning: no held-out row of {', '.join(map(repr, never))} is given its label")
     if max(metrics.get("roc_auc", 0.0), metrics["balanced_accuracy"]) > LEAKS:
-        say(
-            "Warning: nearly every held-out row is given its label, which is too good to be true"
-            " of most tables: does a column hold the target, or follow from it? The closest is"
-            f" {closest_input(rows)}"
-        )
+        warn_of_leak("nearly every held-out row is given its label, which is", rows, say)
     return Measured(metrics, report, found)
 
 

@@ -32,7 +32,7 @@ from training.foreign import OnnxEstimator
 from training.intervals import conformal_quantile
 from training.losses import fingerprints, log_losses, squared_errors
 from training.rows import TrainingRows
-from training.table_models import LEAKS, closest_input
+from training.table_models import LEAKS, warn_of_leak
 from training.tables import Say, read_table, require_free_names
 from training.versions import at, choose_background, choose_losses, write_version
 
@@ -388,10 +388,7 @@ def _warn_of_leaks(
     best = max(found, key=lambda name: found[name])
     if found[best] > LEAKS:
         rows = TrainingRows(checked, target, labels or (), None, None, source)
-        say(
-            f"Warning: {best} is {found[best]:.5f}, too good to be true of most tables: does a"
-            f" column hold the target, or follow from it? The closest is {closest_input(rows)}"
-        )
+        warn_of_leak(f"{best} is {found[best]:.5f},", rows, say)
 
 
 def _report(

@@ -37,7 +37,6 @@ from training.table_models import (
     Chosen,
     Options,
     Split,
-    closest_input,
     command,
     fit,
     golden_rows,
@@ -45,6 +44,7 @@ from training.table_models import (
     run,
     split,
     training_fields,
+    warn_of_leak,
 )
 from training.tables import Say
 from training.versions import (
@@ -203,10 +203,7 @@ def measure(
         exact = linear or least_squares.fit(chosen.inputs, target, LEVEL, parts.groups)
         report["coefficients"] = coefficients(exact, rows.checked.schema, chosen.inputs, target)
     if metrics["r2"] > LEAKS:
-        say(
-            f"Warning: R² is {metrics['r2']:.5f}, too good to be true of most tables: does a column"
-            f" hold the target, or follow from it? The closest is {closest_input(rows)}"
-        )
+        warn_of_leak(f"R² is {metrics['r2']:.5f},", rows, say)
     return Measured(metrics, report, found, linear)
 
 

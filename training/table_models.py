@@ -145,10 +145,11 @@ def split(rows: TrainingRows, say: Say) -> Split:
             parts = max(2, min(parts, len(np.unique(groups))))
         folds = random_folds(groups, parts, target if rows.labels else None)
     added = np.arange(count, count + rows.extra)
-    copies = number_rows(rows.checked.matrix)
-    if len(np.unique(copies[:count])) < FEWEST:  # equal inputs are not copies then
-        copies = np.arange(len(copies))
-    folds = [_with_extra(fold, added, copies) for fold in folds]
+    if rows.extra:
+        copies = number_rows(rows.checked.matrix)
+        if len(np.unique(copies[:count])) < FEWEST:  # equal inputs are not copies then
+            copies = np.arange(len(copies))
+        folds = [_with_extra(fold, added, copies) for fold in folds]
     # Twice as many rows as terms leave enough freedom for an interval.
     enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS
     plain = rows.groups is None and rows.times is None and not rows.extra
@@ -193,6 +194,14 @@ def fit(
     with threadpool_limits(1, user_api="openmp"):
         fitted = best.fit(forms, rows.target)
     return Chosen(best, fitted, compared, better, forms)
+
+
+def warn_of_leak(found: str, rows: TrainingRows, say: Say) -> None:
+    """Warn of a result above `LEAKS`, as in "R² is 0.99999,"."""
+    say(
+        f"Warning: {found} too good to be true of most tables: does a column hold the target, or"
+        f" follow from it? The closest is {closest_input(rows)}"
+    )
 
 
 def closest_input(rows: TrainingRows) -> str:

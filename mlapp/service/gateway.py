@@ -80,7 +80,7 @@ class Gateway:
         slots = Slots(service.settings.max_concurrent)
         self.quick, self.other = Lane(QUICK_THREADS, slots), Lane(OTHER_THREADS, slots)
         self.reading = Lane(QUICK_THREADS, Slots(service.settings.max_concurrent))
-        self._uploads = ThreadPoolExecutor(1, "mlapp-uploads")  # a slow disk delays only these
+        self.uploads = Lane(1, slots)  # a slow disk delays only these
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it to the dashboard."""
@@ -159,7 +159,7 @@ class Gateway:
         limit = SMALL
         if not length.isdecimal() or int(length) > SMALL or "HTTP_EXPECT" in environ:
             self.other.slots.check()
-            limit = await self._upload(self.service.admit, environ)  # may refuse it unread
+            limit = await self.uploads.run(self.service.admit, environ)  # may refuse it unread
             if length.isdecimal() and int(length) > limit:
                 raise _make_too_large(limit)
         end = asyncio.get_running_loop().time() + self.service.settings.read_timeout
@@ -180,16 +180,12 @@ class Gateway:
                 if received <= SMALL:
                     body.write(data)
                 else:
-                    body = environ["wsgi.input"] = await self._upload(_append, body, data)
+                    body = environ["wsgi.input"] = await self.uploads.run(_append, body, data)
             if not message.get("more_body"):
                 break
         body.seek(0)
         environ["wsgi.input"], environ["mlapp.received"] = body, received
         environ["CONTENT_LENGTH"] = str(received)
-
-    def _upload(self, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
-        """Call a function on the thread of uploads."""
-        return asyncio.get_running_loop().run_in_executor(self._uploads, function, *arguments)
 
     async def _run(
         self, environ: Environ, lane: "Lane", receive: Receive, send: Send
