@@ -3,8 +3,8 @@
     python -m benchmarks.log [--seconds 4] [--rounds 8] [--records 20000] [--million 1000000]
 
 Method. Throughput: the service on two workers with and without the log, in turns, asked by wrk as
-`benchmarks/service.py` does; medians of the rounds. The processor time of a request depends less on
-what else the machine does than their number. Counts: sixteen clients get so many answers
+`benchmarks/service.py` does; medians of the rounds, and of the ratios in each, which other work on
+the machine moves less: many short rounds show more than a few long ones. Counts: sixteen clients get so many answers
 from two workers, while this process answers along as a page does; then all are counted. Kill -9:
 the same, and a worker is killed half-way; lost are the answers that a client has and the log has
 not. Monitor: a week of so many records is written, and the page is opened in Chromium, beside the
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure all, and print it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=4, choices=range(1, 61))
-    parser.add_argument("--rounds", type=int, default=8, choices=range(0, 21))
+    parser.add_argument("--rounds", type=int, default=8, choices=range(0, 61))
     parser.add_argument("--records", type=int, default=20_000)
     parser.add_argument("--million", type=int, default=1_000_000)
     options = parser.parse_args()
@@ -97,7 +97,11 @@ def compare_throughput(seconds: int, rounds: int, folder: Path) -> None:
     }
     for log, row in middle.items():
         print(f"{log:8}" + "".join(f"{figure:12.0f}" for figure in row))
-    ratios = [on / off for on, off in zip(middle["on"], middle["off"], strict=True)]
+    pairs = [
+        [on / off for on, off in zip(one, other, strict=True)]
+        for one, other in zip(found["on"], found["off"], strict=True)
+    ]
+    ratios = [statistics.median(column) for column in zip(*pairs, strict=True)]
     print(f"{'on/off':8}" + "".join(f"{ratio:12.3f}" for ratio in ratios))
 
 

@@ -1,11 +1,13 @@
 """Requests to one model in one hour, until they are written: rows, and values to be counted."""
 
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mlapp.families.contract import Answers, Labels, Model, NumberOutput, Numbers
 from mlapp.records import bins
@@ -16,12 +18,17 @@ from mlapp.tables.numbers import Floats
 
 Binnings: TypeAlias = Mapping[Series, Binning]
 
+# Of a request: identifier, milliseconds since 1970, seconds, number of instances, and the place of
+# the channel among those of the group.
+HEAD = struct.Struct("<36sqdIB")
+FIELDS = np.dtype([("id", "S36"), ("time", "<i8"), ("seconds", "<f8"), ("n", "<u4"), ("at", "u1")])
+
 
 class Group:
     """Requests to one model in one hour.
 
-    As few objects as possible are kept of a request: where the next one cannot have their memory,
-    that costs it more time than the recording does.
+    Requests are kept as bytes: where the next one cannot have the memory of their objects, that
+    costs it more time than the recording does.
     """
 
     def __init__(self, model: Model, hour: int) -> None:
@@ -32,14 +39,17 @@ class Group:
             hour: since 1970, in which it does.
         """
         self.model, self._hour = model, hour
-        self._requests: list[tuple[str, int, str, int, float, Sequence[str | None] | None]] = []
+        self._heads = bytearray()
+        self._channels: dict[str, int] = {}  # in the order of their first requests
+        self._keys: dict[int, Sequence[str | None]] = {}  # by the place of the first instance
+        self._size = 0
         self._inputs, self._numbers = bytearray(), bytearray()  # of 64-bit numbers
         self._labels: list[Labels] = []
         self._asked: list[str] = []
 
     def __len__(self) -> int:
         """Return the number of instances."""
-        return sum(count for _, _, _, count, _, _ in self._requests)
+        return self._size
 
     def add(self, record: Record, asked: Sequence[str] = ()) -> int:
         """Add a request, and return its number of instances.
@@ -50,15 +60,18 @@ class Group:
         """
         given, answers = bins.inputs(record.model, record.batch), record.answers
         inputs, count = b"" if given is None else _bytes(given), len(answers)
+        at = self._channels.setdefault(record.channel, len(self._channels))
+        head = HEAD.pack(record.id.encode("ascii"), record.time, record.seconds, count, at)
         if isinstance(answers, Numbers):
             self._numbers += _bytes(answers.values)
         else:
             self._labels.append(answers)
+        if record.keys:
+            self._keys[self._size] = record.keys
+        self._heads += head
         self._inputs += inputs
         self._asked += asked
-        self._requests.append(
-            (record.id, record.time, record.channel, count, record.seconds, record.keys)
-        )
+        self._size += count
         return count
 
     def collect(self, binnings: Binnings) -> tuple[list[Row], Counter[Key]]:
@@ -73,28 +86,33 @@ class Group:
 
     def _rows(self, answers: Answers) -> list[Row]:
         name, version = self.model.manifest.name, self.model.manifest.version
+        channels = list(self._channels)
         heads = [
-            (id_, place, time, name, version, channel, count, seconds)
-            for id_, time, channel, count, seconds, _ in self._requests
+            (id_.decode("ascii"), place, time, name, version, channels[at], count, seconds)
+            for id_, time, seconds, count, at in self._requests().tolist()
             for place in range(count)
         ]
-        keys = [
-            key and key.replace("\0", "")  # which PostgreSQL does not take
-            for _, _, _, count, _, keys in self._requests
-            for key in keys or repeat(None, count)
-        ]
-        asked = self._asked or repeat(None, len(keys))
-        tails = zip(*answer_columns(answers), keys, asked, strict=True)
+        asked = self._asked or repeat(None, len(heads))
+        tails = zip(*answer_columns(answers), self._keys_of_all(), asked, strict=True)
         return [(*head, *tail) for head, tail in zip(heads, tails, strict=True)]
+
+    def _requests(self) -> npt.NDArray[np.void]:
+        return np.frombuffer(self._heads, FIELDS)
+
+    def _keys_of_all(self) -> list[str | None]:
+        found: list[str | None] = [None] * self._size
+        for first, keys in self._keys.items():
+            # PostgreSQL does not take a null character.
+            found[first : first + len(keys)] = [key and key.replace("\0", "") for key in keys]
+        return found
 
     def _durations(self) -> Counter[Key]:
         """Return the counts of requests by channel and time."""
         key, counts = (self.model.manifest.name, self.model.manifest.version), Counter[Key]()
-        seconds: dict[str, list[float]] = {}
-        for _, _, channel, _, each, _ in self._requests:
-            seconds.setdefault(channel, []).append(each)
-        for channel, values in seconds.items():
-            for place, times in bins.SECONDS.count(np.array(values)).items():
+        requests = self._requests()
+        for channel, at in self._channels.items():
+            seconds = requests["seconds"][requests["at"] == at]
+            for place, times in bins.SECONDS.count(seconds).items():
                 counts[*key, self._hour, "seconds", channel, place] += times
         return counts
 
