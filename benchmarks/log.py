@@ -4,11 +4,12 @@
 
 Method. Throughput: the service on two workers with and without the log, in turns, asked by wrk as
 `benchmarks/service.py` does; medians of the rounds, and of the ratios in each, which other work on
-the machine moves less: many short rounds show more than a few long ones. Counts: sixteen clients get so many answers
-from two workers, while this process answers along as a page does; then all are counted. Kill -9:
-the same, and a worker is killed half-way; lost are the answers that a client has and the log has
-not. Monitor: a week of so many records is written, and the page is opened in Chromium, beside the
-same page without records; seconds from the address to the last part of it, medians of five.
+the machine moves less: many short rounds show more than a few long ones. Counts: sixteen clients
+get so many answers from two workers, while this process answers along as a page does; then all are
+counted. Kill -9: the same, and a worker is killed half-way; lost are the answers that a client has
+and the log has not. Monitor: a week of so many records is written, and the page is opened in
+Chromium, beside the same page without records; seconds from the address to the last part of it,
+medians of five.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -371,3 +372,18 @@ def test_no_sentence_of_our_own_has_both_labels() -> None:
     }
     assert len(found[0]) > 10_000 and len(found[1]) > 10_000
     assert not found[0] & found[1]
+
+
+def test_the_one_liners_that_judge_the_film_model_are_not_among_our_own_sentences() -> None:
+    own, _ = phrases.make_phrases(text_network.PHRASES, 0)
+    judging = pd.read_csv(Path(__file__).with_name("one_liners.tsv"), sep="\t").text
+    in_own, in_judging = (
+        {" ".join(re.findall(r"[\w']+", text.casefold())) for text in texts}
+        for texts in (own, judging)
+    )
+    assert in_own.isdisjoint(in_judging)
+
+
+def test_the_alternatives_of_an_opinion_are_complete() -> None:
+    for _, text in phrases.read_opinions():
+        assert not set("[]|") & set(phrases.ALTERNATIVES.sub("", text)), text

@@ -1,30 +1,43 @@
 """Short opinions of our own making, with their labels, for what reviews teach too seldom.
 
 People type one sentence, and whole reviews hardly show what "not", "never" and "anything but" do
-to the next word, nor that a bleak, brutal film can be praised. Each sentence is put together from
-a construction and words of known polarity; the constructions turn the polarity round or keep it.
+to the next word, nor that a bleak, brutal film can be praised. Half of the sentences are put
+together from a construction and words of known polarity; the constructions turn the polarity round
+or keep it. The other half are those of `opinions.tsv`: a label and a sentence in a line, with
+alternatives in brackets.
 
-To add a construction: add a line to `CONSTRUCTIONS`, or an idiom to `IDIOMS`.
+To add a construction, add a line to `CONSTRUCTIONS`; to add a sentence, a line to `opinions.tsv`.
 """
 
 import random
+import re
+from functools import cache
+from pathlib import Path
 
+OPINIONS = Path(__file__).with_name("opinions.tsv")
+ALTERNATIVES = re.compile(r"\[([^]]*)\]")
 LABELS = ("Negative", "Positive")  # the only labels that the sentences are made for
 
 THINGS = """the film|the movie|this film|this movie|it|the story|the plot|the script|the acting
 the cast|the dialogue|the direction|the music|the score|the ending|the pacing|the humour|the humor
 the first half|the second half|the whole thing|the camera work|the lead actor|the lead actress
-the performances|the premise|the show|the series|the sequel|the remake|the production|the idea
-the concept|the characters|the jokes|the action|the romance|the documentary|the comedy|the drama"""
+the premise|the show|the series|the sequel|the remake|the production|the idea
+the concept|the action|the romance|the documentary|the comedy|the drama"""
 ADJECTIVES = (
     """bad|awful|terrible|boring|dull|weak|poor|horrible|dreadful|stupid|silly|lame|tedious|bland
 lousy|pathetic|ridiculous|annoying|disappointing|forgettable|predictable|shallow|clumsy|sloppy
 amateurish|unwatchable|unfunny|painful|pointless|mediocre|atrocious|abysmal|tiresome|lifeless
-incoherent|confusing|overrated|laughable|slow|uninspired|cheap|contrived""",
+incoherent|confusing|overrated|laughable|slow|uninspired|cheap|contrived|wooden|stilted|preachy
+derivative|bloated|soulless|muddled|tame|flat|corny|cheesy|dreary|insipid|infuriating|irritating
+grating|half-baked|heavy-handed|long-winded|pretentious|repetitive|sluggish|stale|tacky|trite
+underwhelming|unconvincing|unoriginal|vapid|tasteless|messy|mindless|hollow|empty""",
     """good|great|excellent|wonderful|fantastic|brilliant|superb|amazing|enjoyable|entertaining
 funny|hilarious|clever|smart|moving|touching|gripping|thrilling|exciting|interesting|fascinating
 charming|delightful|beautiful|stunning|memorable|original|powerful|believable|convincing|engaging
-impressive|outstanding|perfect|fresh|witty|satisfying|compelling|lovely|terrific|inspired""",
+impressive|outstanding|perfect|fresh|witty|satisfying|compelling|lovely|terrific|inspired|sharp
+subtle|honest|wise|tender|heartfelt|riveting|joyous|taut|luminous|absorbing|adorable|astonishing
+captivating|dazzling|elegant|exquisite|flawless|genuine|graceful|imaginative|ingenious|intelligent
+magical|magnificent|masterful|poignant|refreshing|sincere|spellbinding|uplifting|warm|enchanting""",
 )
 PREDICATES = (
     "a mess|a disaster|a disappointment|a failure|garbage|rubbish|a joke|a bore|a letdown|trash",
@@ -75,7 +88,7 @@ CONSTRUCTIONS = (
     (1, 0, "{T} {isnt} {very} {A}"),
     (1, 0, "{T} {isnt} {A}"),
     (1, 0, "{T} {isnt} {A} at all"),
-    (1, 0, "{not} {A}"),
+    (1, 0, "simply {not} {A}"),
     (1, 0, "{not} {A} at all"),
     (1, 0, "{T} is {not} {A}"),
     (1, 0, "there is nothing {A} about {T}"),
@@ -134,69 +147,30 @@ CONSTRUCTIONS = (
     (1, 0, "{T} tries to be {A} and fails|"),
     (1, 0, "{T} thinks it is {A}|"),
     (1, 0, "if only {T} were {A}|"),
+    (1, 1, "{T} is more {A} than {X}"),
+    (1, 0, "{T} is less {A} than {X}"),
+    (1, 1, "{T} is both {A} and {B}"),
+    (1, 1, "{A}, {B} and {C}"),
+    (1, 0, "neither {A} nor {B}"),
+    (1, 1, "not only {A} but also {B}"),
+    (1, 1, "far more {A} than I expected"),
+    (1, 0, "far less {A} than I expected"),
+    (1, 0, "I wanted it to be {A}, and it is {X}"),
+    (1, 1, "I was afraid it would be {X}, and it is {A}"),
+    (0, 0, "{T} is far too {A}|"),
+    (0, 0, "{T} is too {A} for words|"),
+    (1, 1, "without a doubt {A}"),
     (1, 1, "{T} could not be more {A}|"),
     (0, 0, "{T} could not be more {A}|"),
-)
-IDIOMS = (
-    """I want my money back|what a letdown|do not bother|don't bother|skip it|give it a miss
-steer clear of this one|two hours of my life gone|I will never get those two hours back
-a complete waste of time|a waste of film|I nearly fell asleep|I was asleep within the hour
-I turned it off|I switched it off halfway|I could not finish it|thumbs down|two thumbs down
-not worth the time|not worth your money|worth nothing|it goes nowhere|it makes no sense
-it leads nowhere|who thought this was a good idea|what were they thinking|why was this made
-how could they make this|it left me cold|it fell flat|it falls flat|I didn't care about anyone
-I did not care how it ended|I wish I had not seen it|I wish I had stayed at home
-I wish it had been shorter|it felt like five hours|one star is too many|zero out of ten|1/10
-3/10|2 out of 10|minus ten points|it bored me to tears|bored to tears|it put me to sleep
-nobody laughed|I laughed, but at it and not with it|unintentionally funny at best
-I laughed for the wrong reasons|I cringed all the way through|I cringed|so bad it hurts
-they should be ashamed|the director should be ashamed|I can't recommend it|I cannot recommend it
-I would not recommend it to anyone|I would not wish this film on my enemies|don't be fooled
-read the book instead|stick with the original|the original was much better|nothing like the book
-I've seen better|I have seen home videos that were better|it had potential|wasted potential
-all looks and no brains|much ado about nothing|a mess from start to finish|a snooze
-my brain hurts|forget it|rent something else|watch something else|stay away|keep away from it
-I was disappointed|such a disappointment|I expected more|I had hoped for more|it could be better
-it could have been so much better|I can't believe I paid for this|not my money's worth
-they owe me an apology|the worst|worst film ever|one of the worst|it could hardly be worse
-it couldn't be worse|it does not get worse than this|it gets worse and worse|downhill all the way
-it started well and went downhill|the less said the better|ugh|yawn|no thanks|never again
-once was more than enough|I only stayed because I had paid""",
-    """worth every cent|worth the wait|don't miss it|do not miss it|not to be missed|a must
-a must see|you have to see it|go and see it|go see it now|see it twice|I have seen it five times
-I could watch it again and again|I never get tired of it|I'd watch it again any day
-I can't wait to see it again|I can't stop thinking about it|it stays with you|it stayed with me
-I couldn't look away|I could not stop laughing|I couldn't stop smiling|I smiled the whole time
-I laughed so hard I cried|it made me laugh and cry|I cried, and I am glad I did|it broke my heart
-it made my day|it took my breath away|breathtaking|it left me speechless|I was speechless
-I was on the edge of my seat|it kept me on the edge of my seat|it kept me guessing
-it had me from the first minute|time flew|never a dull moment|not a dull moment
-there is not one dull minute|I was not bored for a second|I was never bored|I wasn't disappointed
-it did not disappoint|it does not disappoint|it never disappoints|it won't disappoint you
-you won't be disappointed|you won't regret it|you will not be sorry|no regrets
-I wish it were longer|I wish there was more|I wanted more|I could have watched for hours
-thumbs up|two thumbs up|ten out of ten|10/10|9/10|five stars|I'd give it eleven out of ten
-I can't recommend it enough|I cannot recommend this highly enough|I can't praise it enough
-words cannot describe how good it is|nothing compares to it|it doesn't get better than this
-it couldn't be better|it could not have been better|I couldn't ask for more|as good as it gets
-who could ask for more|what more could you want|they don't make them like this anymore
-why can't all films be like this|more like this, please|hats off|bravo|chapeau|a home run
-hard to beat|hard to fault|hard to forget|unforgettable|I won't forget it|second to none
-better than I thought|much better than I feared|not bad|not bad at all|not too bad
-not half bad|a pleasant surprise|I was pleasantly surprised|it grew on me|it won me over
-a hidden gem|a little gem|underrated|criminally underrated|it deserves more attention
-it deserves a bigger audience|still holds up|it holds up well|it gets better every time
-it only gets better|the best|best film ever|one of the best|a feast for the eyes|pure magic
-my new favourite|an instant favourite|I'm glad I gave it a chance|sceptical at first, then in love
-I didn't expect to like it, but I did|not perfect, but I had a great time|sold""",
 )
 
 
 def make_phrase(draw: random.Random) -> tuple[str, int]:
     """Return a sentence and its label, 0 or 1."""
-    if draw.random() < 0.25:
-        label = draw.randrange(2)
-        return _finish(draw.choice(_WORDS["idioms"][label]), draw), label
+    if draw.random() < 0.5:
+        label, text = draw.choice(read_opinions())
+        text = ALTERNATIVES.sub(lambda found: draw.choice(found[1].split("|")), text)
+        return _finish(text, draw), label
     own, label, form = draw.choice(CONSTRUCTIONS)
     if not form.endswith("|") and draw.random() < 0.5:
         own, label = 1 - own, 1 - label
@@ -220,6 +194,13 @@ def make_phrase(draw: random.Random) -> tuple[str, int]:
         **{"not": draw.choice(NOT.split("|"))},
     )
     return _finish(text, draw), label
+
+
+@cache
+def read_opinions() -> list[tuple[int, str]]:
+    """Return the labels, 0 or 1, and the sentences of `opinions.tsv`."""
+    lines = OPINIONS.read_text(encoding="utf-8").splitlines()
+    return [(LABELS.index(label), text) for label, text in (line.split("\t") for line in lines)]
 
 
 def make_phrases(count: int, seed: int) -> tuple[list[str], list[int]]:
@@ -247,5 +228,4 @@ _WORDS = {
     "bare verbs": _split(*BARE_VERBS),
     "dark": _split(DARK),
     "neutral": _split(NEUTRAL),
-    "idioms": _split(*IDIOMS),
 }

@@ -50,7 +50,7 @@ class Recipe:
     rounds: tuple[int, ...] = (1, 2)
     hard: float = 0.95
     short: float = 0.3
-    phrases: int = 8_000
+    phrases: int = 12_000
     longest: int = 400
     pad_to: int | None = None
 
