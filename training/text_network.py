@@ -74,7 +74,7 @@ def train(
     vocabulary = Vocabulary(tokenizer)
     calibration = _read(vocabulary, reviews.pick(plan.validation))
     spoken, spoken_classes = make_phrases(PHRASES if phrases and recipe.phrases else 0, seed)
-    lessons = Lessons(
+    data = TrainingData(
         _ids(_read(vocabulary, texts)),
         reviews.classes[plan.train],
         _ids(_read(vocabulary, reviews.unlabelled)),
@@ -84,9 +84,9 @@ def train(
         len(reviews.labels),
     )
     if len(texts) >= MANY:
-        seconds = estimate(lessons, recipe)
+        seconds = estimate(data, recipe)
         say(f"Training the network takes about {describe_seconds(seconds)}")
-    network, curve = fit(lessons, recipe, seed, say)
+    network, curve = fit(data, recipe, seed, say)
     files, metrics = export(
         network, tokenizer, recipe, calibration, reviews.classes[plan.validation], say
     )
@@ -105,8 +105,8 @@ def train(
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What a network learns from.
+class TrainingData:
+    """What a network is trained on.
 
     Attributes:
         texts: the ids of n texts of the training part.
@@ -141,36 +141,36 @@ class Lessons:
 
 
 def fit(
-    lessons: Lessons, recipe: Recipe, seed: int, say: Say
+    data: TrainingData, recipe: Recipe, seed: int, say: Say
 ) -> tuple[keras.Model, list[dict[str, Any]]]:
     """Train the network; return it with a row of the learning curve per epoch."""
     random = np.random.default_rng(seed)
     keras.utils.set_random_seed(seed)
-    vectors, everything = None, [*lessons.texts, *lessons.unlabelled]
+    vectors, everything = None, [*data.texts, *data.unlabelled]
     if recipe.vector_epochs and sum(map(len, everything)) >= LEAST_WORDS:
         vectors = train_vectors(
-            everything, len(lessons.vocabulary), recipe.dimensions, recipe.vector_epochs, seed
+            everything, len(data.vocabulary), recipe.dimensions, recipe.vector_epochs, seed
         )
-    course = Course(build(lessons.shape(recipe), vectors), lessons, recipe, random, say)
-    own = course.soften(lessons.classes)
-    course.go_through("epoch", recipe.epochs, lessons.texts, own, ([], own[:0]))
+    fitter = Fitter(build(data.shape(recipe), vectors), data, recipe, random, say)
+    own = fitter.soften(data.classes)
+    fitter.run_epochs("epoch", recipe.epochs, data.texts, own, ([], own[:0]))
     if recipe.rounds:
-        teacher = fit_linear(lessons.texts, lessons.classes, lessons.labels)
-        taught = teacher.predict(lessons.unlabelled)
-        course.network.get_layer("table").trainable = True
+        teacher = fit_linear(data.texts, data.classes, data.labels)
+        taught = teacher.predict(data.unlabelled)
+        fitter.network.get_layer("table").trainable = True
         for number, epochs in enumerate(recipe.rounds, 1):
-            targets = np.vstack([own, (taught + predict(course.network, lessons.unlabelled)) / 2])
+            targets = np.vstack([own, (taught + predict(fitter.network, data.unlabelled)) / 2])
             # A short text says less than the whole: its label is the mean of its own and that.
-            pieces = [course.shortener.short(ids) for ids in everything]
-            soft = (teacher.predict(pieces) + predict(course.network, pieces)) / 2
+            pieces = [fitter.shortener.short(ids) for ids in everything]
+            soft = (teacher.predict(pieces) + predict(fitter.network, pieces)) / 2
             short = pieces, (soft + targets) / 2
             title = f"round {number}/{len(recipe.rounds)}, epoch"
-            course.go_through(title, epochs, everything, targets, short)
-    return course.network, course.curve
+            fitter.run_epochs(title, epochs, everything, targets, short)
+    return fitter.network, fitter.curve
 
 
-class Course:
-    """Leads a network through its lessons.
+class Fitter:
+    """Fits a network, one call of `run_epochs` after the other.
 
     Attributes:
         network: that learns.
@@ -181,28 +181,28 @@ class Course:
     def __init__(
         self,
         network: keras.Model,
-        lessons: Lessons,
+        data: TrainingData,
         recipe: Recipe,
         random: np.random.Generator,
         say: Say,
     ) -> None:
-        self.network, self._lessons, self._recipe = network, lessons, recipe
+        self.network, self._data, self._recipe = network, data, recipe
         self._random, self._say = random, say
-        self.shortener = Shortener(lessons.vocabulary, recipe, random)
+        self.shortener = Shortener(data.vocabulary, recipe, random)
         self.curve: list[dict[str, Any]] = []
-        self._own_phrases = self.soften(lessons.phrases[1])
+        self._own_phrases = self.soften(data.phrases[1])
 
     def soften(self, classes: Ids) -> Floats:
         """Return what texts with labels are taught as, (n, labels)."""
-        labels, hard = self._lessons.labels, self._recipe.hard
+        labels, hard = self._data.labels, self._recipe.hard
         targets: Floats = hard * np.eye(labels)[classes] + (1 - hard) / labels
         return targets
 
-    def go_through(
+    def run_epochs(
         self, title: str, epochs: int, whole: Sequence[Ids], targets: Floats, short: Labelled
     ) -> None:
-        """Go through whole texts, some of the short ones and some phrases."""
-        recipe, random, phrases = self._recipe, self._random, self._lessons.phrases[0]
+        """Fit it to whole texts, some of the short ones and some phrases."""
+        recipe, random, phrases = self._recipe, self._random, self._data.phrases[0]
         count = min(len(short[0]), round(recipe.short * len(whole)))
         size = len(whole) + count + min(len(phrases), recipe.phrases)
         steps = -(-size // recipe.batch)
@@ -219,7 +219,7 @@ class Course:
             self._note(f"{title} {epoch + 1}/{epochs}", loss, accuracy)
 
     def _note(self, title: str, loss: float, accuracy: float) -> None:
-        texts, classes = self._lessons.watched
+        texts, classes = self._data.watched
         right = float(np.mean(predict(self.network, texts).argmax(axis=1) == classes))
         self.curve.append({"loss": loss, "accuracy": accuracy, "accuracy_calibration": right})
         self._say(
@@ -233,19 +233,19 @@ def predict(network: keras.Model, texts: Sequence[Ids]) -> Floats:
     return softmax(score(network, texts))
 
 
-def estimate(lessons: Lessons, recipe: Recipe) -> float:
+def estimate(data: TrainingData, recipe: Recipe) -> float:
     """Return about how many seconds training takes on this machine, from a few steps of it."""
-    trainer = Trainer(build(lessons.shape(recipe)), recipe.rate, recipe.batch, PILOT + 1)
+    trainer = Trainer(build(data.shape(recipe)), recipe.rate, recipe.batch, PILOT + 1)
     random, longest = np.random.default_rng(0), recipe.pad_to or recipe.longest
-    texts = [ids[:longest] for ids in lessons.texts[: PILOT * recipe.batch]]
-    targets = np.eye(lessons.labels)[lessons.classes[: len(texts)]]
+    texts = [ids[:longest] for ids in data.texts[: PILOT * recipe.batch]]
+    targets = np.eye(data.labels)[data.classes[: len(texts)]]
     once = Progress("estimate", 2 * len(texts), stream=io.StringIO())  # not shown
     trainer.epoch(texts, targets, random, once, recipe.pad_to)  # compiles
     began = time.monotonic()
     trainer.epoch(texts, targets, random, once, recipe.pad_to)
     a_token = (time.monotonic() - began) / max(1, sum(map(len, texts)))
     labelled, rest = (
-        sum(min(len(ids), longest) for ids in each) for each in (lessons.texts, lessons.unlabelled)
+        sum(min(len(ids), longest) for ids in each) for each in (data.texts, data.unlabelled)
     )
     return a_token * (recipe.epochs * labelled + sum(recipe.rounds) * (labelled + rest))
 
