@@ -17,7 +17,7 @@ from mlapp.service import create_app
 from tests.conftest import client_of
 from training.columns import read_column
 from training.regression import train
-from training.tables import learn_schema, prepare
+from training.tables import learn_schema, prepare, read_table
 
 ROWS = 120
 
@@ -47,6 +47,14 @@ def test_marked_numbers_are_numbers(texts: list[str], numbers: list[float], unit
     assert column.tolist() == numbers
     assert how["unit"] == unit
     assert "are read as numbers" in said[0]
+
+
+def test_a_target_with_a_unit_is_read_with_the_files_decimal_mark(tmp_path: Path) -> None:
+    file = tmp_path / "houses.csv"
+    lines = [f"{size},5;{3 * size}.000 €" for size in (40, 90, 55, 120, 70) * 20]
+    file.write_text("\n".join(["size;price", *lines]), encoding="utf-8")
+    inputs, target = prepare(read_table(file)[0], "price", quiet)
+    assert (inputs["size"].iloc[0], target.iloc[0]) == (40.5, 120_000)
 
 
 @pytest.mark.parametrize("texts", [["town 1", "town 2"], ["A12", "B7"], ["1st", "2nd", "3rd"]])

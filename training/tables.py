@@ -151,7 +151,8 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"There is no column {target!r}; choose --target from {', '.join(map(str, table))}"
         )
-    output, _ = read_column(target, table[target], say)
+    decimal = table.attrs.get("decimals", {}).get(target)
+    output, _ = read_column(target, table[target], say, decimal)
     if output.dtype.kind != "f":
         found = output.dropna()
         raise InvalidData(
