@@ -235,6 +235,26 @@ def test_outcomes_of_a_file_are_matched_by_an_input_where_inputs_are_kept(
     assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 1.5), (1, 2.5)]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "truths"),
+    [
+        ("csv", ["$1,300", "240.5 kg"]),
+        ("tsv", ["1.300,0 €", "240,5 €"]),
+        ("csv", ["1300", "240.5"]),
+    ],
+)
+def test_outcomes_of_a_file_may_have_units(
+    client: Client, fresh: Path, tmp_path: Path, suffix: str, truths: list[str]
+) -> None:
+    name = predict(client, "houses", HOUSE | {"area": 101}, HOUSE | {"area": 102})
+    records.close()
+    path = tmp_path / f"outcomes.{suffix}"
+    table = pd.DataFrame({"id": [f"{name}-0", f"{name}-1"], "truth": truths})
+    table.to_csv(path, sep={"csv": ",", "tsv": "\t"}[suffix], index=False)
+    assert main(["feedback", str(path)]) == 0
+    assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 1300.0), (1, 240.5)]
+
+
 def test_a_file_without_the_column_is_refused(
     fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,6 @@ A column of text whose cells are nearly all of one kind is of that kind; the few
 values, and their rows are said.
 """
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ import pandas as pd
 from mlapp.dates import ISO, parse_moment
 from mlapp.errors import quote
 from mlapp.schema import parse_number, parse_text, truth_of
-from mlapp.tables.numbers import LARGEST, strip_unit
+from mlapp.tables.numbers import LARGEST, find_unit, strip_unit
 
 NEARLY_ALL = 0.9  # of the cells that are not missing
 FEWEST = 10  # cells of one kind, where some are not
@@ -33,11 +32,6 @@ _DAYS = ("%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y",
 _NAMED = ("%b %d, %Y", "%d %b %Y", "%B %d, %Y", "%d %B %Y", "%d-%b-%Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 PATTERNS = (ISO, *(day + clock for day in (*_DAYS, *_NAMED) for clock in _CLOCKS), "%Y-%m")
-
-_CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|BRL|MXN|KRW"
-_BEFORE = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩]|{_CODES}|Rs\.?|~)"
-_BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"
-_MARKED = re.compile(rf"([+-]?)\s*({_BEFORE})?\s*([+-]?[\d.][\d.,\s'\u2019]*?)\s*({_BEHIND})?")
 
 
 def read_column(
@@ -129,13 +123,12 @@ def _read_numbers(
 ) -> tuple[pd.Series, How] | None:
     """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable."""
     words = texts.dropna().unique()
-    if sum(map(bool, map(_MARKED.fullmatch, words[:SAMPLE]))) < len(words[:SAMPLE]) / 2:
+    if sum(find_unit(word) is not None for word in words[:SAMPLE]) < len(words[:SAMPLE]) / 2:
         return None  # the rest need not be looked at
-    parts = {word: _MARKED.fullmatch(word) for word in words}
     counts = texts.value_counts()
     units: dict[str, int] = {}
-    for word, match in parts.items():
-        if match and (unit := (match[2] or match[4] or "").strip()):
+    for word in words:
+        if unit := find_unit(word):
             units[unit] = units.get(unit, 0) + int(counts[word])
     unit = max(units, key=lambda each: units[each], default="")
     best: dict[str, float] = {}

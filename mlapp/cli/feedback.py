@@ -16,7 +16,7 @@ from mlapp.cli.score import LISTED, REFUSED
 from mlapp.errors import InvalidTable, MlappError, RecordsUnavailable, quote
 from mlapp.settings import read_settings
 from mlapp.tables.formats import format_of
-from mlapp.tables.numbers import decimal_of, parse_number
+from mlapp.tables.numbers import decimal_of, find_unit, parse_number, strip_unit
 from mlapp.tables.options import add_reading_options
 from mlapp.tables.reading import open_table
 
@@ -28,11 +28,15 @@ AT_ONCE = 500  # rows that are kept in one transaction
 
 
 class _Outcome(NamedTuple):
-    """A row: its number, from 1, an answer's id or key, the truth, a note."""
+    """A row: its number, from 1, an answer's id or key, and what is said of that answer.
+
+    Without its unit the truth is a number, None where it has none.
+    """
 
     number: int
     name: str
     truth: Any
+    without_unit: float | None
     note: str | None
 
 
@@ -84,7 +88,7 @@ def give_feedback(options: argparse.Namespace) -> int:
         try:
             found = [find(row.name) for row in rows]
             given = [
-                Given(each, row.truth, row.note)
+                Given(each, row.truth, row.note, row.without_unit)
                 for row, names in zip(rows, found, strict=True)
                 for each in names
             ]
@@ -136,12 +140,24 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
             notes = chunk.batch.column(options.note) if options.note in names else None
             for place in range(chunk.batch.num_rows):
                 number += 1
-                truth = truths[place].as_py()
-                if mark == "," or parse_number(truth) is None:  # it may have thousands marks
-                    parsed = parse_number(truth, mark)
-                    truth = truth if parsed is None or math.isnan(parsed) else parsed
-                note = _text(notes[place].as_py()) if notes is not None else ""
-                yield _Outcome(number, _text(called[place].as_py()), truth, note or None)
+                cell, name = truths[place].as_py(), _text(called[place].as_py())
+                note = _text(notes[place].as_py()) if notes is not None else None
+                truth, bare = _truth(cell, mark), _without_unit(cell, mark)
+                yield _Outcome(number, name, truth, bare, note or None)
+
+
+def _truth(cell: Any, mark: str | None) -> Any:
+    """Return a cell's number, where it has a decimal comma or thousands marks, else the cell."""
+    if mark != "," and parse_number(cell) is not None:
+        return cell
+    number = parse_number(cell, mark)
+    return cell if number is None or math.isnan(number) else number
+
+
+def _without_unit(cell: Any, mark: str | None) -> float | None:
+    """Return the number of a cell that has a unit, too."""
+    unit = find_unit(cell.strip()) if isinstance(cell, str) else None
+    return parse_number(strip_unit(cell, unit), mark or ".") if unit else None
 
 
 def _finder(database: "Database", options: argparse.Namespace) -> Callable[[str], list[str]]:

@@ -39,11 +39,19 @@ SETTLED = 1_500  # milliseconds after which an answer is recorded, whichever pro
 
 
 class Given(NamedTuple):
-    """What somebody says of an answer: its identifier, the truth, a note."""
+    """What somebody says of an answer.
+
+    Attributes:
+        id: its identifier.
+        truth: a number or a label.
+        note: a remark.
+        number: what the truth is where it has a unit, and the answer is a number.
+    """
 
     id: Any
     truth: Any
     note: str | None = None
+    number: float | None = None
 
 
 class _Key(NamedTuple):
@@ -99,7 +107,7 @@ def give(
             manifests[which] = _manifest(root, *which)
         manifest = manifests[which]
         labels = manifest.labels if manifest else None
-        truth = _read_truth(each.truth, row.label is None, labels, as_text)
+        truth = _read_truth(each, row.label is None, labels, as_text)
         if key.place is None and row.rows > 1:
             got = f"an answer of {row.rows} rows"
             faults.append(Fault("id", got, f"one of its rows, as in {key.id}-0", place))
@@ -199,11 +207,12 @@ def _faults(place: int, given: Given) -> list[Fault]:
 
 
 def _read_truth(
-    given: object, is_number: bool, labels: Sequence[str] | None, as_text: bool
+    said: Given, is_number: bool, labels: Sequence[str] | None, as_text: bool
 ) -> float | str | None:
     """Return the truth, as a number or as a label; None where it is not allowed."""
+    given = said.truth
     if is_number and as_text:
-        number = parse_number(given)
+        number = parse_number(given) if said.number is None else said.number
         return None if number is None or math.isnan(number) else number
     if is_number:
         if not isinstance(given, int | float) or isinstance(given, bool):

@@ -31,6 +31,10 @@ LARGEST = 1e100
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 _PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
 _UNITS = r"^[^0-9+\-.,]+|[^0-9.,]+$"
+_CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|BRL|MXN|KRW"
+_BEFORE = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩]|{_CODES}|Rs\.?|~)"
+_BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"
+_WITH_UNIT = re.compile(rf"([+-]?)\s*({_BEFORE})?\s*([+-]?[\d.][\d.,\s'\u2019]*?)\s*({_BEHIND})?")
 FEWEST_CELLS = 100  # after which a column may turn out to hold texts
 NEARLY_ALL = 0.9  # of the cells, for a column to be one of numbers
 _SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides point and comma
@@ -103,6 +107,18 @@ def parse_number(value: object, decimal: str | None = None) -> float | None:
     else:
         return None
     return number if abs(number) <= LARGEST else None
+
+
+def find_unit(text: str) -> str | None:
+    """Return the unit that stands before or behind a number, "" without one; None for no number.
+
+    A unit is a currency, a sign, or a word of at most twelve characters behind the number.
+
+    >>> find_unit("-$5,850"), find_unit("70 kg"), find_unit("12"), find_unit("town 1")
+    ('$', 'kg', '', None)
+    """
+    match = _WITH_UNIT.fullmatch(text)
+    return (match[2] or match[4] or "").strip() if match else None
 
 
 def strip_unit(text: str, unit: str) -> str:
