@@ -68,7 +68,7 @@ class Number(_Frozen):
         unit: what texts may have around the number, as $ or kg, and may leave out; with one, even
             with "", a number may have thousands marks. None is for plain numbers.
         mark: the decimal mark of such texts.
-        placeholders: texts that stood for missing values in training, such as "?".
+        placeholders: what stood for missing values in training, such as "?" or "inf".
     """
 
     kind: Literal["number"] = "number"
@@ -610,6 +610,13 @@ def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
     if isinstance(spec, Number) and isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
         numbers = column.astype(np.float64)
         good = np.abs(numbers) <= LARGEST
+        if spec.placeholders and not good.all():
+            odd = [
+                place
+                for place in np.flatnonzero(~good)
+                if is_placeholder(numbers[place], spec.placeholders)
+            ]
+            numbers[odd] = np.nan
         if spec.missing:
             good |= np.isnan(numbers)
         return numbers, np.flatnonzero(~good).tolist()

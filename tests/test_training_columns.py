@@ -49,6 +49,26 @@ def test_marked_numbers_are_numbers(texts: list[str], numbers: list[float], unit
     assert "are read as numbers" in said[0]
 
 
+def test_infinities_of_a_table_count_as_missing_in_training_and_in_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, said = tmp_path / "ratios.parquet", list[str]()
+    random = np.random.default_rng(0)
+    ratios = random.normal(5, 1, ROWS)
+    table = pd.DataFrame({"ratio": ratios, "y": 3 * ratios + random.normal(size=ROWS)})
+    table.loc[[3, 9, 11], "ratio"] = [np.inf, -np.inf, 1e200]
+    table.to_parquet(file)
+    model = RegressionModel(train(file, "y", name="ratios", root=tmp_path, say=said.append))
+    assert any("'-inf', '1e+200', 'inf' in rows 4, 10, 12" in line for line in said)
+    absent = model.predict([{"ratio": None}]).iloc[0].tolist()
+    for given in ([{"ratio": np.inf}], table[["ratio"]].iloc[[11]]):
+        assert model.predict(given).iloc[0].tolist() == absent
+    with pytest.raises(InvalidInput, match="got 1e\\+300"):
+        model.predict(pd.DataFrame({"ratio": [1e300]}))
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path))
+    assert mlapp(["score", str(file), "-o", str(tmp_path / "out.csv"), "--model", "ratios"]) == 0
+
+
 def test_a_target_with_a_unit_is_read_with_the_files_decimal_mark(tmp_path: Path) -> None:
     file = tmp_path / "houses.csv"
     lines = [f"{size},5;{3 * size}.000 €" for size in (40, 90, 55, 120, 70) * 20]

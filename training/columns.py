@@ -50,7 +50,8 @@ def read_column(
     """
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         numbers = column.astype(float)
-        return numbers.where(numbers.abs() <= LARGEST), {}
+        bad = (numbers.abs() > LARGEST).to_numpy()
+        return numbers.mask(bad), say_unreadable(name, numbers, bad, "finite numbers", say)
     if pd.api.types.is_timedelta64_dtype(column):
         return column, {}
     if pd.api.types.is_datetime64_any_dtype(column) or _holds_dates(column):

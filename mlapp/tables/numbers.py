@@ -77,8 +77,8 @@ def is_missing(value: object) -> bool:
 
 
 def is_placeholder(value: object, placeholders: Container[str]) -> bool:
-    """Return whether a value is a text that stood for a missing one in training."""
-    return isinstance(value, str) and value.strip() in placeholders
+    """Return whether a value stood for a missing one in training: a text, or an infinite number."""
+    return isinstance(value, str | float | np.floating) and str(value).strip() in placeholders
 
 
 def parse_number(value: object, decimal: str | None = None) -> float | None:
