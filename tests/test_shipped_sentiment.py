@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MEGABYTE = 1_000_000
 # Floors under what the shipped model reaches; of the one-liners, 180 are aimed at.
 ACCURACY = 0.92
-ONE_LINERS = 150
+ONE_LINERS = 170
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,10 @@ def test_it_is_small_accurate_and_calibrated_by_its_own_account(model: Sentiment
     metrics = {name: float(str(value)) for name, value in model.manifest.metrics.items()}
     assert model.size <= 12 * MEGABYTE
     assert metrics["accuracy"] >= ACCURACY
-    assert metrics["ece"] <= 0.02
+    assert metrics["ece"] <= 0.01
     assert metrics["keras_difference"] <= 1e-4
-    assert metrics["accuracy_32_bit"] - metrics["accuracy_8_bit"] <= 0.002
+    cost = metrics["calibration_accuracy_32_bit"] - metrics["calibration_accuracy_8_bit"]
+    assert cost <= 0.002
 
 
 def test_it_repeats_its_golden_predictions(model: SentimentModel) -> None:
