@@ -365,6 +365,22 @@ def test_a_pinned_version_that_was_deleted_is_reported(tmp_path: Path) -> None:
     assert caught.value.fix == "mlapp unpin toy"
 
 
+def test_a_pin_of_the_settings_is_changed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path)
+    monkeypatch.setenv("MLAPP_PINS", "toy=9")
+    with pytest.raises(ModelNotFound, match="pinned to version 9") as caught:
+        artifacts.open(tmp_path, "toy")
+    assert caught.value.fix == "change MLAPP_PINS, which holds toy"
+
+
+@pytest.mark.parametrize("name", ["records.db", "records.db-wal"])
+def test_no_model_takes_the_name_of_the_records_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArtifactError, match="the file of the records has it"):
+        artifacts.require_name(name)
+
+
 def test_a_pin_that_is_not_a_number_is_reported(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "toy" / artifacts.PIN).write_text("newest")

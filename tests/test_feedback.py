@@ -18,8 +18,8 @@ from mlapp.errors import MlappError, OtherTruth
 from mlapp.records import queries
 from mlapp.records import writer as records
 from mlapp.records.database import Database, answers, feedback
-from mlapp.records.feedback import Given, give
-from mlapp.records.quality import bootstrap, measure, monday, wilson
+from mlapp.records.feedback import Given, give, read_truth
+from mlapp.records.quality import bootstrap, measure, monday, r2, wilson
 from mlapp.service import create_app
 from mlapp.settings import read_settings
 from tests.conftest import ROOT, client_of
@@ -362,6 +362,47 @@ def test_the_bootstrap_interval_holds_the_mean_as_often_as_it_says() -> None:
         assert upper is not None
         held += lower <= 3 <= upper
     assert 178 <= held <= 198  # of 200 at 95 %
+
+
+@pytest.mark.parametrize("value", [12.1, 0.1, 1 / 3, 1e9 + 0.1])
+def test_no_share_of_a_variance_is_explained_where_the_truth_does_not_vary(value: float) -> None:
+    assert r2(np.full(30, value), np.linspace(10, 13, 30)) is None
+
+
+def test_a_calibration_error_has_no_interval_since_chance_alone_makes_one(client: Client) -> None:
+    answer = client.post("/v1/models/moods:predict", json={"instances": ["merry cheer"] * 12})
+    name = answer.get_json()["id"]
+    reported = [{"id": f"{name}-{place}", "truth": "glad"} for place in range(12)]
+    assert client.post("/v1/feedback", json=reported).status_code == 200
+    error = measure(Database(read_settings()), "moods")[0].figures["ece"]
+    assert (error.value is None, error.lower, error.upper) == (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "kept_as"),
+    [
+        (["0", "1"], 0, "0"),
+        (["0", "1"], 1.0, "1"),
+        (["False", "True"], False, "False"),
+        (["angry", "calm"], "calm", "calm"),
+        (["angry", "calm"], 1, None),
+        (["0", "1"], 2, None),
+        (None, 1, None),
+    ],
+)
+def test_a_true_label_may_be_a_number_or_a_truth_value_where_labels_are(
+    labels: list[str] | None, given: object, kept_as: str | None
+) -> None:
+    assert read_truth(Given("", given), False, labels, False) == kept_as
+
+
+def test_a_column_of_notes_that_is_not_there_is_refused(
+    fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("id,truth\na,1\n")
+    assert main(["feedback", str(path), "--note", "nope"]) == 1
+    assert "got no column 'nope', expected it among 'id', 'truth'" in capsys.readouterr().err
 
 
 def test_a_figure_that_is_not_defined_has_no_interval(client: Client) -> None:

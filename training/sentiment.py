@@ -49,6 +49,7 @@ from training.texts import IMDB, IMDB_SHA256, Reviews, read_reviews
 NAME = "sentiment"
 CACHE = Path.home() / ".cache" / "mlapp"  # where the public data set is kept
 LIBRARIES = ("mlapp", "numpy", "scikit-learn", "scipy", "tokenizers")
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
 OF_ONE_RUN = ("artifacts", "candidate", "extra")  # options that train no other model
 OF_NETWORK = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras", "gensim")
 
@@ -242,6 +243,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _seed(text: str) -> int:
+    """Read a seed, a whole number that NumPy, Keras and Python take.
+
+    Raises:
+        ArgumentTypeError: the text is something else.
+    """
+    if not (text.isascii() and text.isdecimal() and int(text) <= LARGEST_SEED):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected 0 to {LARGEST_SEED}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.sentiment",
@@ -257,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
     )
     parser.add_argument(
-        "--seed", type=int, default=SEED, help="of everything random (default: %(default)s)"
+        "--seed", type=_seed, default=SEED, help="of everything random (default: %(default)s)"
     )
     parser.add_argument(
         "--recipe",

@@ -61,7 +61,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add("--model", metavar="NAME", help="whose answers are matched by --key")
     add("--truth", metavar="C", default="truth", help="the column of it (default: %(default)s)")
-    add("--note", metavar="C", default="note", help="a column of notes (default: note, if any)")
+    add("--note", metavar="C", help="a column of notes (default: note, if any)")
     add_reading_options(parser)
     parser.set_defaults(run=give_feedback)
 
@@ -130,14 +130,15 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
     file_format = format_of(options.file).reading(options.encoding, options.decimal, options.sheet)
     with open_table(path, file_format) as table:
         names, first = table.schema.names, options.key or options.id
-        for name in (first, options.truth):
+        note_column = options.note or "note"
+        for name in (first, options.truth, *([options.note] if options.note else [])):
             if name not in names:
                 raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
         mark = decimal_of(table.schema.field(options.truth))
         number = 0
         for chunk in table.chunks():
             called, truths = (chunk.batch.column(name) for name in (first, options.truth))
-            notes = chunk.batch.column(options.note) if options.note in names else None
+            notes = chunk.batch.column(note_column) if note_column in names else None
             for place in range(chunk.batch.num_rows):
                 number += 1
                 cell, name = truths[place].as_py(), _text(called[place].as_py())

@@ -107,7 +107,7 @@ def give(
             manifests[which] = _manifest(root, *which)
         manifest = manifests[which]
         labels = manifest.labels if manifest else None
-        truth = _read_truth(each, row.label is None, labels, as_text)
+        truth = read_truth(each, row.label is None, labels, as_text)
         if key.place is None and row.rows > 1:
             got = f"an answer of {row.rows} rows"
             faults.append(Fault("id", got, f"one of its rows, as in {key.id}-0", place))
@@ -206,7 +206,7 @@ def _faults(place: int, given: Given) -> list[Fault]:
     return found
 
 
-def _read_truth(
+def read_truth(
     said: Given, is_number: bool, labels: Sequence[str] | None, as_text: bool
 ) -> float | str | None:
     """Return the truth, as a number or as a label; None where it is not allowed."""
@@ -220,7 +220,7 @@ def _read_truth(
         return float(given) if abs(given) <= LARGEST else None
     if labels and given in labels:
         return str(given)
-    if not (as_text or isinstance(given, str)):
+    if not (as_text or isinstance(given, str) or (labels and isinstance(given, int | float))):
         return None
     return (match_label(given, labels) if labels else parse_text(given)) or None
 

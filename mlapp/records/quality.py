@@ -162,8 +162,10 @@ def bootstrap(
 
 def r2(truth: Floats, predicted: Floats) -> float | None:
     """Return the share of the variance that is explained; None if the truth does not vary."""
+    if truth.min() == truth.max():  # their rounded mean may be another number
+        return None
     total = float(np.sum((truth - truth.mean()) ** 2))
-    return None if total == 0 else 1 - float(np.sum((truth - predicted) ** 2)) / total
+    return 1 - float(np.sum((truth - predicted) ** 2)) / total
 
 
 def mae(truth: Floats, predicted: Floats) -> float:
@@ -226,7 +228,9 @@ def _measure(version: int, week: date | None, judged: _Judged, held_out: dict[st
 
     if judged.is_label:
         share("accuracy", judged.right)
-        resampled("ece", calibration_error, judged.right, judged.probability)
+        # Of few answers it is above zero by chance alone, and resampling adds to that: no interval.
+        error = calibration_error(judged.right, judged.probability)
+        figures["ece"] = Figure(error, None, None, known("ece"))
         return Quality(version, week, rows, figures, _calibration(judged))
     resampled("r2", r2, judged.truth, judged.prediction)
     resampled("mae", mae, judged.truth, judged.prediction)

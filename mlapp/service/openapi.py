@@ -125,8 +125,9 @@ def _feedback() -> dict[str, Any]:
                 "description": "Of an answer; with several rows, that of row k, from 0, is ID-k",
             },
             "truth": {
-                "type": ["number", "string"],
-                "description": "What turned out to be true: a number, or one of the labels",
+                "type": ["number", "string", "boolean"],
+                "description": "What turned out to be true: a number, or one of the labels, which"
+                " may be written as numbers or truth values where they are",
             },
             "note": {"type": ["string", "null"], "maxLength": LONGEST_NOTE},
         },

@@ -103,9 +103,15 @@ def served_version(root: Path, name: str) -> int:
     if held not in found:
         there = ", ".join(map(str, found))
         raise ModelNotFound(
-            f"{name} is pinned to version {held}; published are {there}", f"mlapp unpin {name}"
+            f"{name} is pinned to version {held}; published are {there}", how_to_unpin(name)
         )
     return held
+
+
+def how_to_unpin(name: str) -> str:
+    """Return what releases a pinned model: a command, or a change of the settings."""
+    in_settings = name in read_settings().pins
+    return f"change MLAPP_PINS, which holds {name}" if in_settings else f"mlapp unpin {name}"
 
 
 def servable(root: Path, name: str) -> list[int]:
@@ -272,6 +278,8 @@ def require_name(name: str) -> None:
             f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
             " digits, '-', '_' and '.', beginning with a letter or digit"
         )
+    if name.startswith("records.db"):
+        raise ArtifactError(f"The name {name!r} cannot be used: the file of the records has it")
 
 
 def choose_root(root: Path | None, name: str) -> Path:

@@ -25,7 +25,8 @@ def remove(root: Path, name: str, version: int) -> None:
     with artifacts.locked(root / name):
         if artifacts.pinned(root, name) == version:
             raise InvalidSettings(
-                f"{name} is pinned to version {version}; to unpin it: mlapp unpin {name}"
+                f"{name} is pinned to version {version}; to unpin it:"
+                f" {artifacts.how_to_unpin(name)}"
             )
         folder = root / name / str(version)
         (folder / artifacts.MANIFEST).unlink()  # from now on the version does not exist

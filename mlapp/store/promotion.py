@@ -153,7 +153,8 @@ def _user() -> str:
 def _require_no_pin(root: Path, name: str) -> None:
     held = artifacts.pinned(root, name)
     if held is not None:
-        raise InvalidSettings(f"{name} is pinned to version {held}; release it: mlapp unpin {name}")
+        fix = artifacts.how_to_unpin(name)
+        raise InvalidSettings(f"{name} is pinned to version {held}; release it: {fix}")
 
 
 def _append(root: Path, name: str, change: Change) -> None:
