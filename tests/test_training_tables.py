@@ -165,7 +165,10 @@ def test_rows_without_a_finite_target_are_left_out_and_counted() -> None:
     frame.loc[[1, 2], "y"] = [np.nan, np.inf]
     inputs, output = prepare(frame, "y", said.append)
     assert len(inputs) == len(output) == ROWS - 2
-    assert said == ["Left out 2 rows: y is missing or not finite"]
+    assert said == [
+        "y: 1 cells are not finite numbers and count as missing: 'inf' in row 3",
+        "Left out 2 rows: y is missing or not finite",
+    ]
 
 
 @pytest.mark.parametrize(
