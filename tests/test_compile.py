@@ -181,6 +181,7 @@ def test_calibrated_probabilities_are_compiled(
     assert found.report["form"] == "onnx", found.report
 
 
+@pytest.mark.slow
 def test_categories_that_boosting_splits_are_compiled_as_sets() -> None:
     random = np.random.default_rng(0)
     words = np.array([f"w{place:02d}" for place in range(60)])

@@ -157,6 +157,7 @@ def test_feedback_needs_the_key_and_a_log(fresh: Path, monkeypatch: pytest.Monke
     assert answer.status_code == 503
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, False])
 def test_sixteen_threads_that_judge_one_answer_leave_one_record(
     client: Client, fresh: Path, same: bool

@@ -83,6 +83,7 @@ def test_parquet_is_read_in_memory_that_does_not_grow_with_what_its_bytes_stand_
     assert megabytes < MEGABYTES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "options"),
     [
@@ -244,6 +245,7 @@ def test_a_workbook_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path:
     assert megabytes < MEGABYTES
 
 
+@pytest.mark.slow
 def test_a_long_text_that_many_cells_share_is_read_in_bounded_memory(tmp_path: Path) -> None:
     rows = '<row><c t="s"><v>0</v></c></row>' * 20_000
     read, megabytes, _ = memory(workbook(tmp_path / "a.xlsx", rows, "x" * 30_000))

@@ -211,6 +211,7 @@ def test_the_model_card_is_complete_and_escapes_names() -> None:
         assert part in card
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_versions_stand_side_by_side_under_the_metrics_names() -> None:
     app = choose(page("versions"), "_versions_model")
@@ -222,6 +223,7 @@ def test_versions_stand_side_by_side_under_the_metrics_names() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 def test_what_cannot_be_rolled_back_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAPP_ADMIN", "on")

@@ -683,6 +683,7 @@ def test_a_published_version_carries_its_losses_and_its_reference(
     assert reference.read(empty_folder, "houses", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", [False, True])
 def test_fresh_rows_of_the_same_distribution_are_no_drift(held: bool, empty_folder: Path) -> None:
     """A forest is surer of the rows that it remembers than of any others."""

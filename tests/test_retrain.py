@@ -141,6 +141,7 @@ def test_what_judges_versions_is_never_learned_from(plots: Path) -> None:
     assert not asked[0] & asked[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["row", "text"])
 def test_answers_about_what_a_version_learned_from_do_not_judge_it(
     kind: str, plots: Path, tmp_path: Path

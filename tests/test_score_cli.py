@@ -120,6 +120,7 @@ def test_help_documents_the_statuses(capsys: pytest.CaptureFixture[str]) -> None
     assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in reported
 
 
+@pytest.mark.slow
 def test_strict_stops_at_the_first_refused_row(place: Path) -> None:
     (place / "in.csv").write_text(DATA.read_text() + "x,1,1,1,1,1\n")
     ran = score(place / "in.csv", "-o", place / "out.csv", "--strict")
@@ -128,6 +129,7 @@ def test_strict_stops_at_the_first_refused_row(place: Path) -> None:
     assert left(place) == ["in.csv"]
 
 
+@pytest.mark.slow
 def test_columns_are_mapped_and_explained(place: Path) -> None:
     table = pd.read_csv(DATA).rename(columns={"var_1": "eins", "var_2": "zwei"})
     table.to_csv(place / "in.tsv", index=False, sep="\t")

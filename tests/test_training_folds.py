@@ -113,6 +113,7 @@ def walk() -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_days_before_months_are_put_in_order(tmp_path: Path) -> None:
     table, path = walk(), tmp_path / "walk.csv"
     quality = []
@@ -160,6 +161,7 @@ def r2_of(artifact: Artifact) -> float:
     return float(str(artifact.manifest.metrics["r2"]))
 
 
+@pytest.mark.slow
 def test_extra_rows_with_the_inputs_of_a_held_out_row_do_not_predict_it(tmp_path: Path) -> None:
     table = make_noisy(300)
     table.assign(y=table.y + 1e-6).to_csv(tmp_path / "extra.csv", index=False)
@@ -169,6 +171,7 @@ def test_extra_rows_with_the_inputs_of_a_held_out_row_do_not_predict_it(tmp_path
     assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.1)
 
 
+@pytest.mark.slow
 def test_rows_that_repeat_but_for_their_time_stay_in_one_fold(tmp_path: Path) -> None:
     copies = pd.concat([make_noisy(100)] * 4).sample(frac=1, random_state=1)
     times = pd.date_range("2024-01-01", periods=400, freq="37min").astype(str)
@@ -177,6 +180,7 @@ def test_rows_that_repeat_but_for_their_time_stay_in_one_fold(tmp_path: Path) ->
     assert r2_of(made) < 0.6
 
 
+@pytest.mark.slow
 def test_rows_of_one_shop_at_several_times_are_different_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     shop, size = np.arange(400) % 40, rng.normal(size=40)
@@ -187,6 +191,7 @@ def test_rows_of_one_shop_at_several_times_are_different_rows(tmp_path: Path) ->
     assert r2_of(made) > 0.8
 
 
+@pytest.mark.slow
 def test_a_category_that_says_the_label_makes_no_copies_of_its_rows(tmp_path: Path) -> None:
     rng, town = np.random.default_rng(0), np.arange(400) % 40
     table = pd.DataFrame({"town": [f"t{each}" for each in town], "noise": rng.normal(size=400)})

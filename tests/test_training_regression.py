@@ -224,6 +224,7 @@ def test_residuals_of_copies_are_those_of_fits_without_any_of_them() -> None:
     assert found == pytest.approx(np.sort(left_out)[rank - 1])
 
 
+@pytest.mark.slow
 def test_rows_that_share_few_combinations_are_different_observations(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     table = pd.DataFrame({"site": rng.choice(["east", "west", "north"], 200)})

@@ -364,6 +364,7 @@ def test_the_held_out_part_chooses_nothing(
 # --- sentences of our own -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_sentence_of_our_own_has_both_labels() -> None:
     made, labels = phrases.make_phrases(text_network.PHRASES, 0)
     found = {
@@ -374,6 +375,7 @@ def test_no_sentence_of_our_own_has_both_labels() -> None:
     assert not found[0] & found[1]
 
 
+@pytest.mark.slow
 def test_the_one_liners_that_judge_the_film_model_are_not_among_our_own_sentences() -> None:
     own, _ = phrases.make_phrases(text_network.PHRASES, 0)
     judging = pd.read_csv(Path(__file__).with_name("one_liners.tsv"), sep="\t").text
