@@ -16,6 +16,7 @@ from werkzeug.test import Client
 
 from mlapp import answering, store
 from mlapp.cli import main
+from mlapp.errors import InvalidSettings
 from mlapp.families.contract import Model
 from mlapp.records import bins, queries
 from mlapp.records import writer as records
@@ -291,3 +292,13 @@ def test_a_text_with_half_of_a_surrogate_pair_is_recorded(monkeypatch: pytest.Mo
     answering.answer(model, model.check(["a quiet \udcff sea"]), "command")
     [row] = queries.latest(database(), "moods", 5, with_inputs=True)
     assert row["inputs"] == {"text": "a quiet \ufffd sea"}
+
+
+@pytest.mark.parametrize("url", ["mysql://host/database", "oracle+oracledb://host/database"])
+def test_a_database_of_another_kind_is_refused_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("MLAPP_DATABASE_URL", url)
+    kind = url.partition("+")[0].partition(":")[0]
+    with pytest.raises(InvalidSettings, match=f"got {kind}, expected postgresql://"):
+        Database(read_settings())

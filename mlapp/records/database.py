@@ -41,6 +41,7 @@ from mlapp.records.transactions import HOUR
 from mlapp.settings import Settings
 
 FILE = "records.db"  # in the folder of artifacts
+BACKENDS = ("postgresql", "sqlite")
 LOCK_SECONDS = 5  # how long a statement waits for another process's transaction
 
 metadata = MetaData()
@@ -241,7 +242,8 @@ def find_url(settings: Settings) -> URL:
         url = make_url(given)
         if url.drivername in ("postgres", "postgresql"):
             url = url.set(drivername="postgresql+psycopg")
-        url.get_dialect().import_dbapi()
+        if url.get_backend_name() in BACKENDS:
+            url.get_dialect().import_dbapi()
     except (ArgumentError, NoSuchModuleError, ValueError):
         # The URL may contain a password, so messages do not repeat it.
         raise InvalidSettings(f"MLAPP_DATABASE_URL: got an invalid URL, {allowed}") from None
@@ -250,7 +252,7 @@ def find_url(settings: Settings) -> URL:
             f"MLAPP_DATABASE_URL: {error}; to use PostgreSQL: pip install 'mlapp[postgresql]'"
         ) from error
     backend = url.get_backend_name()
-    if backend not in ("postgresql", "sqlite") or not url.database or ":memory:" in url.database:
+    if backend not in BACKENDS or not url.database or ":memory:" in url.database:
         raise InvalidSettings(f"MLAPP_DATABASE_URL: got {backend}, {allowed}")
     return url
 
