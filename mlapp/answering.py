@@ -11,7 +11,7 @@ what arrived to its `check`, call `answer` with a new `Channel`, and show `answe
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -76,10 +76,17 @@ def note_refusal(model: Model, channel: Channel, status: int, faults: Sequence[F
         log.add_refusal(Refusal(time.time_ns() // 1_000_000, model, channel, status, faults))
 
 
-def count(model: Model, batch: Any, answers: Answers) -> None:
-    """Count a batch of a file and its answers for the measurement of drift."""
+def count(model: Model, batch: Any, answers: Answers, refused: Mapping[str, int]) -> None:
+    """Count a batch of a file and its answers for the measurement of drift.
+
+    Args:
+        model: the model.
+        batch: the rows that were not refused.
+        answers: the answers to them.
+        refused: of how many rows each input was at fault.
+    """
     if log := records.writer():
-        log.count(model, batch, answers)
+        log.count(model, batch, answers, refused)
 
 
 def note_run(

@@ -265,6 +265,16 @@ def test_values_that_training_hardly_saw_are_flagged_however_few_they_are(
     assert found.p == pytest.approx(0, abs=1e-6)
 
 
+def test_values_that_are_refused_are_flagged_though_the_others_look_as_ever() -> None:
+    cut, before = bins.Binning(values=("north", "south")), {0: 500, 1: 500}
+    found = drift.compare(
+        bins.Series("input", "x"), cut, before, {0: 120, 1: 119, bins.REFUSED: 361}
+    )
+    assert (found.state, found.rows, found.refused) == ("act", 239, 361)
+    all_refused = drift.compare(bins.Series("input", "x"), cut, before, {bins.REFUSED: 300})
+    assert all_refused.state == "act"
+
+
 def test_rare_values_that_training_also_saw_are_not_flagged() -> None:
     found = drift.compare(bins.Series("unsure", "x"), bins.SURE, {0: 2990, 1: 10}, {0: 99, 1: 1})
     assert found.state == "green"

@@ -247,6 +247,7 @@ def test_a_file_leaves_one_record_with_its_summary_and_its_values_are_counted(
     assert rows(where) == []
     found = queries.totals(where, "houses", 0)
     assert found[Series("input", "rooms")][MISSING] == 1
+    assert found[Series("input", "district")][REFUSED] == 1
     assert sum(found[Series("answer", "price")].values()) == 2
     (tmp_path / "houses.csv").write_text(table)
     command = ["score", str(tmp_path / "houses.csv"), "-o", str(tmp_path / "out.csv")]

@@ -93,14 +93,13 @@ def compare(
     series: Series, cut: Binning, reference: Mapping[int, int], live: Mapping[int, int]
 ) -> Drift:
     """Compare the counts of a series in training and now, by bin."""
-    places = [MISSING, *range(len(cut))]
+    places = [REFUSED, MISSING, *range(len(cut))]  # nothing that was learned from is refused
     old = np.array([reference.get(place, 0) for place in places], dtype=float)
     new = np.array([live.get(place, 0) for place in places], dtype=float)
-    rows, known = int(new.sum()), int(old.sum())
-    refused = live.get(REFUSED, 0)
+    rows, known, refused = int(new[1:].sum()), int(old.sum()), live.get(REFUSED, 0)
     shares = tuple(
         (name_bin(cut, place), before / max(1, known), now / max(1, rows))
-        for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
+        for place, before, now in zip(places[1:], old[1:].tolist(), new[1:].tolist(), strict=True)
         if before or now
     )
     ends = () if cut.values else (0, len(cut) - 1)
@@ -108,7 +107,7 @@ def compare(
     missing = live.get(MISSING, 0) / max(1, rows)
     state: Severity = "unknown"
     psi = p = None
-    if rows >= FEWEST and known >= FEWEST:
+    if rows + refused >= FEWEST and known >= FEWEST:
         psi, p = stability_index(old, new), p_value(old, new)
         flagged = p < CHANCE
         state = ("act" if psi >= LARGE else "watch") if flagged else "green"

@@ -140,11 +140,20 @@ class Writer:
         if not fits:
             self._notify("unshadowed", len(rows))
 
-    def count(self, model: Model, batch: Batch, answers: Answers) -> None:
-        """Count the instances of a batch, and the answers to them, which leave no record each."""
+    def count(
+        self, model: Model, batch: Batch, answers: Answers, refused: Mapping[str, int]
+    ) -> None:
+        """Count the instances of a batch, and the answers to them, which leave no record each.
+
+        Those that were refused are counted by the inputs that were at fault.
+        """
         hour = time.time_ns() // 1_000_000 // HOUR
         binnings = self._binnings_of(model)
         counts = count(model, hour, bins.inputs(model, batch), answers, binnings)
+        key = model.manifest.name, model.manifest.version, hour
+        for name, rows in refused.items():
+            if rows and name in model.takes.names:
+                counts[*key, "input", name, bins.REFUSED] += rows
         with self._mutex:
             self._others.counts.update(counts)
 

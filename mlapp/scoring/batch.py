@@ -124,7 +124,8 @@ class Origin(NamedTuple):
 class Scored(NamedTuple):
     """A batch with its predictions, and the errors of the refused rows by their place in it.
 
-    `checked` are the rows that were not refused, `answers` the answers to them.
+    `checked` are the rows that were not refused, `answers` the answers to them, and `refused` says
+    of how many rows each input was at fault.
     """
 
     batch: pa.RecordBatch
@@ -132,6 +133,7 @@ class Scored(NamedTuple):
     errors: dict[int, str]
     checked: Batch
     answers: Answers
+    refused: Counter[str]
 
 
 Scorer: TypeAlias = Callable[[Model, Plan, pa.RecordBatch, Mapping[int, Fault] | None], Scored]
@@ -216,7 +218,8 @@ def score_batch(
     """
     errors = {place: fault.message for place, fault in (faults or {}).items()}
     read = _read_rows if model.takes.kind == "row" else _read_texts
-    checked, places = read(model, plan, batch, errors)
+    refused = Counter[str]()
+    checked, places = read(model, plan, batch, errors, refused)
     answers = model.answer(checked)
     columns = list(_arrays(model.gives.table_fields, answers.table()))
     if plan.explain:
@@ -229,7 +232,7 @@ def score_batch(
     columns += [_sparse(notices, count), _sparse(errors, count)]
     whole = pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=plan.schema)
     counts = Counts(count, count - len(errors), len(notices), len(errors))
-    return Scored(whole, counts, errors, checked, answers)
+    return Scored(whole, counts, errors, checked, answers, refused)
 
 
 def score_table(
@@ -267,7 +270,7 @@ def score_table(
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
         scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
-        answering.count(model, scored.checked, scored.answers)
+        answering.count(model, scored.checked, scored.answers, scored.refused)
         whole = replace(chunk, batch=scored.batch)
         data = write_chunk(target_format, whole, plan.own, raw)
         return Part(data, scored.counts, scored.errors, share)
@@ -334,11 +337,16 @@ def _text_column(schema: pa.Schema) -> str:
 
 
 def _read_rows(
-    model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+    model: Model,
+    plan: Plan,
+    batch: pa.RecordBatch,
+    errors: dict[int, str],
+    refused: Counter[str],
 ) -> tuple[Batch, Places | None]:
     """Check the rows of a batch; return those that pass, and their places unless all pass.
 
-    The errors of the refused rows are added to `errors`, by their place.
+    The errors of the refused rows are added to `errors`, by their place, and the inputs at fault
+    to `refused`.
     """
     assert isinstance(model.takes, RowInput)  # as its kind says
     specs = model.takes.inputs
@@ -348,6 +356,7 @@ def _read_rows(
         name = plan.inputs[spec.name]
         column = batch.column(name)
         matrix[:, place], bad = parse_column(spec, column, plan.decimals.get(name))
+        refused[spec.name] += len(bad)
         for row in bad:
             fault = Fault(spec.name, describe(column[row].as_py()), spec.allowed)
             found.setdefault(row, []).append(fault.message)
@@ -358,7 +367,11 @@ def _read_rows(
 
 
 def _read_texts(
-    model: Model, plan: Plan, batch: pa.RecordBatch, errors: dict[int, str]
+    model: Model,
+    plan: Plan,
+    batch: pa.RecordBatch,
+    errors: dict[int, str],
+    refused: Counter[str],
 ) -> tuple[Batch, Places | None]:
     """Check the texts of a batch; see `_read_rows`."""
     texts = batch.column(plan.inputs[TEXT]).to_pylist()
@@ -372,6 +385,7 @@ def _read_texts(
                 assert isinstance(fault.row, int)  # the texts of a list are numbered
                 row = fault.row if places is None else int(places[fault.row])
                 errors[row] = fault.message
+                refused[TEXT] += 1
 
 
 def _good_places(count: int, errors: Container[int]) -> Places | None:
