@@ -131,6 +131,22 @@ def test_few_rows_in_common_are_never_worse() -> None:
     assert "too few" in str(verdict)
 
 
+def test_rows_of_a_few_groups_that_chance_moved_together_are_not_better_or_worse() -> None:
+    rng = np.random.default_rng(2)
+    shifts = rng.normal(0, 1, 12)
+    groups = np.repeat(np.arange(12), 50)
+    old = rng.gamma(2, 1, 600)
+    new = old + (shifts - shifts.mean() + 0.2)[groups]
+    alone = gate.compare(old.tolist(), new.tolist(), "loss", "rows")
+    grouped = gate.compare(old.tolist(), new.tolist(), "loss", "rows", groups.tolist())
+    assert alone.worse
+    assert not grouped.worse
+    assert "on 600 rows of 12 groups" in str(grouped)
+    few = gate.compare(old.tolist(), new.tolist(), "loss", "rows", (groups % 9).tolist())
+    assert not few.worse
+    assert "600 rows of 9 groups in common, too few to compare" in str(few)
+
+
 def test_a_version_that_is_not_a_candidate_cannot_be_promoted(folder: Path) -> None:
     with pytest.raises(ModelNotFound, match="not a candidate"):
         promotion.promote(folder, NAME, 1, "why not")

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestRegressor
 
+import mlapp
 from mlapp import answering, loaders
 from mlapp.cli import main
 from mlapp.errors import TrainingError
@@ -165,6 +167,23 @@ def test_answers_about_what_a_version_learned_from_do_not_judge_it(
     held_back = [place for place, each in enumerate(given) if confirmed.is_held_back(row_of(each))]
     assert verdict.rows == sum(place >= 150 for place in held_back)
     assert 30 < verdict.rows < len(held_back)
+
+
+def test_answers_about_rows_of_a_published_estimator_do_not_judge_it(plots: Path) -> None:
+    table = make_houses(300)[["area", "rooms", "price"]].dropna()
+    table = table.drop_duplicates(["area", "rooms"], ignore_index=True)
+    inputs, known = table[["area", "rooms"]], len(table) // 2
+    for rows, candidate in ((10, False), (known, True)):
+        forest = RandomForestRegressor(5, random_state=0).fit(inputs[:rows], table.price[:rows])
+        data = (inputs[:rows], table.price[:rows])
+        mlapp.publish(forest, *data, "known", root=plots, candidate=candidate, say=quiet)
+    given = inputs.to_dict("records")
+    judge(plots, ask("known", list(given)), table.price.tolist())
+    log = records.writer()
+    assert log is not None
+    _, verdict = candidates.judge(plots, log.database, "known", 2)
+    held_back = [place for place, each in enumerate(given) if confirmed.is_held_back(each)]
+    assert verdict.rows == sum(place >= known for place in held_back)
 
 
 def row_of(given: object) -> dict[str, object]:

@@ -10,6 +10,7 @@ import pytest
 
 from mlapp.errors import InvalidData
 from mlapp.manifest import Artifact
+from mlapp.store import gate
 from training import classification, table_models
 from training.candidates import standard_error
 from training.folds import forward_folds, join_groups, random_folds
@@ -138,6 +139,53 @@ def test_groups_stay_whole_forwards_in_time_too(tmp_path: Path) -> None:
     rows = read_training_rows(Source(path, "y", time="when", group="group"), False, quiet)
     with pytest.raises(InvalidData, match="--group with --time"):
         table_models.split(rows, quiet)
+
+
+def test_the_standard_error_counts_a_group_as_one_observation(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    group, x = np.repeat(np.arange(40), 25), rng.normal(0, 1, 1000)
+    y = 2 * x + rng.normal(0, 2, 40)[group] + rng.normal(0, 1, 1000)
+    table = pd.DataFrame({"group": group, "x": x, "y": y})
+    alone, _ = train_on(table, tmp_path, model="linear", drop=("group",))
+    made, _ = train_on(table, tmp_path, model="linear", group="group")
+    rows, groups = (published_of(each)["standard_error"] for each in (alone, made))
+    assert groups > 2 * rows
+    losses = json.loads(made.files["report.json"])["losses"]
+    assert len(set(losses["groups"].values())) == 40
+    assert losses["groups"].keys() == losses["values"].keys()
+    assert gate.compare_held_out(made, made).groups == 40
+
+
+def published_of(made: Artifact) -> dict[str, Any]:
+    """Return what the report says of the model that is published."""
+    compared = json.loads(made.files["report.json"])["compared"]
+    [found] = [each for each in compared if each["published"]]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_extra_rows_predict_no_past_and_are_learned_from_in_the_end(tmp_path: Path) -> None:
+    rng, days = np.random.default_rng(0), np.arange(1300)
+    y = np.where(days < 905, 0, 100) + rng.normal(0, 10, 1300)
+    table = pd.DataFrame({"day": days, "x": rng.normal(0, 1, 1300), "y": y})
+    table[1000:].to_csv(tmp_path / "extra.csv", index=False)
+    alone, _ = train_on(table[:1000], tmp_path, model="boosted", time="day")
+    options: dict[str, Any] = {"model": "boosted", "time": "day"}
+    more, said = train_on(table[:1000], tmp_path, extra=tmp_path / "extra.csv", **options)
+    assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.01)
+    assert more.manifest.training["rows_used"] == 1300
+    assert any(line.startswith("Rows of --extra have no known time") for line in said)
+
+
+def test_the_baseline_forwards_in_time_is_the_one_that_was_compared(tmp_path: Path) -> None:
+    rng, days = np.random.default_rng(0), np.arange(300)
+    table = pd.DataFrame({"day": days, "x": rng.normal(0, 1, 300), "y": 1000.0 + days})
+    made, _ = train_on(table, tmp_path, model="linear", time="day")
+    report = json.loads(made.files["report.json"])
+    [figure] = [each["figure"] for each in report["compared"] if each["model"] == "baseline"]
+    spread = np.var(report["held_out"]["actual"])
+    rmse = float(str(made.manifest.metrics["baseline_rmse"]))
+    assert 1 - rmse**2 / spread == pytest.approx(figure)
 
 
 # --- copies -----------------------------------------------------------------------------------

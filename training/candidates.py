@@ -248,7 +248,8 @@ def choose(
         tried: the baseline, then models from the simplest on.
         spread: what turns a loss into a figure: the variance of the target, by which R² is 1 less
             the loss; 0 where the figure is the log loss itself.
-        groups: the number of each held-out row's group, (n,); rows of a group are copies.
+        groups: the number of each held-out row's group, (n,); rows of a group are copies, or of
+            one group of `--group`.
     """
     best = min(tried, key=lambda each: each.losses.mean())
     scale = spread or 1.0
@@ -278,7 +279,7 @@ def choose(
 
 
 def standard_error(values: Floats, groups: Groups) -> float:
-    """Return the standard error of the mean of values (n,), of which those of a group are copies.
+    """Return the standard error of the mean of values (n,), of which those of a group are alike.
 
     It is that of clustered observations: A. C. Cameron and D. L. Miller, "A practitioner's guide to
     cluster-robust inference", Journal of Human Resources 50 (2015), section II.

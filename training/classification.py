@@ -26,6 +26,7 @@ from training.table_models import (
     Chosen,
     Options,
     Split,
+    clusters_of,
     command,
     fit,
     golden_rows,
@@ -115,7 +116,9 @@ def measure(
     prints = fingerprints(at(rows.checked, held[shown]), names, options.source.target)
     report = measures.mistakes(rows.labels, actual, found) | {
         "compared": chosen.compared,
-        "losses": log_losses(prints, actual[shown], found[shown]),
+        "losses": log_losses(
+            prints, actual[shown], found[shown], clusters_of(rows, parts, held[shown])
+        ),
     }
     if never := [each["label"] for each in report["per_class"] if each["recall"] == 0]:
         say(f"Warning: no held-out row of {', '.join(map(repr, never))} is given its label")

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlapp.schema import Checked, Floats
 from mlapp.store.learned import fingerprint
+from training.folds import Groups
 
 SMALLEST = 1e-12  # of a probability, so that a log loss stays finite
 
@@ -33,7 +34,7 @@ def row_losses(target: Any, answers: Floats) -> Floats:
 
 
 def squared_errors(
-    fingerprints: Sequence[str], target: Floats, predicted: Floats
+    fingerprints: Sequence[str], target: Floats, predicted: Floats, groups: Groups | None = None
 ) -> dict[str, Any]:
     """Return the `losses` of a report, for numbers.
 
@@ -41,25 +42,33 @@ def squared_errors(
         fingerprints: of n rows.
         target: (n,), in its unit.
         predicted: (n,), by fits that did not see the row.
+        groups: the number of each row's group, (n,), where rows are not independent.
     """
-    return _report("squared error", fingerprints, (target - predicted) ** 2)
+    return _report("squared error", fingerprints, (target - predicted) ** 2, groups)
 
 
-def log_losses(fingerprints: Sequence[str], classes: Any, probabilities: Floats) -> dict[str, Any]:
+def log_losses(
+    fingerprints: Sequence[str], classes: Any, probabilities: Floats, groups: Groups | None = None
+) -> dict[str, Any]:
     """Return the `losses` of a report, for labels.
 
     Args:
         fingerprints: of n rows or texts.
         classes: the place of each one's label, (n,).
         probabilities: of fits that did not see the row, (n, labels).
+        groups: the number of each row's group, (n,), where rows are not independent.
     """
     own = probabilities[np.arange(len(classes)), classes]
-    return _report("log loss", fingerprints, -np.log(np.maximum(own, SMALLEST)))
+    return _report("log loss", fingerprints, -np.log(np.maximum(own, SMALLEST)), groups)
 
 
-def _report(metric: str, fingerprints: Sequence[str], values: Floats) -> dict[str, Any]:
-    """Return the losses; rows that are equal share their mean."""
+def _report(
+    metric: str, fingerprints: Sequence[str], values: Floats, groups: Groups | None
+) -> dict[str, Any]:
+    """Return the losses, and groups if there are; rows that are equal share their mean."""
     found = defaultdict[str, list[float]](list)
     for key, value in zip(fingerprints, values.tolist(), strict=True):
         found[key].append(value)
-    return {"metric": metric, "values": {key: float(np.mean(each)) for key, each in found.items()}}
+    means = {key: float(np.mean(each)) for key, each in found.items()}
+    numbers = {} if groups is None else dict(zip(fingerprints, groups.tolist(), strict=True))
+    return {"metric": metric, "values": means, **({"groups": numbers} if numbers else {})}

@@ -34,7 +34,13 @@ from training.losses import fingerprints, log_losses, squared_errors
 from training.rows import TrainingRows
 from training.table_models import LEAKS, warn_of_leak
 from training.tables import Say, read_table, require_free_names
-from training.versions import at, choose_background, choose_losses, write_version
+from training.versions import (
+    at,
+    choose_background,
+    choose_losses,
+    describe_learned,
+    write_version,
+)
 
 COMPARED = 2_000  # rows that a model is asked about as they are given, and as requests reach it
 OTHER_LABELS = 0.02  # share of the rows that may get another label than the likeliest
@@ -126,7 +132,8 @@ def publish(
 def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
     content = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
     background = dump_background(choose_background(checked))
-    return {**compiled.files, BACKGROUND: background, REPORT: content}
+    files = {**compiled.files, BACKGROUND: background, REPORT: content}
+    return files | describe_learned(checked)
 
 
 def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Checked, Compiled]:

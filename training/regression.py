@@ -37,6 +37,7 @@ from training.table_models import (
     Chosen,
     Options,
     Split,
+    clusters_of,
     command,
     fit,
     golden_rows,
@@ -187,7 +188,8 @@ def measure(
     metrics["half_width"] = float(np.median(found.rows[:, 2] - found.rows[:, 1]) / 2)
     if linear is not None:
         metrics["half_width"] = linear.interval.quantile
-    apart = actual - actual.mean()
+    # Forwards in time the mean of all held-out rows is not known beforehand.
+    apart = actual - (actual.mean() if rows.times is None else chosen.baseline[held])
     metrics["baseline_rmse"] = float(np.sqrt(np.mean(apart**2)))
     metrics["baseline_mae"] = float(np.mean(np.abs(apart)))
     shown = choose_losses(len(held))
@@ -197,7 +199,9 @@ def measure(
     report = measures.held_out(actual, found.rows) | {
         "compared": chosen.compared,
         "coverage_by_fifth": coverage_by_fifth(found.rows, actual),
-        "losses": squared_errors(prints, actual[shown], found.rows[shown, 0]),
+        "losses": squared_errors(
+            prints, actual[shown], found.rows[shown, 0], clusters_of(rows, parts, held[shown])
+        ),
     }
     if isinstance(chosen.fitted, Pipeline) and best.candidate.name == LINEAR:
         exact = linear or least_squares.fit(chosen.inputs, target, LEVEL, parts.groups)

@@ -73,12 +73,15 @@ class Split:
     Attributes:
         folds: of the cross-validation.
         groups: rows that are alike, (n,).
+        clusters: rows that are no independent observations: alike, or of one group of `--group`,
+            (n,).
         plain: whether folds are random, keep alike rows alone together, and every row is held out.
         least_squares: whether there are rows enough for a fit of least squares.
     """
 
     folds: list[Fold]
     groups: Groups
+    clusters: Groups
     plain: bool
     least_squares: bool
 
@@ -91,6 +94,7 @@ class Chosen:
         best: the one that is published.
         fitted: it, fitted on all rows.
         compared: what the report says of all.
+        baseline: the answers of the baseline to held-out rows, as those of `best`.
         better: whether it is better than the baseline beyond chance.
         rows: all rows in the forms that estimators take.
     """
@@ -98,6 +102,7 @@ class Chosen:
     best: Tried
     fitted: Any
     compared: list[dict[str, Any]]
+    baseline: Floats
     better: bool
     rows: dict[Any, Floats]
 
@@ -134,18 +139,22 @@ def split(rows: TrainingRows, say: Say) -> Split:
     terms, count = len(rows.checked.schema.terms), len(rows.target) - rows.extra
     target = rows.target[:count]
     alike = group_rows(rows.checked.matrix[:count], target, FEWEST, rows.about.rows, say)
+    clusters = alike if rows.groups is None else join_groups(alike, rows.groups)
     parts = count_folds(count)
     if rows.times is not None:
         folds = forward_folds(rows.times, parts)
         if rows.groups is not None:
             folds = _without_groups(folds, rows.groups)
     else:
-        groups = alike if rows.groups is None else join_groups(alike, rows.groups)
         if rows.groups is not None:
-            parts = max(2, min(parts, len(np.unique(groups))))
-        folds = random_folds(groups, parts, target if rows.labels else None)
+            parts = max(2, min(parts, len(np.unique(clusters))))
+        folds = random_folds(clusters, parts, target if rows.labels else None)
     added = np.arange(count, count + rows.extra)
-    if rows.extra:
+    if rows.extra and rows.times is not None:
+        say(
+            "Rows of --extra have no known time: the final fit alone learns from them, no fold does"
+        )
+    elif rows.extra:
         copies = number_rows(rows.checked.matrix)
         if len(np.unique(copies[:count])) < FEWEST:  # equal inputs are not copies then
             copies = np.arange(len(copies))
@@ -153,7 +162,8 @@ def split(rows: TrainingRows, say: Say) -> Split:
     # Twice as many rows as terms leave enough freedom for an interval.
     enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS
     plain = rows.groups is None and rows.times is None and not rows.extra
-    return Split(folds, np.concatenate([alike, added]), plain, enough)
+    alike, clusters = np.concatenate([alike, added]), np.concatenate([clusters, added])
+    return Split(folds, alike, clusters, plain, enough)
 
 
 def _with_extra(fold: Fold, added: Groups, copies: Groups) -> Fold:
@@ -176,7 +186,7 @@ def fit(
     )
     tried = candidates.try_all(found, forms, rows.target, parts.folds, labels, bounds)
     held = held_out(parts.folds)
-    groups = parts.groups[held]
+    groups = parts.clusters[held]
     spread = 0.0 if labels else float(np.var(rows.target[held])) or 1.0
     best, compared = candidates.choose(tried, spread, groups)
     say(f"On held-out rows, {len(parts.folds)} folds:")
@@ -193,7 +203,12 @@ def fit(
         )
     with threadpool_limits(1, user_api="openmp"):
         fitted = best.fit(forms, rows.target)
-    return Chosen(best, fitted, compared, better, forms)
+    return Chosen(best, fitted, compared, tried[0].answers, better, forms)
+
+
+def clusters_of(rows: TrainingRows, parts: Split, places: Groups) -> Groups | None:
+    """Return the clusters of some rows, for the report, where `--group` names groups."""
+    return None if rows.groups is None else parts.clusters[places]
 
 
 def warn_of_leak(found: str, rows: TrainingRows, say: Say) -> None:
