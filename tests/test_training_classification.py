@@ -15,6 +15,7 @@ from mlapp.service import create_app
 from mlapp.store import artifacts, open_model
 from tests.conftest import client_of
 from training.classification import main, train
+from training.rows import Source, read_training_rows
 
 
 def quiet(line: str) -> None:
@@ -96,6 +97,27 @@ def test_texts_truth_values_and_whole_numbers_are_labels(
     table = make_rings(100)
     table["place"] = np.where(table["place"] == "inside", *values)
     assert trained(table, "place", tmp_path, model="linear").labels == labels
+
+
+@pytest.mark.parametrize(
+    ("written", "labels"),
+    [
+        (["01", "1", "10"], ("01", "1", "10")),
+        (["1.10", "1.1", "1.2"], ("1.1", "1.10", "1.2")),
+        (["100000000000000000", "100000000000000001"], None),
+        (["1e5", "2e5"], ("1e5", "2e5")),
+        (["1.0", "2.0", "1"], ("1", "2")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_labels_stay_as_the_file_writes_them_but_for_whole_numbers(
+    written: list[str], labels: tuple[str, ...] | None, suffix: str, tmp_path: Path
+) -> None:
+    table, file = make_rings(120), tmp_path / f"table{suffix}"
+    table["place"] = (written * 120)[:120]
+    table.to_csv(file, index=False) if suffix == ".csv" else table.to_parquet(file)
+    rows = read_training_rows(Source(file, "place"), True, quiet)
+    assert rows.labels == (labels or tuple(written))
 
 
 @pytest.mark.slow
@@ -186,6 +208,20 @@ def test_a_label_of_one_row_is_left_out_and_named(tmp_path: Path) -> None:
     assert any("'on the line'" in line for line in said)
 
 
+def test_rare_labels_are_left_out_in_one_line(tmp_path: Path) -> None:
+    table, said = make_rings(80), list[str]()
+    table.loc[[3, 7, 9], "place"] = ["on the line", "elsewhere", "elsewhere"]
+    read_training_rows(Source(save(table, tmp_path), "place"), True, said.append)
+    [line] = [line for line in said if line.startswith("Left out")]
+    assert line.startswith("Left out 3 rows: the 2 labels have so few ('elsewhere', 'on the line')")
+
+
+def test_the_target_is_no_group_and_no_time(tmp_path: Path) -> None:
+    for option in ("group", "time"):
+        with pytest.raises(InvalidData, match=f"--{option}: 'place' is the target"):
+            trained(make_rings(60), "place", tmp_path, **{option: "place"})
+
+
 def test_a_target_of_measured_numbers_is_sent_to_the_regression(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match=r"'x' has 200 different labels.*training\.regression"):
         trained(make_rings(200), "x", tmp_path)
@@ -206,6 +242,40 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path: Path)
 
 
 # --- more rows --------------------------------------------------------------------------------
+
+
+def learn_from_more(table: pd.DataFrame, more: pd.DataFrame, target: str, folder: Path) -> str:
+    """Return what is said of the rows of --extra."""
+    said: list[str] = []
+    more.to_csv(folder / "more.csv", index=False)
+    source = Source(save(table, folder), target, extra=folder / "more.csv")
+    read_training_rows(source, True, said.append)
+    return next(line for line in said if line.startswith("Learning from"))
+
+
+def test_more_rows_may_hold_only_categories_and_labels_that_look_like_numbers(
+    tmp_path: Path,
+) -> None:
+    table, more = make_rings(120), make_rings(40, seed=9)
+    table["zone"] = (["0012", "2.50", "north"] * 40)[:120]
+    table["place"] = np.where(table["place"] == "inside", "2.50", "out")
+    for zone in ("0012", "2.50"):
+        line = learn_from_more(table, more.assign(zone=zone, place="2.50"), "place", tmp_path)
+        assert line.startswith("Learning from 40 more rows")
+
+
+def test_more_rows_are_observations_of_their_own_where_the_inputs_have_few_combinations(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+
+    def ask(count: int) -> pd.DataFrame:
+        chosen = {"city": list("abcd"), "plan": list("sml"), "new": ["yes", "no"]}
+        answers = {name: rng.choice(values, count) for name, values in chosen.items()}
+        return pd.DataFrame(answers | {"churn": rng.choice(["left", "stayed"], count)})
+
+    line = learn_from_more(ask(800), ask(900), "churn", tmp_path)
+    assert line.startswith("Learning from 900 more rows")
 
 
 @pytest.mark.slow

@@ -14,9 +14,12 @@ from mlapp.errors import InvalidData, InvalidInput
 from mlapp.families.regression import RegressionModel
 from mlapp.schema import Date, Number
 from mlapp.service import create_app
+from mlapp.tables.formats import format_of
+from mlapp.tables.reading import open_table
 from tests.conftest import client_of
 from training.columns import read_column
 from training.regression import train
+from training.rows import Source, read_training_rows
 from training.tables import learn_schema, prepare, read_table
 
 ROWS = 120
@@ -75,6 +78,46 @@ def test_a_target_with_a_unit_is_read_with_the_files_decimal_mark(tmp_path: Path
     file.write_text("\n".join(["size;price", *lines]), encoding="utf-8")
     inputs, target = prepare(read_table(file)[0], "price", quiet)
     assert (inputs["size"].iloc[0], target.iloc[0]) == (40.5, 120_000)
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [["01234", "1234", "02134"], ["007", "010"], ["100000000000000000", "100000000000000001"]],
+)
+@pytest.mark.parametrize("odd", [[], ["?"]])
+def test_codes_of_digits_are_categories_in_every_file(
+    codes: list[str], odd: list[str], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    cells = ((codes * ROWS)[: ROWS - len(odd)]) + odd
+    x = np.random.default_rng(0).normal(size=ROWS)
+    table = pd.DataFrame({"code": cells, "x": x, "y": x + np.arange(ROWS) % 7})
+    files = [tmp_path / f"table.{kind}" for kind in ("csv", "parquet", "jsonl")]
+    table.to_csv(files[0], index=False)
+    table.to_parquet(files[1])
+    table.to_json(files[2], orient="records", lines=True)
+    for file in files:
+        said.clear()
+        checked = read_training_rows(Source(file, "y"), False, said.append).checked
+        assert [checked.schema["code"].plain(value) for value in checked.values["code"]] == cells
+        assert any("code: read as texts" in line for line in said)
+        with open_table(file, format_of(file.name)) as opened:
+            served = [value for chunk in opened.chunks() for value in chunk.batch["code"]]
+        parsed = [checked.schema["code"].parse(value.as_py()) for value in served]
+        assert parsed == checked.values["code"].tolist()
+
+
+def test_numbers_with_decimals_that_zeros_fill_up_are_numbers() -> None:
+    texts = [f"{number / 4:06.2f}" for number in range(100)]
+    column, _ = read_column("odd", pd.Series(texts, dtype=object), quiet, codes=True)
+    assert column.tolist() == [number / 4 for number in range(100)]
+
+
+def test_a_target_with_leading_zeros_is_a_number(tmp_path: Path) -> None:
+    lines = [f"{size},{3 * size:05}" for size in (40, 90, 55, 120, 70) * 20]
+    (tmp_path / "table.csv").write_text("\n".join(["size,price", *lines]))
+    rows = read_training_rows(Source(tmp_path / "table.csv", "price"), False, quiet)
+    assert rows.target[0] == 120
 
 
 @pytest.mark.parametrize("texts", [["town 1", "town 2"], ["A12", "B7"], ["1st", "2nd", "3rd"]])

@@ -4,7 +4,8 @@ A column of text whose cells are nearly all of one kind is of that kind; the few
 values, and their rows are said.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from mlapp.dates import ISO, parse_moment
 from mlapp.errors import quote
-from mlapp.schema import parse_number, parse_text, truth_of
+from mlapp.schema import drop_ending, parse_number, parse_text, truth_of
 from mlapp.tables.numbers import LARGEST, find_unit, strip_unit
 
 NEARLY_ALL = 0.9  # of the cells that are not missing
@@ -24,6 +25,12 @@ RARE = 5  # rows of a category; it says too little by itself
 LEAST_SHARE = 0.05  # of the rows that the frequent categories have, or else the column is left out
 MOST_PLACEHOLDERS = 20  # different unreadable cells that rows to predict may hold, too
 SAMPLE = 200  # different cells that say whether a column is of dates or numbers
+
+# Texts that a number may not stand for: those with leading zeros, and those with many digits.
+MAY_BE_CODES = r"^[+-]?(?:0[0-9]|[0-9]{16,}$)"
+_WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)  # a label that is a number
+_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]00:00:00", re.ASCII)
 
 Say = Callable[[str], None]
 How = dict[str, Any]  # what a schema's input has to know of how texts were read
@@ -35,7 +42,7 @@ PATTERNS = (ISO, *(day + clock for day in (*_DAYS, *_NAMED) for clock in _CLOCKS
 
 
 def read_column(
-    name: str, column: pd.Series, say: Say, decimal: str | None = None
+    name: str, column: pd.Series, say: Say, decimal: str | None = None, *, codes: bool = False
 ) -> tuple[pd.Series, How]:
     """Return a column as floats, moments or texts, with missing values as NaN, NaT or None.
 
@@ -44,6 +51,7 @@ def read_column(
         column: as the table has it; the index counts the rows of the file from 0.
         say: called with what was read otherwise than it is written.
         decimal: the decimal mark that the file has in this column.
+        codes: whether texts stay texts where `are_codes` says that numbers cannot stand for them.
 
     Returns:
         The column, and what its input in a schema has to know of how it was read.
@@ -57,7 +65,7 @@ def read_column(
     if pd.api.types.is_datetime64_any_dtype(column) or _holds_dates(column):
         return _moments(column, ISO), {"pattern": ISO}
     texts = pd.Series([parse_text(value) for value in column], index=column.index, dtype=object)
-    read_numbers = partial(_read_numbers, decimal=decimal or ".")
+    read_numbers = partial(_read_numbers, decimal=decimal or ".", codes=codes)
     for read in (read_truths, read_numbers, _read_dates):
         if (found := read(name, texts, say)) is not None:
             return found
@@ -120,7 +128,7 @@ def read_truths(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
 
 
 def _read_numbers(
-    name: str, texts: pd.Series, say: Say, decimal: str
+    name: str, texts: pd.Series, say: Say, decimal: str, codes: bool
 ) -> tuple[pd.Series, How] | None:
     """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable."""
     words = texts.dropna().unique()
@@ -144,12 +152,29 @@ def _read_numbers(
     bad = (texts.notna() & numbers.isna()).to_numpy()
     if not _nearly_all(texts, bad):
         return None
+    if codes and not unit and are_codes(best):
+        odd = next(word for word in best if re.match(MAY_BE_CODES, word))
+        say(f"{name}: read as texts, since numbers cannot stand for such as {odd!r}")
+        return texts, {}
     plain = not unit and all(parse_number(word) is not None for word in best)
     if not plain:
         shown = quote([str(word) for word in list(best)[:2]])
         say(f"{name}: {shown} are read as numbers{f', in {unit}' if unit else ''}")
     how = say_unreadable(name, texts, bad, "numbers", say)
     return numbers, how | ({} if plain else {"unit": unit, "mark": mark})
+
+
+def are_codes(words: Iterable[str]) -> bool:
+    """Return whether texts that can be read as numbers are codes, as 01234 is.
+
+    Codes begin with 0 and another digit, or are whole numbers of which floats make two the same.
+    Many different numbers with decimals are measurements, whose zeros only fill them up.
+    """
+    every = list(words)
+    if padded := [word for word in every if re.match(r"[+-]?0[0-9]", word)]:
+        return any(map(_WHOLE.fullmatch, padded)) or len(every) <= MANY
+    whole = {int(word) for word in every if len(word) > 15 and _WHOLE.fullmatch(word)}
+    return len(set(map(float, whole))) < len(whole)
 
 
 def _nearly_all(texts: pd.Series, bad: npt.NDArray[np.bool_]) -> bool:
@@ -182,6 +207,24 @@ def _read_dates(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
         say(f"{name}: read as dates, written {pattern}: {words[0]} is {moments.dropna().iloc[0]}")
     how = say_unreadable(name, texts, bad, "dates", say)
     return moments, how | {"pattern": pattern}
+
+
+# --- labels ----------------------------------------------------------------------------------
+
+
+def plain_labels(values: Sequence[str | None], say: Say) -> Sequence[str | None]:
+    """Write all numbers as whole ones, or all times as days, where they are: formats differ.
+
+    More than two words for true and false are read as these.
+    """
+    given = {value for value in values if value is not None}
+    truths = {value: truth_of(value) for value in given}
+    if len(given) > 2 and set(truths.values()) == {True, False}:
+        say(f"The labels {quote(sorted(given))} are read as True and False")
+        return [None if value is None else str(truths[value]) for value in values]
+    if not any(all(map(kind.fullmatch, given)) for kind in (NUMBER, _MIDNIGHT)):
+        return values
+    return [None if value is None else drop_ending(value) for value in values]
 
 
 # --- categories ------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ FOLDS = ((5_000, 10), (20_000, 5))  # up to so many rows, so many folds
 FEWEST_FOLDS = 3  # of more rows: each fold is large, and each fit slow
 
 OWN_VALUES = 0.9  # distinct values, as a share of the rows, from which a column tells rows apart
+FEWEST_DIFFERENT = 20  # rows, below which equal inputs do not make a copy
+ROWS_OF_COMBINATION = 10  # on average, from which they do not, either
 SAME_TARGET = 1.05  # targets of a group of copies, on average, at most
 
 Groups: TypeAlias = npt.NDArray[np.int64]
@@ -51,6 +53,18 @@ def number_rows(matrix: Floats) -> Groups:
     table = pd.DataFrame(matrix)
     numbers = table.groupby(list(table), dropna=False, sort=False).ngroup()
     return np.asarray(numbers, dtype=np.int64)
+
+
+def are_observations(groups: Groups) -> bool:
+    """Return whether rows of equal inputs are different observations, not copies of each other.
+
+    They are where the inputs have few combinations, as a few categories have.
+
+    Args:
+        groups: the number of each row's inputs, as `number_rows` returns it.
+    """
+    different = len(np.unique(groups))
+    return different < FEWEST_DIFFERENT or different * ROWS_OF_COMBINATION <= len(groups)
 
 
 def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) -> Groups:

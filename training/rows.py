@@ -11,11 +11,20 @@ import pandas as pd
 
 from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
-from mlapp.schema import Checked, Floats, Schema, match_label, parse_number, parse_text
-from training.columns import read_column, read_truths
-from training.folds import Groups
+from mlapp.schema import Checked, Floats, Number, Schema, match_label, parse_number, parse_text
+from training.columns import plain_labels, read_column
+from training.folds import Groups, are_observations, number_rows
 from training.losses import fingerprints
-from training.tables import Say, for_file, learn_schema, prepare, prepare_inputs, read_table
+from training.tables import (
+    Say,
+    find_codes,
+    for_file,
+    learn_schema,
+    prepare,
+    prepare_inputs,
+    read_rows,
+    to_frame,
+)
 
 FEWEST_OF_LABEL = 5  # rows; a label with fewer can be neither learned nor measured
 MOST_LABELS = 100
@@ -75,13 +84,17 @@ def read_training_rows(source: Source, classifies: bool, say: Say) -> TrainingRo
     Raises:
         InvalidData: it cannot be trained on; the message names the column.
     """
-    table, about = read_table(source.data, **source.reading)
+    rows, about = read_rows(source.data, **source.reading)
+    texts = find_codes(rows) - {source.target, source.time}
+    table = to_frame(rows, texts | {source.target} if classifies else texts)
     say(f"Read {about.rows:,} rows and {about.columns} columns from {source.data}")
     for option, name in (("--group", source.group), ("--time", source.time)):
         if name is not None and name not in table:
             raise InvalidData(
                 f"There is no column {name!r}; choose {option} from {quote(map(str, table))}"
             )
+        if name == source.target:
+            raise InvalidData(f"{option}: {name!r} is the target")
     inputs, target, labels = _choose(table, source, classifies, say)
     schema = learn_schema(inputs, pd.Series(target, dtype=float, name=source.target))
     schema = Schema(inputs=schema.inputs) if classifies else schema
@@ -101,14 +114,17 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
     """Return the rows with those of `--extra` behind them, which are only learned from.
 
     Left out are rows that the model could not be asked about, or without a target, and those that
-    are among the others, which are held out at some time.
+    are among the others, which are held out at some time, unless equal rows are observations of
+    their own. Categories and labels are matched as the file writes them.
 
     Raises:
         InvalidData: the table cannot be read, or a column is not there.
     """
     assert source.extra is not None  # or there is nothing to add
-    table, _ = read_table(source.extra, **for_file(source.extra, source.reading))
+    read, _ = read_rows(source.extra, **for_file(source.extra, source.reading))
     schema = rows.checked.schema
+    texts = {spec.name for spec in schema.inputs if not isinstance(spec, Number)}
+    table = to_frame(read, texts | {source.target} if rows.labels else texts)
     needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
     if absent := [name for name in needed if name not in table]:
         raise InvalidData(f"{source.extra} has no column {quote(absent)}")
@@ -117,7 +133,9 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
         mark = table.attrs["decimals"].get(source.target)
         numbers, _ = read_column(source.target, table[source.target], lambda _: None, mark)
         table[source.target] = numbers
-    known = set(fingerprints(rows.checked, rows.target.tolist(), source.target))
+    known = set[str]()
+    if not are_observations(number_rows(rows.checked.matrix)):
+        known = set(fingerprints(rows.checked, rows.target.tolist(), source.target))
     matrix, targets, bad, repeated = [], [], 0, 0
     for row in table.to_dict("records"):
         value = row[source.target]
@@ -127,7 +145,7 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
             bad += 1
             continue
         one = Checked(schema, np.array([parsed], dtype=np.float64))
-        if fingerprints(one, [target], source.target)[0] in known:
+        if known and fingerprints(one, [target], source.target)[0] in known:
             repeated += 1
             continue
         matrix.append(one.matrix[0])
@@ -189,21 +207,23 @@ def read_labels(column: pd.Series, say: Say) -> tuple[Any, tuple[str, ...]]:
         InvalidData: there are fewer than two labels to tell apart, or too many.
     """
     name = str(column.name)
-    given = pd.Series([parse_text(value) for value in column], dtype=object)
-    texts = (read_truths(name, given, say) or (given, {}))[0]
+    plain = plain_labels([parse_text(value) for value in column], say)
+    texts = pd.Series(list(plain), dtype=object)
     counts = texts.value_counts()
     if missing := int(texts.isna().sum()):
         say(f"Left out {missing:,} rows: {name} is missing")
     if len(counts) > MOST_LABELS:
-        helps = "; python -m training.regression predicts numbers" if _is_number(column) else ""
+        numbers = all(parse_number(label) is not None for label in counts.index)
+        helps = "; python -m training.regression predicts numbers" if numbers else ""
         raise InvalidData(
             f"The target {name!r} has {len(counts):,} different labels, at most {MOST_LABELS} can"
             f" be told apart{helps}"
         )
-    rare = [label for label in counts.index if counts[label] < FEWEST_OF_LABEL]
-    for label in rare:
+    if rare := [label for label in counts.index if counts[label] < FEWEST_OF_LABEL]:
+        having = f"label {rare[0]!r} has" if len(rare) == 1 else f"{len(rare):,} labels have"
+        shown = f" ({quote(rare, 5)})" if len(rare) > 1 else ""
         say(
-            f"Left out {counts[label]} rows: the label {label!r} has so few, and at least"
+            f"Left out {counts[rare].sum():,} rows: the {having} so few{shown}, and at least"
             f" {FEWEST_OF_LABEL} are needed"
         )
     labels = tuple(sorted(set(counts.index) - set(rare), key=_by_number))
@@ -215,10 +235,6 @@ def read_labels(column: pd.Series, say: Say) -> tuple[Any, tuple[str, ...]]:
         )
     places = {label: place for place, label in enumerate(labels)}
     return np.array([places.get(text, -1) for text in texts], dtype=np.int64), labels
-
-
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _by_number(label: str) -> tuple[float, str]:

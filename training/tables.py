@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from mlapp.schema import Category, Date, Input, Number, Output, Schema, describe
 from mlapp.tables.formats import TEXT_FORMATS, FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
 from mlapp.tables.reading import open_table
-from training.columns import How, group_rare, read_column
+from training.columns import MAY_BE_CODES, How, are_codes, group_rare, read_column
 from training.columns import Say as Say
 
 # Names of the columns that models answer with, and of the pages' button.
@@ -50,13 +50,36 @@ def read_table(
         InvalidData: the file cannot be read, or a row of it; the message says why.
     """
     rows, about = read_rows(path, encoding=encoding, decimal=decimal, sheet=sheet)
+    return to_frame(rows), about
+
+
+def to_frame(rows: pa.Table, texts: Container[str] = ()) -> pd.DataFrame:
+    """Return rows for pandas, as `read_table` does.
+
+    Args:
+        rows: as `read_rows` returned them.
+        texts: names of columns that stay texts, where they are, also if all are numbers.
+    """
     columns: dict[str, pd.Series] = {}
     for place, field in enumerate(rows.schema):
         if not re.fullmatch(_PANDAS_INDEX, field.name):
-            columns[field.name] = _typed(rows.column(place), decimal_of(field))
+            typed = _texts if field.name in texts else _typed
+            columns[field.name] = typed(rows.column(place), decimal_of(field))
     table = pd.DataFrame(columns)
     table.attrs["decimals"] = {field.name: decimal_of(field) for field in rows.schema}
-    return table, about
+    return table
+
+
+def find_codes(rows: pa.Table) -> set[str]:
+    """Return the names of the columns of texts that numbers cannot stand for."""
+    found = set()
+    for place, field in enumerate(rows.schema):
+        if pa.types.is_string(field.type):
+            words = pc.utf8_trim_whitespace(pc.unique(rows.column(place)))
+            odd = words.filter(pc.match_substring_regex(words, MAY_BE_CODES))
+            if len(odd) and are_codes(words.drop_null().to_pylist()):
+                found.add(field.name)
+    return found
 
 
 def read_rows(
@@ -124,6 +147,12 @@ def _typed(column: pa.ChunkedArray, decimal: str | None) -> pd.Series:
         numbers, bad = parse_numbers(whole, decimal)
         if not bad:
             return pd.Series(numbers)
+    return _texts(column, decimal)
+
+
+def _texts(column: pa.ChunkedArray, _: str | None) -> pd.Series:
+    """Return a column for pandas, as it is."""
+    whole = column.combine_chunks()
     if pa.types.is_string(whole.type):
         if pc.any(pc.match_substring(whole, "\0")).as_py():
             raise InvalidData("A text of the table holds NUL bytes: is it in another encoding?")
@@ -203,7 +232,8 @@ def prepare_inputs(inputs: pd.DataFrame, target: str, say: Say) -> pd.DataFrame:
     how: dict[str, How] = {}
     left_out: list[str] = []
     for name in map(str, inputs):
-        column, how[name] = read_column(name, inputs[name], say, decimals.get(name))
+        mark = decimals.get(name)
+        column, how[name] = read_column(name, inputs[name], say, mark, codes=True)
         reason = _useless(name, column, kept)
         if reason is None and column.dtype == object:
             found = group_rare(name, column, say)

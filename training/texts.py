@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mlapp.errors import InvalidData, InvalidTable, quote
+from mlapp.errors import InvalidData, InvalidTable
 from mlapp.families.text import LONGEST, Ids, clean, is_readable, without_markup
 from mlapp.manifest import Data
-from mlapp.schema import drop_ending, match_label, parse_text, truth_of
+from mlapp.schema import match_label, parse_text
 from mlapp.tables.decoding import BLOCK, Text
+from training.columns import NUMBER, plain_labels
 from training.tables import Say, for_file, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -38,8 +39,6 @@ LEAST = 5  # texts per label
 
 # Not of hidden files and folders, such as those that macOS adds to archives.
 _FOLDERS = re.compile(r"(?:^|/)train/((?!\.)[^/]+)/(?!\.)[^/]+\.txt$")
-_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
-_MIDNIGHT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]00:00:00", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def read_reviews(
     if unlabelled is not None:
         more, _, unsup, _ = _read(unlabelled, text_column, None, _for_file(unlabelled, reading))
         unsup = more + unsup
-    texts, values = _usable(all_texts, _plain_labels(all_values, say), say)
+    texts, values = _usable(all_texts, plain_labels(all_values, say), say)
     found = _order_labels(set(values))
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
@@ -372,24 +371,9 @@ def _require_labels(
         )
 
 
-def _plain_labels(values: Sequence[str | None], say: Say) -> Sequence[str | None]:
-    """Write all numbers as whole ones, or all times as days, where they are: formats differ.
-
-    More than two words for true and false are read as these.
-    """
-    given = {value for value in values if value is not None}
-    truths = {value: truth_of(value) for value in given}
-    if len(given) > 2 and set(truths.values()) == {True, False}:
-        say(f"The labels {quote(sorted(given))} are read as True and False")
-        return [None if value is None else str(truths[value]) for value in values]
-    if not any(all(map(kind.fullmatch, given)) for kind in (_NUMBER, _MIDNIGHT)):
-        return values
-    return [None if value is None else drop_ending(value) for value in values]
-
-
 def _order_labels(values: Iterable[str]) -> list[str]:
     """Return labels in order; where all are numbers, 2 comes before 10."""
     ordered = sorted(values)
-    if all(map(_NUMBER.fullmatch, ordered)):
+    if all(map(NUMBER.fullmatch, ordered)):
         return sorted(ordered, key=float)
     return ordered

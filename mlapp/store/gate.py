@@ -114,7 +114,7 @@ def compare(
     mean = (float(old.mean()), float(new.mean())) if len(old) else (0.0, 0.0)
     if len(old) < FEWEST or count < FEWEST_GROUPS:
         return Verdict(len(old), metric, *mean, -np.inf, np.inf, source, known)
-    interval = _interval(np.bincount(places, new - old), np.bincount(places))
+    interval = _interval(np.bincount(places, new - old).astype(float), np.bincount(places))
     return Verdict(len(old), metric, *mean, *interval, source, known)
 
 
