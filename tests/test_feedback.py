@@ -23,6 +23,7 @@ from mlapp.records.quality import bootstrap, measure, monday, r2, wilson
 from mlapp.service import create_app
 from mlapp.settings import read_settings
 from tests.conftest import ROOT, client_of
+from training.classification import train
 
 OLD = "0190a6a0-0000-7000-8000-000000000000"  # an identifier of the year 2024
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
@@ -254,6 +255,22 @@ def test_outcomes_of_a_file_may_have_units(
     table.to_csv(path, sep={"csv": ",", "tsv": "\t"}[suffix], index=False)
     assert main(["feedback", str(path)]) == 0
     assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 1300.0), (1, 240.5)]
+
+
+@pytest.mark.slow
+def test_outcomes_of_a_file_may_have_the_labels_as_training_read_them(
+    empty_folder: Path, recording: None, tmp_path: Path
+) -> None:
+    labels = ["01", "1,5", "2,50"]
+    lines = [f"{place % 3},{place % 7};{labels[place % 3]}" for place in range(90)]
+    (tmp_path / "table.csv").write_text("\n".join(["size;kind", *lines]))
+    train(tmp_path / "table.csv", "kind", "kinds", empty_folder, model="linear", say=lambda _: None)
+    name = predict(client_of(create_app()), "kinds", *[{"size": 1.5}] * 3)
+    records.close()
+    rows = [f"{name}-{place};{label}" for place, label in enumerate(labels)]
+    (tmp_path / "outcomes.csv").write_text("\n".join(["id;truth", *rows]))
+    assert main(["feedback", str(tmp_path / "outcomes.csv")]) == 0
+    assert sorted(row["label"] for row in kept()) == labels
 
 
 def test_a_file_without_the_column_is_refused(

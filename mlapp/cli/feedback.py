@@ -30,13 +30,13 @@ AT_ONCE = 500  # rows that are kept in one transaction
 class _Outcome(NamedTuple):
     """A row: its number, from 1, an answer's id or key, and what is said of that answer.
 
-    Without its unit the truth is a number, None where it has none.
+    The truth is a number, too, if it has a unit, a decimal comma or thousands marks.
     """
 
     number: int
     name: str
     truth: Any
-    without_unit: float | None
+    as_number: float | None
     note: str | None
 
 
@@ -88,7 +88,7 @@ def give_feedback(options: argparse.Namespace) -> int:
         try:
             found = [find(row.name) for row in rows]
             given = [
-                Given(each, row.truth, row.note, row.without_unit)
+                Given(each, row.truth, row.note, row.as_number)
                 for row, names in zip(rows, found, strict=True)
                 for each in names
             ]
@@ -143,20 +143,16 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
                 number += 1
                 cell, name = truths[place].as_py(), _text(called[place].as_py())
                 note = _text(notes[place].as_py()) if notes is not None else None
-                truth, bare = _truth(cell, mark), _without_unit(cell, mark)
-                yield _Outcome(number, name, truth, bare, note or None)
+                yield _Outcome(number, name, cell, _as_number(cell, mark), note or None)
 
 
-def _truth(cell: Any, mark: str | None) -> Any:
-    """Return a cell's number, where it has a decimal comma or thousands marks, else the cell."""
+def _as_number(cell: Any, mark: str | None) -> float | None:
+    """Return the number of a cell that has a unit, a decimal comma or thousands marks."""
     if mark != "," and parse_number(cell) is not None:
-        return cell
+        return None
     number = parse_number(cell, mark)
-    return cell if number is None or math.isnan(number) else number
-
-
-def _without_unit(cell: Any, mark: str | None) -> float | None:
-    """Return the number of a cell that has a unit, too."""
+    if number is not None and not math.isnan(number):
+        return number
     unit = find_unit(cell.strip()) if isinstance(cell, str) else None
     return parse_number(strip_unit(cell, unit), mark or ".") if unit else None
 

@@ -45,7 +45,7 @@ class Given(NamedTuple):
         id: its identifier.
         truth: a number or a label.
         note: a remark.
-        number: what the truth is where it has a unit, and the answer is a number.
+        number: what the truth is where it has a unit or marks, and the answer is a number.
     """
 
     id: Any
@@ -222,7 +222,10 @@ def read_truth(
         return str(given)
     if not (as_text or isinstance(given, str) or (labels and isinstance(given, int | float))):
         return None
-    return (match_label(given, labels) if labels else parse_text(given)) or None
+    if not labels:
+        return parse_text(given) or None
+    # A label is as its training's file wrote it, 1,5, or the number that older versions read, 1.5.
+    return match_label(given, labels) or match_label(said.number, labels) or None
 
 
 def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict[str, Any]:
