@@ -9,6 +9,7 @@ from sklearn import ensemble, linear_model, neural_network, preprocessing, tree
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_transformer
+from sklearn.datasets import load_breast_cancer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
@@ -270,3 +271,13 @@ def test_code_of_the_publishers_is_refused(step: Any, houses: pd.DataFrame, rows
     estimator = make_pipeline(prepared(), step, SVR()).fit(*prepare(houses, None))
     with pytest.raises(InvalidData, match="cannot be served"):
         compile_estimator({"prediction": estimator}, rows, KINDS)
+
+
+def test_the_logits_of_a_linear_classifier_are_sums_though_it_is_certain_of_most_rows() -> None:
+    inputs, target = load_breast_cancer(return_X_y=True, as_frame=True)
+    schema = learn_schema(inputs, target.astype(float))
+    rows = schema.check(inputs)
+    estimator = make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(C=9))
+    estimator.fit(rows.matrix, target)
+    found = compile_estimator({"probabilities": estimator}, rows, "values")
+    assert found.engine.additive

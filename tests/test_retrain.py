@@ -21,6 +21,7 @@ from mlapp.scoring import candidates
 from mlapp.scoring.candidates import judge_confirmed
 from mlapp.scoring.retraining import find_option, set_data
 from mlapp.store import artifacts, promotion
+from mlapp.store.learned import fingerprint, load_learned
 from tests import stand_in_training
 from tests.conftest import make_houses, make_moods, quiet, use_artifacts
 from tests.test_pages_monitor import page
@@ -77,11 +78,15 @@ def test_a_candidate_learns_from_judged_answers_and_is_promoted_when_it_is_bette
     assert main(["retrain", NAME]) == 0
     told = capfd.readouterr().out
     learned, held_back = (len(each) for each in sides())
+    versions = [artifacts.open(plots, NAME, version) for version in (1, 2)]
+    known = frozenset[str]().union(*map(load_learned, versions))
+    judging = sum(fingerprint(each.inputs) not in known for each in sides()[1])
     assert learned + held_back == 150
+    assert held_back - 2 <= judging <= held_back
     assert f"150 answers of {NAME} were judged: {learned} to learn from, {held_back} held" in told
     assert artifacts.candidates(plots, NAME) == [2]
     assert "judged answers: better; mean squared error" in told
-    assert f"on {held_back} rows" in told
+    assert f"on {judging} rows" in told
     assert "Of the last 150 rows that were asked, 150 are answered differently" in told
     assert "instead of" in told
     assert loaders.load_model(NAME).manifest.version == 1

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_iris
 
 from mlapp.errors import InvalidData
 from mlapp.families.classification import ClassificationModel
@@ -63,6 +64,31 @@ def test_labels_that_no_line_separates_are_told_apart_by_boosted_trees(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_reasons_of_a_linear_model_sum_to_the_logit_however_sure_it_is(
+    tmp_path: Path, labels: int, scale: float
+) -> None:
+    iris = load_iris(as_frame=True).frame.rename(columns=lambda name: name.split(" (")[0])
+    iris["kind"] = iris.pop("target").map({0: "setosa", 1: "versicolor", 2: "virginica"})
+    iris = iris[iris["kind"].isin(["setosa", "versicolor", "virginica"][3 - labels :])]
+    iris.to_csv(tmp_path / "iris.csv", index=False)
+    artifact = train(
+        tmp_path / "iris.csv", "kind", "iris", root=tmp_path, model="linear", say=quiet
+    )
+    model = ClassificationModel(artifact)
+    rows = iris.drop(columns="kind") * scale
+    answers, reasons = model.predict(rows), model.explain(rows)
+    logs = np.log(np.maximum(answers[list(model.labels)].to_numpy(), 1e-300))
+    if labels == 2:
+        logits = logs[:, 1] - logs[:, 0]
+    else:
+        places = logs.argmax(axis=1)
+        logits = logs[np.arange(len(logs)), places] - logs.mean(axis=1)
+    summed = reasons[["baseline", *rows.columns]].sum(axis=1)
+    assert summed.to_numpy() == pytest.approx(logits, abs=1e-4)
+
+
 def test_the_simplest_model_that_is_as_good_is_published(tmp_path: Path) -> None:
     said: list[str] = []
     model = trained(make_blobs(), "kind", tmp_path, say=said.append)

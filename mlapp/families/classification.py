@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # takes longer to import than a row takes to classify
     import pandas as pd
 
 NEAREST = 1e-7  # how near to 0 and 1 probabilities are explained
+SMALLEST = 1e-300  # the same, of linear models
 
 
 class ClassificationModel(TableModel):
@@ -82,7 +83,9 @@ class ClassificationModel(TableModel):
 
     def explained(self, columns: Columns) -> Floats:
         """Return the logits that reasons explain: (n, 1) for two labels, otherwise (n, labels)."""
-        likely = np.clip(columns["probabilities"], NEAREST, 1 - NEAREST)
+        # The logits of a linear model are sums, which a nearer end would cut off.
+        nearest = SMALLEST if self.engine.additive else NEAREST
+        likely = np.clip(columns["probabilities"], nearest, 1 - nearest)
         logs = np.log(likely)
         if len(self.labels) == 2:
             return np.ascontiguousarray(logs[:, 1:] - logs[:, :1])

@@ -20,6 +20,7 @@ from mlapp.schema import Floats
 MOST_EXACT = 10  # inputs; each further one would double the cost
 BACKGROUND = 64  # rows of a background sample
 EVALUATIONS = 1 << 16  # of the function, for a row with more inputs; two rounds of orders at least
+APART = 1e-6  # how far from a value the effects of an additive function may sum, relative to it
 CHUNK = 1 << 14  # rows that are evaluated at once, which bounds memory
 
 Function = Callable[[Floats], Floats]  # rows (n, inputs) to values (n, outputs)
@@ -75,7 +76,12 @@ def _evaluate(function: Function, rows: Floats) -> Floats:
 
 
 def _additive(function: Function, rows: Floats, background: Floats, outputs: Floats) -> Floats:
-    """Return effects (n, inputs, outputs): an input adds the same whatever the other inputs are."""
+    """Return effects (n, inputs, outputs): an input adds the same whatever the other inputs are.
+
+    A logit ends where its probability is too small for a float. Where a row's effects therefore do
+    not sum to its value, they are found as those of any function if there are few inputs, and
+    otherwise each is moved in proportion to its size.
+    """
     reference, start = background[:1], outputs[0]
     effects = []
     for place in range(rows.shape[1]):
@@ -85,7 +91,18 @@ def _additive(function: Function, rows: Floats, background: Floats, outputs: Flo
             changed[:, place] = values
             moved.append(_evaluate(function, changed) - start)
         effects.append(moved[0] - moved[1].mean(axis=0))
-    return np.stack(effects, axis=1)
+    found: Floats = np.stack(effects, axis=1)
+    if not len(rows):
+        return found
+    baseline, values = outputs.mean(axis=0), _evaluate(function, rows)
+    missing = values - baseline - found.sum(axis=1)  # (n, outputs)
+    for row in np.flatnonzero((np.abs(missing) > APART * (1 + np.abs(values))).any(axis=1)):
+        if rows.shape[1] <= MOST_EXACT:
+            found[row] = _exact(function, rows[row], background, baseline)
+        else:
+            sizes = np.abs(found[row]) + np.finfo(float).tiny
+            found[row] += missing[row] * sizes / sizes.sum(axis=0)
+    return found
 
 
 def _exact(function: Function, row: Floats, background: Floats, baseline: Floats) -> Floats:
