@@ -142,7 +142,7 @@ def test_a_file_is_brought_scored_and_taken_home(
 def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stopped(
     page: Page, shipped_dashboard: str, tmp_path: Path
 ) -> None:
-    review = "A quiet and generous film: I did not want it to end"
+    review = "A warm and wonderful film: I would gladly see it again"
     source = tmp_path / "reviews.csv"
     # Minutes of work, so that no machine is done before the button is pressed.
     source.write_text("review\n" + f"{review}\n" * 1_000_000)
