@@ -281,3 +281,17 @@ def test_the_logits_of_a_linear_classifier_are_sums_though_it_is_certain_of_most
     estimator.fit(rows.matrix, target)
     found = compile_estimator({"probabilities": estimator}, rows, "values")
     assert found.engine.additive
+
+
+@pytest.mark.parametrize("strength", [1, 100])
+def test_the_logits_of_two_labels_are_precise_on_either_side(strength: int) -> None:
+    inputs, target = load_breast_cancer(return_X_y=True, as_frame=True)
+    schema = learn_schema(inputs, target.astype(float))
+    rows = schema.check(inputs)
+    logistic = linear_model.LogisticRegression(C=strength, max_iter=5000)
+    estimator = make_pipeline(preprocessing.StandardScaler(), logistic).fit(rows.matrix, target)
+    found = compile_estimator({"probabilities": estimator}, rows, "values")
+    assert found.engine.additive
+    likely = found.engine.run(rows)["probabilities"]
+    logits = np.log(likely[:, 1]) - np.log(likely[:, 0])
+    assert logits == pytest.approx(estimator.decision_function(rows.matrix), abs=1e-6)

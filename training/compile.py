@@ -18,6 +18,7 @@ from mlapp.families.engines import (
     ADDITIVE,
     FRAME,
     ONNX,
+    PRECISE,
     SKLEARN,
     SKOPS,
     Engine,
@@ -34,7 +35,7 @@ from training.graph_models import answer, is_linear
 RANDOM_ROWS = 10_000
 TOLERANCE = 1e-6  # of a compiled answer, relative; see `largest_difference`
 AT_THRESHOLD = 0.3  # the share of random numbers that lie at or beside a threshold
-LEAST_PRECISE = 1e-12  # probabilities below it have logits that are not precise
+LEAST_PRECISE = 1e-300  # probabilities below it have logits that are not precise
 FEWEST_PRECISE = 10  # rows that decide whether logits are sums
 
 Takes: TypeAlias = Literal["values", "terms"] | Layout
@@ -152,7 +153,9 @@ def write(
     if additive:
         engine = OnnxEngine(dump(model, {}), schema)
         additive = _is_additive(engine, first, random_rows(rows, {}, 400))
-    return dump(model, {ADDITIVE: "true" if additive else "false"}), graph.thresholds
+    is_precise = additive and first == "probabilities"
+    said = {ADDITIVE: str(additive).lower(), PRECISE: str(is_precise).lower()}
+    return dump(model, said), graph.thresholds
 
 
 def _first_block(schema: Schema, given: str, takes: Takes) -> Block:

@@ -117,7 +117,9 @@ def _logistic(graph: Graph, scores: str) -> str:
 def _shares(graph: Graph, scores: str, labels: int) -> str:
     """Return probabilities (n, labels) of scores: (n, 1) of two labels, else (n, labels)."""
     if labels == 2:
-        return _both(graph, _logistic(graph, scores))
+        # Not 1 less the other, which rounds small ones: reasons are of their logarithms.
+        pair = _logistic(graph, graph.op("Neg", scores)), _logistic(graph, scores)
+        return graph.op("Concat", *pair, axis=1)
     return graph.op("Softmax", scores, axis=1)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # takes longer to import than a row takes to classify
 
 NEAREST = 1e-7  # how near to 0 and 1 probabilities are explained
 SMALLEST = 1e-300  # the same, of linear models
+ROUNDED = 1e-10  # the same, of versions of two labels that give 1 less a probability, rounded
 
 
 class ClassificationModel(TableModel):
@@ -84,7 +85,10 @@ class ClassificationModel(TableModel):
     def explained(self, columns: Columns) -> Floats:
         """Return the logits that reasons explain: (n, 1) for two labels, otherwise (n, labels)."""
         # The logits of a linear model are sums, which a nearer end would cut off.
-        nearest = SMALLEST if self.engine.additive else NEAREST
+        nearest = NEAREST
+        if self.engine.additive:
+            precise = self.engine.precise or len(self.labels) > 2
+            nearest = SMALLEST if precise else ROUNDED
         likely = np.clip(columns["probabilities"], nearest, 1 - nearest)
         logs = np.log(likely)
         if len(self.labels) == 2:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # takes longer to import than a row takes to predict
 ONNX, SKOPS, JOBLIB = "model.onnx", "model.skops", "model.joblib"
 INTERVAL, FRAME = "interval.npz", "frame.json"
 ADDITIVE = "additive"  # a key of an ONNX file's metadata: whether the model is additive
+PRECISE = "precise"  # another: whether small probabilities are, of either of two labels
 SKLEARN = "scikit-learn"
 
 Columns = Mapping[str, Floats]
@@ -65,6 +66,10 @@ class Engine(Protocol):
     @property
     def additive(self) -> bool:
         """Whether the prediction, or the logit, is a sum of one function of each input."""
+
+    @property
+    def precise(self) -> bool:
+        """Whether the smaller of two probabilities is not merely 1 less the larger, rounded."""
 
     @property
     def tolerance(self) -> float:
@@ -147,6 +152,7 @@ class OnnxEngine:
         self._names = [each.name for each in self._session.get_outputs()]
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.additive = metadata.get(ADDITIVE) == "true"
+        self.precise = metadata.get(PRECISE) == "true"
 
     def run(self, checked: Checked) -> Columns:
         """Run the graph; a row's numbers do not depend on the other rows."""
@@ -193,7 +199,7 @@ class SkopsEngine:
     """Estimators of scikit-learn, which take a data frame; slower than the other engines."""
 
     platform = "sklearn"
-    additive = False
+    additive = precise = False
     tolerance = 1e-6  # sums of floats differ between processors
 
     def __init__(self, content: bytes, layout: "Layout | Mapping[str, Any]") -> None:
@@ -352,6 +358,7 @@ class LinearEngine:
 
     platform = "sklearn"
     additive = True
+    precise = False  # it gives none
     tolerance = 1e-9
 
     def __init__(self, content: bytes, interval: Interval, schema: Schema) -> None:
