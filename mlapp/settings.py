@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mlapp.errors import InvalidSettings
 
+RECORDS = "records.db"  # the file of the records in the folder of artifacts
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -89,6 +89,16 @@ def test_reasons_of_a_linear_model_sum_to_the_logit_however_sure_it_is(
     assert summed.to_numpy() == pytest.approx(logits, abs=1e-4)
 
 
+def test_a_batch_without_a_row_has_no_reasons(tmp_path: Path) -> None:
+    make_blobs().to_csv(tmp_path / "trees.csv", index=False)
+    file = tmp_path / "trees.csv"
+    model = ClassificationModel(
+        train(file, "kind", "trees", root=tmp_path, model="linear", say=quiet)
+    )
+    empty = model.check(make_blobs().drop(columns="kind")[:0])
+    assert len(model.reasons(empty).totals) == 0
+
+
 def test_the_simplest_model_that_is_as_good_is_published(tmp_path: Path) -> None:
     said: list[str] = []
     model = trained(make_blobs(), "kind", tmp_path, say=said.append)

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from mlapp.errors import InvalidData, quote
+from mlapp.families.classification import SMALLEST
 from mlapp.families.engines import (
     ADDITIVE,
     FRAME,
@@ -35,7 +36,6 @@ from training.graph_models import answer, is_linear
 RANDOM_ROWS = 10_000
 TOLERANCE = 1e-6  # of a compiled answer, relative; see `largest_difference`
 AT_THRESHOLD = 0.3  # the share of random numbers that lie at or beside a threshold
-LEAST_PRECISE = 1e-300  # probabilities below it have logits that are not precise
 FEWEST_PRECISE = 10  # rows that decide whether logits are sums
 
 Takes: TypeAlias = Literal["values", "terms"] | Layout
@@ -193,8 +193,8 @@ def _is_additive(engine: OnnxEngine, name: str, rows: Checked) -> bool:
         found = engine.run(Checked(rows.schema, matrix))[name]
         if name != "probabilities":
             return found[:, None]
-        precise[:] &= found.min(axis=1) > LEAST_PRECISE
-        logs = np.log(np.clip(found, 1e-300, None))
+        precise[:] &= found.min(axis=1) > SMALLEST
+        logs = np.log(np.clip(found, SMALLEST, None))
         centred: Floats = logs - logs.mean(axis=1, keepdims=True)
         return centred
 

@@ -70,5 +70,7 @@ def _report(
     for key, value in zip(fingerprints, values.tolist(), strict=True):
         found[key].append(value)
     means = {key: float(np.mean(each)) for key, each in found.items()}
-    numbers = {} if groups is None else dict(zip(fingerprints, groups.tolist(), strict=True))
-    return {"metric": metric, "values": means, **({"groups": numbers} if numbers else {})}
+    report: dict[str, Any] = {"metric": metric, "values": means}
+    if groups is not None:
+        report["groups"] = dict(zip(fingerprints, groups.tolist(), strict=True))
+    return report

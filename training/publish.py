@@ -133,7 +133,7 @@ def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) ->
     content = json.dumps(report | {"served": compiled.report}, allow_nan=False).encode()
     background = dump_background(choose_background(checked))
     files = {**compiled.files, BACKGROUND: background, REPORT: content}
-    return files | describe_learned(checked)
+    return {**files, **describe_learned(checked)}
 
 
 def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Checked, Compiled]:

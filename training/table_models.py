@@ -22,6 +22,7 @@ from mlapp.tables.options import add_reading_options
 from training import candidates
 from training.candidates import Tried
 from training.folds import (
+    FEWEST_DIFFERENT,
     SEED,
     Fold,
     Groups,
@@ -38,7 +39,6 @@ from training.least_squares import MOST_TERMS
 from training.rows import Source, TrainingRows
 from training.tables import Say
 
-FEWEST = 20  # different rows
 LEAKS = 0.999  # of R², or of the area under the ROC curve: too good to be true
 MOST_COMPARED = 20_000  # rows that say which input is closest to the target
 MOST_BINS, ROWS_OF_BIN = 100, 10  # of the values of a number; narrow bins show rare labels
@@ -138,7 +138,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
     """
     terms, count = len(rows.checked.schema.terms), len(rows.target) - rows.extra
     target = rows.target[:count]
-    alike = group_rows(rows.checked.matrix[:count], target, FEWEST, rows.about.rows, say)
+    alike = group_rows(rows.checked.matrix[:count], target, FEWEST_DIFFERENT, rows.about.rows, say)
     clusters = alike if rows.groups is None else join_groups(alike, rows.groups)
     parts = count_folds(count)
     if rows.times is not None:
@@ -156,7 +156,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
         )
     elif rows.extra:
         copies = number_rows(rows.checked.matrix)
-        if len(np.unique(copies[:count])) < FEWEST:  # equal inputs are not copies then
+        if len(np.unique(copies[:count])) < FEWEST_DIFFERENT:  # equal inputs are not copies then
             copies = np.arange(len(copies))
         folds = [_with_extra(fold, added, copies) for fold in folds]
     # Twice as many rows as terms leave enough freedom for an interval.

@@ -63,8 +63,9 @@ def to_frame(rows: pa.Table, texts: Container[str] = ()) -> pd.DataFrame:
     columns: dict[str, pd.Series] = {}
     for place, field in enumerate(rows.schema):
         if not re.fullmatch(_PANDAS_INDEX, field.name):
-            typed = _texts if field.name in texts else _typed
-            columns[field.name] = typed(rows.column(place), decimal_of(field))
+            column = rows.column(place).combine_chunks()
+            is_text = field.name in texts
+            columns[field.name] = _as_is(column) if is_text else _typed(column, decimal_of(field))
     table = pd.DataFrame(columns)
     table.attrs["decimals"] = {field.name: decimal_of(field) for field in rows.schema}
     return table
@@ -140,19 +141,17 @@ def _format(path: Path, file: BinaryIO) -> FileFormat:
         return FileFormat("parquet" if start == b"PAR1" else "csv")
 
 
-def _typed(column: pa.ChunkedArray, decimal: str | None) -> pd.Series:
+def _typed(whole: pa.Array, decimal: str | None) -> pd.Series:
     """Return a column for pandas: numbers where all values are, else as it is."""
-    whole = column.combine_chunks()
     if pa.types.is_string(whole.type) or pa.types.is_decimal(whole.type):
         numbers, bad = parse_numbers(whole, decimal)
         if not bad:
             return pd.Series(numbers)
-    return _texts(column, decimal)
+    return _as_is(whole)
 
 
-def _texts(column: pa.ChunkedArray, _: str | None) -> pd.Series:
+def _as_is(whole: pa.Array) -> pd.Series:
     """Return a column for pandas, as it is."""
-    whole = column.combine_chunks()
     if pa.types.is_string(whole.type):
         if pc.any(pc.match_substring(whole, "\0")).as_py():
             raise InvalidData("A text of the table holds NUL bytes: is it in another encoding?")

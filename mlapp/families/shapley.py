@@ -82,6 +82,8 @@ def _additive(function: Function, rows: Floats, background: Floats, outputs: Flo
     not sum to its value, they are found as those of any function if there are few inputs, and
     otherwise each is moved in proportion to its size.
     """
+    if not len(rows):
+        return np.empty((0, rows.shape[1], outputs.shape[1]))
     reference, start = background[:1], outputs[0]
     effects = []
     for place in range(rows.shape[1]):
@@ -92,8 +94,6 @@ def _additive(function: Function, rows: Floats, background: Floats, outputs: Flo
             moved.append(_evaluate(function, changed) - start)
         effects.append(moved[0] - moved[1].mean(axis=0))
     found: Floats = np.stack(effects, axis=1)
-    if not len(rows):
-        return found
     baseline, values = outputs.mean(axis=0), _evaluate(function, rows)
     missing = values - baseline - found.sum(axis=1)  # (n, outputs)
     for row in np.flatnonzero((np.abs(missing) > APART * (1 + np.abs(values))).any(axis=1)):

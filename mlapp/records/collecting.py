@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from mlapp.families.contract import Answers, Labels, Model, NumberOutput, Numbers
 from mlapp.records import bins
@@ -21,7 +20,6 @@ Binnings: TypeAlias = Mapping[Series, Binning]
 # Of a request: identifier, milliseconds since 1970, seconds, number of instances, and the place of
 # the channel among those of the group.
 HEAD = struct.Struct("<36sqdIB")
-FIELDS = np.dtype([("id", "S36"), ("time", "<i8"), ("seconds", "<f8"), ("n", "<u4"), ("at", "u1")])
 
 
 class Group:
@@ -89,15 +87,12 @@ class Group:
         channels = list(self._channels)
         heads = [
             (id_.decode("ascii"), place, time, name, version, channels[at], count, seconds)
-            for id_, time, seconds, count, at in self._requests().tolist()
+            for id_, time, seconds, count, at in HEAD.iter_unpack(self._heads)
             for place in range(count)
         ]
         asked = self._asked or repeat(None, len(heads))
         tails = zip(*answer_columns(answers), self._keys_of_all(), asked, strict=True)
         return [(*head, *tail) for head, tail in zip(heads, tails, strict=True)]
-
-    def _requests(self) -> npt.NDArray[np.void]:
-        return np.frombuffer(self._heads, FIELDS)
 
     def _keys_of_all(self) -> list[str | None]:
         found: list[str | None] = [None] * self._size
@@ -109,10 +104,11 @@ class Group:
     def _durations(self) -> Counter[Key]:
         """Return the counts of requests by channel and time."""
         key, counts = (self.model.manifest.name, self.model.manifest.version), Counter[Key]()
-        requests = self._requests()
-        for channel, at in self._channels.items():
-            seconds = requests["seconds"][requests["at"] == at]
-            for place, times in bins.SECONDS.count(seconds).items():
+        seconds: list[list[float]] = [[] for _ in self._channels]
+        for _, _, each, _, at in HEAD.iter_unpack(self._heads):
+            seconds[at].append(each)
+        for channel, values in zip(self._channels, seconds, strict=True):
+            for place, times in bins.SECONDS.count(np.array(values)).items():
                 counts[*key, self._hour, "seconds", channel, place] += times
         return counts
 

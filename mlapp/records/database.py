@@ -38,9 +38,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.records.transactions import HOUR
-from mlapp.settings import Settings
+from mlapp.settings import RECORDS, Settings
 
-FILE = "records.db"  # in the folder of artifacts
 BACKENDS = ("postgresql", "sqlite")
 LOCK_SECONDS = 5  # how long a statement waits for another process's transaction
 
@@ -236,7 +235,7 @@ def find_url(settings: Settings) -> URL:
     """
     given = settings.database_url
     if given is None:
-        return URL.create("sqlite", database=str((settings.artifacts / FILE).absolute()))
+        return URL.create("sqlite", database=str((settings.artifacts / RECORDS).absolute()))
     allowed = "expected postgresql://user:password@host/database or sqlite:////folder/file"
     try:
         url = make_url(given)

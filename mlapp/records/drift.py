@@ -93,13 +93,13 @@ def compare(
     series: Series, cut: Binning, reference: Mapping[int, int], live: Mapping[int, int]
 ) -> Drift:
     """Compare the counts of a series in training and now, by bin."""
-    places = [REFUSED, MISSING, *range(len(cut))]  # nothing that was learned from is refused
+    places = [MISSING, *range(len(cut))]
     old = np.array([reference.get(place, 0) for place in places], dtype=float)
     new = np.array([live.get(place, 0) for place in places], dtype=float)
-    rows, known, refused = int(new[1:].sum()), int(old.sum()), live.get(REFUSED, 0)
+    rows, known, refused = int(new.sum()), int(old.sum()), live.get(REFUSED, 0)
     shares = tuple(
         (name_bin(cut, place), before / max(1, known), now / max(1, rows))
-        for place, before, now in zip(places[1:], old[1:].tolist(), new[1:].tolist(), strict=True)
+        for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
         if before or now
     )
     ends = () if cut.values else (0, len(cut) - 1)
@@ -108,6 +108,8 @@ def compare(
     state: Severity = "unknown"
     psi = p = None
     if rows + refused >= FEWEST and known >= FEWEST:
+        # Refused values have a bin of their own; nothing that was learned from is refused.
+        old, new = np.insert(old, 0, 0), np.insert(new, 0, refused)
         psi, p = stability_index(old, new), p_value(old, new)
         flagged = p < CHANCE
         state = ("act" if psi >= LARGE else "watch") if flagged else "green"

@@ -152,8 +152,7 @@ class Writer:
         counts = count(model, hour, bins.inputs(model, batch), answers, binnings)
         key = model.manifest.name, model.manifest.version, hour
         for name, rows in refused.items():
-            if rows and name in model.takes.names:
-                counts[*key, "input", name, bins.REFUSED] += rows
+            counts[*key, "input", name, bins.REFUSED] += rows
         with self._mutex:
             self._others.counts.update(counts)
 

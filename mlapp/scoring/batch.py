@@ -356,7 +356,8 @@ def _read_rows(
         name = plan.inputs[spec.name]
         column = batch.column(name)
         matrix[:, place], bad = parse_column(spec, column, plan.decimals.get(name))
-        refused[spec.name] += len(bad)
+        if bad:
+            refused[spec.name] += len(bad)
         for row in bad:
             fault = Fault(spec.name, describe(column[row].as_py()), spec.allowed)
             found.setdefault(row, []).append(fault.message)

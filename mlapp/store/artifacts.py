@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from mlapp.disk import reason, sync_folder, writing
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
-from mlapp.settings import read_settings
+from mlapp.settings import RECORDS, read_settings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -278,7 +278,7 @@ def require_name(name: str) -> None:
             f"The name {name!r} cannot be used: expected at most 64 lower-case letters,"
             " digits, '-', '_' and '.', beginning with a letter or digit"
         )
-    if name.startswith("records.db"):
+    if name.startswith(RECORDS):  # SQLite has more files, whose names begin so
         raise ArtifactError(f"The name {name!r} cannot be used: the file of the records has it")
 
 

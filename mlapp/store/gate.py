@@ -109,12 +109,12 @@ def compare(
     """
     old, new = np.asarray(current, dtype=float), np.asarray(candidate, dtype=float)
     places = np.arange(len(old)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    count = len(np.unique(places))
-    known = None if groups is None else count
+    sizes = np.bincount(places)
+    known = None if groups is None else len(sizes)
     mean = (float(old.mean()), float(new.mean())) if len(old) else (0.0, 0.0)
-    if len(old) < FEWEST or count < FEWEST_GROUPS:
+    if len(old) < FEWEST or len(sizes) < FEWEST_GROUPS:
         return Verdict(len(old), metric, *mean, -np.inf, np.inf, source, known)
-    interval = _interval(np.bincount(places, new - old).astype(float), np.bincount(places))
+    interval = _interval(np.bincount(places, new - old).astype(float), sizes)
     return Verdict(len(old), metric, *mean, *interval, source, known)
 
 
