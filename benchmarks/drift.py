@@ -2,10 +2,10 @@
 
     python benchmarks/drift.py [--weeks 2000]
 
-Method: training draws 200 to 20,000 values of a distribution (normal, skewed, few whole numbers,
-categories), a week brings 100 to 5,000 of the same, and the share of weeks that `records.drift`
-flags is counted. Then the week's normal values are shifted by half a standard deviation in 500
-rows. Bins are cut at training's quantiles, as published models have them.
+Method: training draws 200 to 20,000 values of a distribution (normal, skewed, whole numbers, flags,
+mostly zeros, categories), a week brings 100 to 5,000 of the same, and the share of weeks that
+`records.drift` flags is counted. Then the mean of a week of 500 rows moves by half a standard
+deviation. Bins are learned from the training's values, as published models have them.
 """
 
 import argparse
@@ -13,11 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mlapp.records import bins, drift
+from mlapp.records import drift, reference
 from mlapp.records.bins import Binning, Series
 from mlapp.tables.numbers import Floats
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SHARES = (0.5, 0.2, 0.15, 0.1, 0.04, 0.01)  # of categories
 Draw = Callable[[int], Floats]
 
@@ -32,6 +31,8 @@ def main() -> None:
         "normal": lambda n: random.normal(size=n),
         "skewed": lambda n: random.lognormal(sigma=1.5, size=n),
         "whole numbers": lambda n: random.poisson(2.0, size=n).astype(float),
+        "flags": lambda n: (random.random(n) < 0.5).astype(float),
+        "mostly zeros": lambda n: random.exponential(size=n) * (random.random(n) < 0.1),
         "categories": lambda n: random.choice(6, size=n, p=SHARES).astype(np.float64),
     }
     print("training   week   distribution     flagged without drift")
@@ -39,11 +40,16 @@ def main() -> None:
         for name, draw in draws.items():
             share = flagged(draw, draw, training, week, name == "categories", weeks)
             print(f"{training:8}{week:7}   {name:16}{share:8.2%}")
-    print("training   week   shift            flagged")
+    moved: dict[str, Draw] = {
+        "normal": lambda n: random.normal(0.5, size=n),
+        "whole numbers": lambda n: random.poisson(2.0 + 0.5 * 2.0**0.5, size=n).astype(float),
+        "flags": lambda n: (random.random(n) < 0.75).astype(float),
+    }
+    print("training   week   distribution     flagged when moved by half a standard deviation")
     for training in (500, 1000, 20_000):
-        draw = draws["normal"]
-        share = flagged(draw, lambda n: draws["normal"](n) + 0.5, training, 500, False, weeks)
-        print(f"{training:8}{500:7}   half a sd       {share:8.2%}")
+        for name, draw in moved.items():
+            share = flagged(draws[name], draw, training, 500, False, weeks)
+            print(f"{training:8}{500:7}   {name:16}{share:8.2%}")
 
 
 def flagged(
@@ -53,10 +59,7 @@ def flagged(
     found = 0
     for _ in range(weeks):
         old, new = before(training), after(week)
-        if categories:
-            cut = Binning(values=tuple("abcdef"))
-        else:
-            cut = bins.between((old.min(), *np.quantile(old, QUANTILES), old.max()))
+        cut = Binning(values=tuple("abcdef")) if categories else reference.cut(old)
         counted = [cut.count(values) for values in (old, new)]
         found += drift.compare(Series("input", "x"), cut, *counted).state in ("watch", "act")
     return found / weeks

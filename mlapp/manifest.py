@@ -41,6 +41,14 @@ class File(_Strict):
     sha256: str
 
 
+class Edges(_Strict):
+    """The edges of the bins in which values are counted, ascending; see `mlapp.records.bins`."""
+
+    kind: Literal["input", "extra", "answer"]
+    name: str
+    edges: tuple[float, ...] = Field(min_length=1)
+
+
 class Golden(_Strict):
     """An input with the version's prediction for it at the time of publication."""
 
@@ -52,6 +60,7 @@ class Manifest(_Strict):
     """What a version is, how it was made, how good it is, and which files it has.
 
     `training` holds every option and seed, and under `command` the command that trains it again.
+    `bins` has the bins of each number that is counted; None in older versions.
     """
 
     format: Literal[1] = 1
@@ -65,6 +74,7 @@ class Manifest(_Strict):
     input_schema: Schema | None = None
     labels: tuple[str, ...] | None = None
     metrics: dict[str, JsonValue]
+    bins: tuple[Edges, ...] | None = None
     golden: tuple[Golden, ...]
     files: dict[Annotated[str, Field(pattern=_FILE_NAME)], File]
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,11 +29,12 @@ def recorded(folder: Path, recording: None) -> Path:
     first = artifacts.open(folder, NAME)
     model = RegressionModel(first)
     batch = model.check(make_rows(np.random.default_rng(0), 2000))
-    learned = reference.learn(model, batch, model.answer(batch))
+    own = model.answer(batch)
+    edges, learned = reference.learn(model, batch, own, own)
     files = {**first.files, reference.REFERENCE: learned}
     kept = ("task", "data", "training", "input_schema", "metrics", "golden")
     fields = {field: getattr(first.manifest, field) for field in kept}
-    drafted = artifacts.draft(NAME, files, tuple(first.manifest.libraries), **fields)
+    drafted = artifacts.draft(NAME, files, tuple(first.manifest.libraries), bins=edges, **fields)
     artifacts.publish(folder, drafted, lambda each: replay(RegressionModel(each)))
     return folder
 
@@ -273,6 +275,72 @@ def test_values_that_are_refused_are_flagged_though_the_others_look_as_ever() ->
     assert (found.state, found.rows, found.refused) == ("act", 239, 361)
     all_refused = drift.compare(bins.Series("input", "x"), cut, before, {bins.REFUSED: 300})
     assert all_refused.state == "act"
+
+
+RANDOM = np.random.default_rng(1)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (RANDOM.random(2000) < 0.5, RANDOM.random(500) < 0.75),
+        (RANDOM.random(2000) < 0.5, np.ones(500)),
+        (RANDOM.random(2000) < 0.03, RANDOM.random(500) < 0.12),
+        (RANDOM.integers(1, 6, 2000), RANDOM.choice([3, 4, 5], 500, p=[0.2, 0.2, 0.6])),
+        (
+            RANDOM.exponential(size=2000) * (RANDOM.random(2000) < 0.2),
+            RANDOM.exponential(size=500) * (RANDOM.random(500) < 0.4),
+        ),
+        (RANDOM.normal(160, 30, 2000).round(), RANDOM.normal(190, 30, 500).round()),
+        (np.full(2000, 7.0), np.full(500, 7.5)),
+    ],
+    ids=["flag", "always on", "rare flag", "grades", "mostly zeros", "lengths", "constant"],
+)
+def test_a_number_of_any_kind_that_moves_is_flagged(before: Any, now: Any) -> None:
+    cut = reference.cut(before.astype(float))
+    counts = [cut.count(values.astype(float)) for values in (before, now)]
+    assert drift.compare(bins.Series("input", "x"), cut, *counts).state in ("watch", "act")
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.0] * 40 + [1.0] * 60, {"0": 0.4, "1": 0.6}),
+        ([7.0] * 100, {"7": 1.0}),
+        ([0.0] * 60 + list(np.linspace(1, 40, 40)), {"0": 0.6, "0 to 16": 0.15}),
+        ([1.6e9] * 50 + [1.6e9 + 1] * 50, {"1600000000": 0.5, "1600000001": 0.5}),
+    ],
+    ids=["flag", "constant", "mostly zeros", "seconds"],
+)
+def test_a_frequent_value_has_a_bin_that_is_called_like_it(
+    values: list[float], shown: dict[str, float]
+) -> None:
+    cut = reference.cut(np.array(values))
+    counts = cut.count(np.array(values))
+    found = drift.compare(bins.Series("input", "x"), cut, counts, counts)
+    assert (found.psi, found.outside) == (0, 0)
+    shares = {name: before for name, before, _ in found.bins}
+    assert shown.items() <= shares.items()
+
+
+def test_answers_are_cut_between_those_that_are_given_often() -> None:
+    few = reference.cut_at_gaps(np.repeat([1.0, 2.0, 4.0], 50), np.array([0.9, 4.2]))
+    assert few.edges == pytest.approx((0.9, 1.5, 3.0, 4.2))
+    scattered = np.repeat([1.0, 2.0, 4.0], 4) + np.tile([-0.2, 0.0, 1e-12, 0.3], 3)
+    assert few.count(scattered) == {0: 1, 1: 3, 2: 4, 3: 3, 4: 1}
+    many = reference.cut_at_gaps(np.linspace(0, 1, 1001), np.array([0.5]))
+    assert many.edges == pytest.approx(np.linspace(0, 1, 11), abs=0.03)
+    same = reference.cut_at_gaps(np.full(50, 0.1 + 0.2), np.array([0.25, 0.35]))
+    assert same.count(np.array([0.3, 0.26, 0.34])) == {1: 3}
+
+
+def test_rare_categories_by_chance_are_no_large_change() -> None:
+    names = tuple(map(str, range(250)))
+    random = np.random.default_rng(0)
+    old, new = (dict.fromkeys(random.choice(250, n, replace=False).tolist(), 1) for n in (200, 60))
+    found = drift.compare(bins.Series("input", "x"), bins.Binning(values=names), old, new)
+    assert found.psi is not None
+    assert found.psi < drift.LARGE
 
 
 def test_rare_values_that_training_also_saw_are_not_flagged() -> None:

@@ -26,6 +26,7 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
 
 import mlapp
 from mlapp import store
@@ -697,16 +698,48 @@ def test_fresh_rows_of_the_same_distribution_are_no_drift(held: bool, empty_fold
         forest, table[inputs], table["label"], "forest",
         held_out=(kept[inputs], kept["label"]) if held else None, say=quiet,
     )  # fmt: skip
-    model = store.open_model(empty_folder, "forest")
-    known = reference.read(empty_folder, "forest", 1)
+    states = drift_of(fresh, empty_folder, "forest")
+    assert set(states.values()) == {"green"}, states
+
+
+def drift_of(fresh: pd.DataFrame, root: Path, name: str) -> dict[str, str]:
+    """Return the state of each series of a model where rows are its requests."""
+    model, known = store.open_model(root, name), reference.read(root, name, 1)
     assert known is not None
-    batch = model.check(fresh[inputs])
+    batch = model.check(fresh)
     live = bins.columns(model, bins.inputs(model, batch), model.answer(batch))
-    states = {
-        series: drift.compare(series, cut, known[series], cut.count(live[series])).state
+    return {
+        f"{series.kind} {series.name}": drift.compare(
+            series, cut, known.get(series, {}), cut.count(live[series])
+        ).state
         for series, cut in bins.binnings(model).items()
     }
+
+
+@pytest.mark.parametrize("leaves", [4, 30])
+def test_the_few_answers_of_a_tree_are_no_drift_because_other_trees_have_others(
+    leaves: int, empty_folder: Path
+) -> None:
+    inputs = ["a", "b", "c"]
+    table = noise(1000, 0)
+    tree = DecisionTreeRegressor(max_leaf_nodes=leaves).fit(table[inputs], table["y"])
+    mlapp.publish(tree, table[inputs], table["y"], "tree", say=quiet)
+    states = drift_of(noise(1000, 1)[inputs], empty_folder, "tree")
     assert set(states.values()) == {"green"}, states
+    moved = drift_of(noise(500, 2)[inputs] + 0.5, empty_folder, "tree")
+    assert moved["answer y"] == "act", moved
+
+
+def test_answers_to_rows_that_a_model_was_fitted_on_are_no_reference(empty_folder: Path) -> None:
+    inputs = ["a", "b", "c"]
+    table = noise(1000, 0).assign(y=lambda each: np.where(each["y"] > 2, "high", "low"))
+    table.loc[table["y"] == "high", inputs] = table.loc[table["y"] == "high", inputs].iloc[0]
+    forest = RandomForestClassifier(10, random_state=0).fit(table[inputs], table["y"])
+    published = mlapp.publish(forest, table[inputs], table["y"], "forest", say=quiet)
+    assert published.manifest.training["measured"] == "in-sample"
+    states = drift_of(noise(200, 1)[inputs], empty_folder, "forest")
+    assert (states["answer y"], states["unsure y"]) == ("unknown", "unknown")
+    assert states["input a"] != "unknown"
 
 
 def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: Path) -> None:

@@ -1,20 +1,23 @@
 """What is recorded of answers, in SQLite: through the service, the pages and the command."""
 
 import json
+import math
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import select, text
 from werkzeug.test import Client
 
-from mlapp import answering, store
+from mlapp import answering, families, store
 from mlapp.cli import main
 from mlapp.errors import InvalidSettings
 from mlapp.families.contract import Model
@@ -24,8 +27,10 @@ from mlapp.records.bins import MISSING, REFUSED, Series
 from mlapp.records.database import Database, answers, first_id, time_of
 from mlapp.records.entries import Record
 from mlapp.records.writer import Writer
+from mlapp.schema import Number
 from mlapp.service import create_app
 from mlapp.settings import read_settings
+from mlapp.store import artifacts
 from tests.conftest import ROOT, client_of, run_python
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
@@ -147,7 +152,9 @@ def test_texts_are_counted_by_length_unknown_words_and_sureness(client: Client) 
     found = queries.totals(database(), "moods", 0)
     assert {series.kind for series in found} == {"extra", "answer", "unsure", "seconds"}
     assert sum(found[Series("extra", "unknown")].values()) == 2
-    assert found[Series("extra", "tokens")] == {2: 1, 3: 1}
+    model = store.open_model(read_settings().artifacts, "moods")
+    lengths = bins.binnings(model)[Series("extra", "tokens")]
+    assert found[Series("extra", "tokens")] == lengths.count(np.array([3.0, 4.0]))
     assert sum(found[Series("unsure", "the label")].values()) == 2
 
 
@@ -166,9 +173,28 @@ def test_texts_are_counted_by_length_unknown_words_and_sureness(client: Client) 
     ],
 )
 def test_a_value_falls_into_its_bin(cuts: tuple[float, ...], value: float, place: int) -> None:
-    import numpy as np
-
     assert bins.between(cuts).count(np.array([value])) == {place: 1}
+
+
+def test_versions_without_bins_of_their_own_keep_those_that_they_were_counted_in(
+    fresh: Path,
+) -> None:
+    """Whatever is in the records of such a version would be in other bins otherwise."""
+    found = {}
+    for name in ("houses", "moods"):
+        artifact = artifacts.open(fresh, name)
+        assert artifact.manifest.bins
+        bare = replace(artifact, manifest=artifact.manifest.model_copy(update={"bins": None}))
+        found[name] = families.from_artifact(bare)
+    cuts = bins.binnings(found["houses"])
+    area = found["houses"].takes.inputs[0]
+    assert isinstance(area, Number)
+    edges = cuts[Series("input", "area")].edges
+    assert edges == (area.minimum, *area.quantiles, math.nextafter(area.maximum, math.inf))
+    assert len(cuts[Series("answer", "price")]) == bins.PARTS + 2
+    cuts = bins.binnings(found["moods"])
+    assert cuts[Series("extra", "tokens")] == bins.POWERS
+    assert cuts[Series("extra", "unknown")] == bins.TENTHS
 
 
 def test_identifiers_are_in_the_order_of_time() -> None:

@@ -157,13 +157,15 @@ def publish(
         "labels": rows.labels,
         "metrics": measured.metrics,
     }
+    held = held_out(parts.folds)
     published = write_version(
         options.name,
         files,
         ("mlapp", "numpy", *compiled.libraries),
         fields,
-        at(rows.checked, held_out(parts.folds)),
+        at(rows.checked, held),
         measured.probabilities,
+        rows.target[held],
         golden_rows(rows.checked.schema),
         root=options.root,
         candidate=options.candidate,

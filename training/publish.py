@@ -124,9 +124,9 @@ def publish(
     files |= _list_files(compiled, checked, report)
     training = {"command": command, "target": target}
     training |= _describe_training(model, data, compiled, measured)
-    fields: dict[str, Any] = {"data": source, "training": training}
-    fields |= {"labels": labels, "metrics": metrics}
-    return _store(name, files, compiled, fields, checked, values, root, candidate, say)
+    fields = {"data": source, "training": training, "labels": labels, "metrics": metrics}
+    known = data.target if seen is None else None
+    return _store(name, files, compiled, fields, checked, values, known, root, candidate, say)
 
 
 def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
@@ -184,6 +184,7 @@ def _store(
     fields: dict[str, Any],
     checked: Checked,
     values: Floats | None,
+    target: Any,
     root: Path,
     candidate: bool,
     say: Say,
@@ -199,6 +200,7 @@ def _store(
         fields,
         checked,
         values,
+        target,
         [checked.schema.typical, *map(random.row, range(len(random)))],
         root=root,
         candidate=candidate,

@@ -244,6 +244,7 @@ def publish(
         fields,
         at(rows.checked, held),
         measured.intervals.rows,
+        rows.target[held],
         golden_rows(rows.checked.schema),
         root=options.root,
         candidate=options.candidate,

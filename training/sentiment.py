@@ -178,13 +178,13 @@ def _draft(
     model = SentimentModel(artifacts.draft(name, files, libraries, golden=(), **fields))
     held_out = ReadTexts(reviews.pick(plan.held_out), ())
     answers = Labels(model.gives, chosen.judged.probabilities, chosen.judged.extras)
-    files[REFERENCE] = learn(model, held_out, answers)
+    bins, files[REFERENCE] = learn(model, held_out, answers, answers)
     texts = [each for each in [*examples, frequent_words(reviews)] if is_readable(each)]
     predicted = model.predict(texts).to_dict("records")
     golden = [
         {"input": {"text": text}, "output": out} for text, out in zip(texts, predicted, strict=True)
     ]
-    return artifacts.draft(name, files, libraries, golden=golden, **fields)
+    return artifacts.draft(name, files, libraries, golden=golden, bins=bins, **fields)
 
 
 def _describe(chosen: Chosen, plan: Plan, asked: Options) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from mlapp.store.learned import dump_learned
 from training.folds import SEED
 
 MOST_LOSSES = 20_000  # held-out rows whose losses are kept
+ALIKE = 0.9  # of the error on unseen rows: with more, a model remembers nothing of its own rows
+REMEMBERED = 0.3  # of it: with less, it remembers even where many rows share an answer
+SHARING = 5  # rows with the same answer, on average, where many do
 
 
 def write_version(
@@ -26,6 +29,7 @@ def write_version(
     fields: Mapping[str, Any],
     rows: Checked,
     values: Floats | None,
+    target: Any,
     golden: Sequence[Mapping[str, Any]],
     *,
     root: Path,
@@ -40,7 +44,9 @@ def write_version(
         fields: of the manifest.
         rows: that the reference counts.
         values: the answers to them, or to held-out rows, of fits that did not see them: (n, 1) or
-            (n, 3) numbers, or probabilities (n, labels). By default the model's own.
+            (n, 3) numbers, or probabilities (n, labels); None without such answers.
+        target: of the rows, (n,), numbers or places of labels, if `values` are of other fits; None
+            if they are the model's own.
         golden: rows whose answers are kept, to be replayed.
         root: the artifact folder.
         candidate: whether the version waits for `mlapp promote`.
@@ -49,13 +55,18 @@ def write_version(
         ArtifactError: the name cannot be used, or the folder cannot be published to.
     """
     model = families.from_artifact(artifacts.draft(name, files, libraries, golden=(), **fields))
-    answers = model.answer(rows) if values is None else _answers(model.gives, values)
+    own = model.answer(rows)
+    unseen = None if values is None else _answers(model.gives, values)
+    if unseen is not None and target is not None and not _remembers(own, unseen, target):
+        unseen = own  # other fits have other answers, which shows where there are few
+    bins, reference = learn(model, rows, own, unseen)
     found = model.answer(model.check(golden)).records()
     drafted = artifacts.draft(
         name,
-        {**files, REFERENCE: learn(model, rows, answers)},
+        {**files, REFERENCE: reference},
         libraries,
         golden=[{"input": row, "output": out} for row, out in zip(golden, found, strict=True)],
+        bins=bins,
         **fields,
     )
     return artifacts.publish(
@@ -68,6 +79,22 @@ def write_version(
 
 def _answers(gives: Any, values: Floats) -> Answers:
     return Labels(gives, values) if isinstance(gives, LabelOutput) else Numbers(gives, values)
+
+
+def _remembers(own: Answers, unseen: Answers, target: Any) -> bool:
+    """Return whether a model's answers to rows that it learned from are unlike those to others."""
+    mine, others = (_squared_error(answers, target) for answers in (own, unseen))
+    values = own.values[:, 0] if isinstance(own, Numbers) else own.probabilities
+    shared = len(values) >= SHARING * len(np.unique(values, axis=0))
+    return mine < others * (REMEMBERED if shared else ALIKE)
+
+
+def _squared_error(answers: Answers, target: Any) -> float:
+    """Return the mean squared error of predictions, or of probabilities (the Brier score)."""
+    if isinstance(answers, Numbers):
+        return float(np.mean((answers.values[:, 0] - target) ** 2))
+    truth = np.eye(answers.probabilities.shape[1])[target]
+    return float(np.sum((answers.probabilities - truth) ** 2) / len(truth))
 
 
 def choose_background(checked: Checked) -> Floats:

@@ -3,7 +3,8 @@
 A model has a series of counts for each of its inputs, for the further columns of its answers (such
 as how many words of a text were read), and for the answers. Bin k of a number has the values from
 `edges[k - 1]` up to, but not including, `edges[k]`: bin 0 is below the range seen in training, and
-the last bin is above it. Bin k of a label or a category is that of the k-th one.
+the last bin is above it. Bin k of a label or a category is that of the k-th one. The edges are
+learned with the model (`mlapp.records.reference`) and stand in its manifest.
 """
 
 import math
@@ -19,7 +20,7 @@ from mlapp.schema import Checked
 from mlapp.tables.numbers import Floats
 
 MISSING, REFUSED = -1, -2  # bins of missing values, and of values that are not allowed
-PARTS = 10  # bins of an answer's range
+PARTS = 10  # bins of an answer's range, of a version without edges of its own
 
 Kind: TypeAlias = Literal["input", "extra", "answer", "unsure", "seconds", "error"]
 
@@ -85,7 +86,29 @@ def between(cuts: Iterable[float]) -> Binning:
 
 
 def binnings(model: Model) -> dict[Series, Binning]:
-    """Return the bins of each series of a model, except those of requests.
+    """Return the bins of each series of a model, except those of requests."""
+    stored = model.manifest.bins
+    if stored is None:
+        return by_value(model) | _by_range(model)
+    learned = {Series(each.kind, each.name): Binning(each.edges) for each in stored}
+    return by_value(model) | learned
+
+
+def by_value(model: Model) -> dict[Series, Binning]:
+    """Return the bins of a model's categories and labels, one for each value."""
+    found: dict[Series, Binning] = {}
+    for spec in model.takes.inputs:
+        if spec.kind == "category":
+            found[Series("input", spec.name)] = Binning(values=spec.categories)
+    gives = model.gives
+    if gives.kind == "labels":
+        found[Series("answer", gives.name)] = Binning(values=gives.labels)
+        found[Series("unsure", gives.name)] = SURE
+    return found
+
+
+def _by_range(model: Model) -> dict[Series, Binning]:
+    """Return the bins of a model's numbers where its manifest has none.
 
     The cuts of an input are the quantiles in its schema; the range of the output has ten bins.
     """
@@ -94,8 +117,6 @@ def binnings(model: Model) -> dict[Series, Binning]:
         if spec.kind in ("number", "date"):
             cuts = (spec.minimum, *spec.quantiles, spec.maximum)
             found[Series("input", spec.name)] = between(cuts)
-        elif spec.kind == "category":
-            found[Series("input", spec.name)] = Binning(values=spec.categories)
     gives = model.gives
     if gives.kind == "number":
         schema = model.manifest.input_schema
@@ -107,8 +128,6 @@ def binnings(model: Model) -> dict[Series, Binning]:
         kind = {"INT64": POWERS, "FP64": TENTHS}.get(field.datatype)
         if kind and field.width is None:
             found[Series("extra", field.name)] = kind
-    found[Series("answer", gives.name)] = Binning(values=gives.labels)
-    found[Series("unsure", gives.name)] = SURE
     return found
 
 

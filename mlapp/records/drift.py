@@ -5,8 +5,10 @@ Each input, the further columns of answers, and the answers are compared with tr
 - the population stability index, sum of (p - q) ln(p / q) over the bins (Siddiqi, "Credit risk
   scorecards", 2006, chapter 9), measures how far a distribution has moved;
 - the chi-square test of two samples (Press et al., "Numerical recipes", 2007, section 14.3) decides
-  whether chance alone could have moved it so far. Sparse bins are joined with their neighbours
-  until each has at least `EXPECTED` values in expectation.
+  whether chance alone could have moved it so far.
+
+For both, sparse bins are joined with their neighbours until each has at least `EXPECTED` values in
+expectation.
 
 A series is flagged if chance alone would flag it in fewer than 1 of 200 weeks.
 `benchmarks/drift.py` simulates how often that happens with and without drift.
@@ -15,6 +17,7 @@ A series is flagged if chance alone would flag it in fewer than 1 of 200 weeks.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -34,6 +37,7 @@ FEWEST = 50  # the fewest values that are compared
 EXPECTED = 5  # the fewest expected values in a bin of the test
 MANY = 4 * EXPECTED  # values in a bin that chance hardly brings where fewer are expected
 WEEK = 7 * queries.DAY
+DIGITS = (6, 9, 12)  # of an edge in a bin's name: as few as tell the edges apart
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def compare(
     if rows + refused >= FEWEST and known >= FEWEST:
         # Refused values have a bin of their own; nothing that was learned from is refused.
         old, new = np.insert(old, 0, 0), np.insert(new, 0, refused)
-        psi, p = stability_index(old, new), p_value(old, new)
+        joined = _join_sparse(old, new)
+        psi, p = stability_index(joined), p_value(joined)
         flagged = p < CHANCE
         state = ("act" if psi >= LARGE else "watch") if flagged else "green"
     return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
@@ -123,26 +128,35 @@ def name_bin(cut: Binning, place: int) -> str:
     if cut.values:
         return cut.values[place]
     edges = cut.edges
+    apart = [(low, high) for low, high in pairwise(edges) if not _is_next(low, high)]
+    digits = next((n for n in DIGITS if all(f"{a:.{n}g}" != f"{b:.{n}g}" for a, b in apart)), 17)
+    tiny = math.nextafter(0.0, 1.0)  # the edge above 0
+    shown = [f"{0.0 if edge == tiny else edge:.{digits}g}" for edge in edges]
     if place == 0:
-        return f"below {edges[0]:.6g}"
+        return f"below {shown[0]}"
     if place == len(edges):
-        return f"above {edges[-1]:.6g}"
-    return f"{edges[place - 1]:.6g} to {edges[place]:.6g}"
+        return f"above {shown[-1]}"
+    if _is_next(edges[place - 1], edges[place]):
+        return shown[place - 1]
+    return f"{shown[place - 1]} to {shown[place]}"
 
 
-def stability_index(old: Floats, new: Floats) -> float:
-    """Return the population stability index of counts (bins,); half a value is added to each."""
-    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (old, new))
+def _is_next(low: float, high: float) -> bool:
+    return high == math.nextafter(low, math.inf)
+
+
+def stability_index(pairs: Floats) -> float:
+    """Return the population stability index of counts (2, bins); half a value is added to each."""
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in pairs)
     return float(np.sum((q - p) * np.log(q / p)))
 
 
-def p_value(old: Floats, new: Floats) -> float:
-    """Return the p-value of the chi-square test that counts (bins,) are of one distribution."""
-    joined = _join_sparse(old, new)
-    totals = joined.sum(axis=1, keepdims=True)
-    expected = totals * joined.sum(axis=0) / joined.sum()
-    statistic = float(np.sum((joined - expected) ** 2 / expected))
-    return chi_square_tail(statistic, joined.shape[1] - 1)
+def p_value(pairs: Floats) -> float:
+    """Return the p-value of the chi-square test that counts (2, bins) are of one distribution."""
+    totals = pairs.sum(axis=1, keepdims=True)
+    expected = totals * pairs.sum(axis=0) / pairs.sum()
+    statistic = float(np.sum((pairs - expected) ** 2 / expected))
+    return chi_square_tail(statistic, pairs.shape[1] - 1)
 
 
 def chi_square_tail(statistic: float, freedom: int) -> float:
