@@ -14,7 +14,7 @@ from mlapp.families.units import Reader
 from training.texts import Reviews
 
 FILM = (
-    "A quiet, generous film. I did not want it to end.",
+    "Slow at first, but I was in tears by the end, and I would see it again.",
     "Two hours of noise, and not one idea.",
     "Not bad at all: better than its poster, anyway.",
     "Movie was pathetic",
