@@ -60,3 +60,33 @@ def test_a_range_that_the_target_leaves_is_refused(tmp_path: Path) -> None:
 def test_a_target_may_be_let_below_zero(tmp_path: Path) -> None:
     found = trained(tmp_path, minimum=-np.inf)
     assert found.predict([{"size": -100.0, "noise": 0.0}])["prediction"][0] < 0
+
+
+@pytest.mark.parametrize("model", ["linear", "boosted"])
+def test_the_coverage_forwards_in_time_is_that_of_earlier_errors(
+    model: str, tmp_path: Path
+) -> None:
+    rng, days = np.random.default_rng(0), np.arange(1900)
+    table = pd.DataFrame({"day": days, "x": rng.normal(0, 1, 1900)})
+    table["output"] = 100 + 3 * table.x + rng.normal(0, 1, 1900) * (1 + 6 * days / 1900)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    options: dict[str, Any] = {"time": "day", "drop": ("day",), "say": lambda _: None}
+    found = RegressionModel(train(tmp_path / "t.csv", root=tmp_path, model=model, **options))
+    stated = float(str(found.manifest.metrics["coverage"]))
+    assert 0.7 < stated < 0.87
+    fifths = found.report["coverage_by_fifth"]
+    rows = sum(each["rows"] for each in fifths)
+    assert rows < len(found.report["held_out"]["actual"])  # the first fold has no earlier errors
+    assert sum(each["coverage"] * each["rows"] for each in fifths) / rows == pytest.approx(stated)
+
+
+def test_no_group_calibrates_its_own_intervals(tmp_path: Path) -> None:
+    rng, group = np.random.default_rng(0), np.repeat(np.arange(20), 8)
+    table = pd.DataFrame({"group": group, "x": rng.normal(0, 1, 160)})
+    table["output"] = table.x + rng.normal(0, 2, 20)[group] + rng.normal(0, 1, 160)
+    table.to_csv(tmp_path / "t.csv", index=False)
+    options: dict[str, Any] = {"group": "group", "model": "linear", "say": lambda _: None}
+    held = RegressionModel(train(tmp_path / "t.csv", root=tmp_path, **options)).report["held_out"]
+    widths = pd.Series(np.subtract(held["upper"], held["lower"]).round(9))
+    assert widths.nunique() == 2
+    assert widths.groupby(group).nunique().max() == 1

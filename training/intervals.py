@@ -36,11 +36,16 @@ class Calibrated:
         rows: prediction, lower and upper of held-out rows, in their order, (n, 3). None of a row's
             limits was calibrated on the row.
         scale: the fitted model of the errors; None where all rows have one width.
+        judged: the places of the rows, among those, that the coverage is stated of; forwards in
+            time all but those of the first fold, which no earlier errors calibrate.
+        half_width: the median of the rows' intervals as they are published.
     """
 
     answer: Answer
     rows: Floats
     scale: Any
+    judged: Groups
+    half_width: float = math.nan
 
 
 def calibrate(
@@ -51,7 +56,9 @@ def calibrate(
     bounds: Answer,
     level: float,
     model: Any,
+    groups: Groups,
     constant: Floats | None = None,
+    forward: bool = False,
 ) -> Calibrated:
     """Calibrate intervals of the level.
 
@@ -63,38 +70,63 @@ def calibrate(
         bounds: where predictions and intervals end.
         level: the share of new rows that an interval is meant to hold.
         model: the fitted regressor, as it is published.
+        groups: the number of each row's group, (n,), such as copies; none is in both halves that
+            calibrate each other.
         constant: intervals of one width that were made otherwise, (n, 3), as those of least
             squares.
+        forward: whether the folds go forwards in time; each one's limits are of earlier ones then.
     """
     held = held_out(folds)
     actual, made = target[held], predicted[held]
-    errors = np.abs(actual - made)
-    one = _normalise(made, errors, np.ones(len(held)), bounds, level)
+    errors, halves = np.abs(actual - made), _halve(groups[held])
+    one = _normalise(made, errors, np.ones(len(held)), halves, bounds, level)
     if constant is not None:
         columns = dict(zip(("prediction", "lower", "upper"), constant[held].T, strict=True))
         one = replace(one, rows=replace(bounds, level=level).make(columns))
-    if len(held) < FEWEST_ADAPTIVE or errors.max() == 0:
-        return one
-    place = np.empty(len(target), dtype=np.int64)
-    place[held] = np.arange(len(held))
-    tests = [place[fold.test] for fold in folds]
-    rows = inputs[held]
-    by_prediction, by_inputs = _cross_fit(rows, made, errors, tests, level)
-    options = [
-        one,
-        _normalise(made, errors, by_prediction, bounds, level),
-        _normalise(made, errors, by_inputs, bounds, level),
-    ]
-    chosen = _choose(options, actual, level)
-    if chosen == 0:
-        return one
-    with threadpool_limits(1, user_api="openmp"):
-        scale = (
-            ByPrediction(model, fit_steps(made, errors, level))
-            if chosen == 1
-            else fit_trees(rows, errors)
-        )
-    return replace(options[chosen], scale=scale)
+    tests = [np.searchsorted(held, fold.test) for fold in folds]
+    rows, options = inputs[held], [one]
+    if len(held) >= FEWEST_ADAPTIVE and errors.max() > 0:
+        apart = [Fold(np.setdiff1d(np.arange(len(held)), test), test) for test in tests]
+        options += [
+            _normalise(made, errors, scales, halves, bounds, level)
+            for scales in _cross_fit(rows, made, errors, apart, level)
+        ]
+    chosen = _choose(options, actual, level) if len(options) > 1 else 0
+    half_width = np.median(np.diff(options[chosen].rows[:, 1:])) / 2
+    found = replace(options[chosen], half_width=float(half_width))
+    if chosen == 1:
+        found = replace(found, scale=ByPrediction(model, fit_steps(made, errors, level)))
+    elif chosen == 2:
+        with threadpool_limits(1, user_api="openmp"):
+            found = replace(found, scale=fit_trees(rows, errors))
+    if not forward:
+        return found
+    parts = _look_back(tests)
+    scales = np.ones(len(held))
+    if chosen:
+        scales = _cross_fit(rows, made, errors, parts, level)[chosen - 1]
+    stated = _normalise(made, errors, scales, parts, bounds, level).rows
+    return replace(found, rows=stated, judged=np.sort(np.concatenate(tests[1:])))
+
+
+def _halve(groups: Groups) -> list[Fold]:
+    """Return two folds of rows, of which each is judged by the other; groups stay whole."""
+    names, places = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        names = places = np.arange(len(groups))
+    half = (np.random.default_rng(SEED).permutation(len(names)) % 2 == 0)[places]
+    one, other = np.flatnonzero(half), np.flatnonzero(~half)
+    return [Fold(other, one), Fold(one, other)]
+
+
+def _look_back(tests: Sequence[Groups]) -> list[Fold]:
+    """Return folds that see all earlier ones; the halves of the first see each other."""
+    first = tests[0]
+    halves = [Fold(first[each.train], first[each.test]) for each in _halve(np.arange(len(first)))]
+    if len(first) < 2:
+        halves = [Fold(first, first)]
+    later = range(1, len(tests))
+    return halves + [Fold(np.concatenate(tests[:place]), tests[place]) for place in later]
 
 
 def _choose(options: Sequence[Calibrated], actual: Floats, level: float) -> int:
@@ -120,36 +152,43 @@ def _choose(options: Sequence[Calibrated], actual: Floats, level: float) -> int:
 
 
 def _normalise(
-    predicted: Floats, errors: Floats, scales: Floats, bounds: Answer, level: float
+    predicted: Floats,
+    errors: Floats,
+    scales: Floats,
+    parts: Sequence[Fold],
+    bounds: Answer,
+    level: float,
 ) -> Calibrated:
-    scores = errors / scales
-    half = np.random.default_rng(SEED).permutation(len(scores)) % 2 == 0
-    margins = scales * np.where(
-        half, conformal_quantile(scores[~half], level), conformal_quantile(scores[half], level)
-    )
+    """Return intervals in proportion to the scales; each part's margin is of its other rows."""
+    scores, margins = errors / scales, np.empty(len(scales))
+    for part in parts:
+        margins[part.test] = scales[part.test] * conformal_quantile(scores[part.train], level)
     columns = {
         "prediction": predicted,
         "lower": predicted - margins,
         "upper": predicted + margins,
     }
     answer = replace(bounds, level=level, margin=conformal_quantile(scores, level))
-    return Calibrated(answer, replace(answer, margin=0.0).make(columns), None)
+    return Calibrated(
+        answer, replace(answer, margin=0.0).make(columns), None, np.arange(len(scales))
+    )
 
 
 def _cross_fit(
-    inputs: Floats, predicted: Floats, errors: Floats, tests: Sequence[Groups], level: float
+    inputs: Floats, predicted: Floats, errors: Floats, parts: Sequence[Fold], level: float
 ) -> tuple[Floats, Floats]:
     """Return the expected errors of n rows by fits that did not see them: by either model."""
-    steps, trees = np.empty(len(errors)), np.empty(len(errors))
-    everything = np.arange(len(errors))
+    steps, trees = np.ones(len(errors)), np.ones(len(errors))
 
     def work(fold: Fold) -> None:
         known, new = fold.train, fold.test
+        if len(known) < 2 or errors[known].max() == 0:  # as a small first fold may be
+            return
         fitted = fit_steps(predicted[known], errors[known], level)
         steps[new] = fitted.predict(predicted[new].reshape(-1, 1))
         trees[new] = fit_trees(inputs[known], errors[known]).predict(inputs[new])
 
-    each_fold(work, [Fold(np.setdiff1d(everything, test), test) for test in tests])
+    each_fold(work, parts)
     return steps, trees
 
 

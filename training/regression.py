@@ -174,7 +174,16 @@ def measure(
         constant = least_squares.cross_validate(encoded, target, parts.folds, LEVEL, parts.groups)
         linear = least_squares.fit(encoded, target, LEVEL, parts.groups)
     found = calibrate(
-        chosen.inputs, target, best.answers, parts.folds, bounds, LEVEL, chosen.fitted, constant
+        chosen.inputs,
+        target,
+        best.answers,
+        parts.folds,
+        bounds,
+        LEVEL,
+        chosen.fitted,
+        parts.clusters,
+        constant,
+        forward=rows.times is not None,
     )
     if found.scale is not None:
         linear = None
@@ -183,9 +192,11 @@ def measure(
         answer = replace(found.answer, margin=linear.interval.quantile)
         found = replace(found, answer=answer)
     actual = target[held]
+    judged, stated = actual[found.judged], found.rows[found.judged]
     metrics = measures.of_numbers(actual, found.rows)
+    metrics["coverage"] = measures.of_numbers(judged, stated)["coverage"]
     metrics["r2_in_sample"] = chosen.fitted.score(chosen.inputs, target)
-    metrics["half_width"] = float(np.median(found.rows[:, 2] - found.rows[:, 1]) / 2)
+    metrics["half_width"] = found.half_width
     if linear is not None:
         metrics["half_width"] = linear.interval.quantile
     # Forwards in time the mean of all held-out rows is not known beforehand.
@@ -198,7 +209,7 @@ def measure(
     )
     report = measures.held_out(actual, found.rows) | {
         "compared": chosen.compared,
-        "coverage_by_fifth": coverage_by_fifth(found.rows, actual),
+        "coverage_by_fifth": coverage_by_fifth(stated, judged),
         "losses": squared_errors(
             prints, actual[shown], found.rows[shown, 0], clusters_of(rows, parts, held[shown])
         ),
