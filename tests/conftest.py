@@ -107,8 +107,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = [path for path, _ in seconds.most_common()]
     # All would wait for the one that trains the text classifiers.
     waiting = {item.path for item in items if "trained_texts" in getattr(item, "fixturenames", ())}
+    order = order or sorted(waiting)[:1]  # without slow tests: it trains while the others run
     order = order[:1] + sorted(order[1:], key=lambda path: path in waiting)[:2] + order[1:]
-    items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
+    items.sort(
+        key=lambda item: (
+            order.index(item.path) if item.path in order else len(order),
+            item.path in waiting,
+        )
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -171,6 +177,12 @@ def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_once("trained-texts", train_every_classifier, tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def trained_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact folder with the linear model `topics` alone, which is trained sooner."""
+    return make_once("trained-topics", train_topics, tmp_path_factory)
+
+
 def train_every_classifier(root: Path) -> None:
     """Train the text classifiers of the tests into a folder."""
     # Imported here, since it takes seconds, and only one process trains.
@@ -179,20 +191,29 @@ def train_every_classifier(root: Path) -> None:
     from training.recipes import RECIPES
 
     sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2)
+    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2, epochs=2)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(text_network, "LEAST_STEPS", 50)
-        moods, topics = Path(folder) / "moods.csv", Path(folder) / "topics.csv"
+        moods = Path(folder) / "moods.csv"
         make_moods().to_csv(moods, index=False)
-        make_topics().to_csv(topics, index=False)
         for name, data, recipe in (
             ("sentiment", sample, TINY),
             ("chapter", sample, chapter),
             ("moods", moods, replace(TINY, rounds=())),
         ):
             sentiment.train(data, name=name, root=root, model="network", recipe=recipe, say=quiet)
+    train_topics(root)
+
+
+def train_topics(root: Path) -> None:
+    """Train a linear model of three labels, `topics`, into a folder."""
+    from training import sentiment
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "topics.csv"
+        make_topics().to_csv(data, index=False)
         sentiment.train(
-            topics,
+            data,
             name="topics",
             root=root,
             text_column="message",

@@ -142,6 +142,7 @@ def name_of(estimator: Any) -> str:
     return type(estimator.steps[-1][1]).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", REGRESSORS, ids=name_of)
 def test_a_regressor_is_compiled_and_gives_the_same_numbers(
     estimator: Any, houses: pd.DataFrame, rows: Checked
@@ -200,6 +201,7 @@ def test_categories_that_boosting_splits_are_compiled_as_sets() -> None:
     assert found.report["largest_difference"] < 1e-9
 
 
+@pytest.mark.slow
 def test_an_interval_is_computed_by_the_same_graph(houses: pd.DataFrame, rows: Checked) -> None:
     estimators = {
         name: ensemble.HistGradientBoostingRegressor(

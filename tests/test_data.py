@@ -26,6 +26,7 @@ def test_the_shipped_reviews_are_made_again_bit_for_bit(tmp_path: Path) -> None:
     assert made.read_bytes() == (DATA / "reviews_sample.tsv").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_shipped_reviews_are_a_few_hundred_of_either_label_and_none_of_the_real_ones(
     real_data: Path,
 ) -> None:

@@ -205,6 +205,7 @@ def test_training_and_scoring_read_the_same_table_however_it_is_written(
     assert predict(model, path, options) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -271,6 +272,7 @@ def test_a_number_below_one_has_no_thousands(tmp_path: Path) -> None:
     assert (rate[0], people[0]) == (0.1, 100_513)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", ["", "?"])
 @pytest.mark.parametrize("unit", ["", " €"])
 def test_decimal_commas_are_recognised_beside_units_and_strange_cells(

@@ -202,6 +202,7 @@ def pragma() -> Iterator[Callable[[str], None]]:
     event.remove(Pool, "checkout", prepare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "cure"),
     [

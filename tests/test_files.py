@@ -440,6 +440,7 @@ def test_a_disk_that_is_full_at_the_end_of_parquet_leaves_what_can_be_resumed(
     assert len(pd.read_parquet(target)) == 1232
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
 def test_progress_gives_rows_and_the_share_of_the_input(
     suffix: str, model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

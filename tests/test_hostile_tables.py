@@ -173,6 +173,7 @@ def wide(format_: TableFormat, columns: int) -> bytes:
     return f"{separator.join(names)}\n{separator.join('1' * columns)}\n".encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["csv", "tsv", "jsonl", "parquet"])
 def test_more_columns_than_a_spreadsheet_has_are_refused(format_: TableFormat) -> None:
     data = wide(format_, chunks.MOST_COLUMNS + 1)
@@ -238,6 +239,7 @@ SHARED = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStri
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 
 
+@pytest.mark.slow
 def test_a_workbook_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", "<row>" + "<c/>" * 4_000_000 + "</row>")
     _, megabytes, refused = memory(path)

@@ -28,8 +28,8 @@ TRAVEL = "we bought a ticket for the train"
 
 
 @pytest.fixture(scope="module")
-def model(trained_texts: Path) -> SentimentModel:
-    return open_sentiment(trained_texts, "topics")
+def model(trained_topics: Path) -> SentimentModel:
+    return open_sentiment(trained_topics, "topics")
 
 
 def units(text: str) -> list[str]:
@@ -135,6 +135,7 @@ def test_a_model_is_read_as_it_was_written() -> None:
         LinearText(model.terms, model.weights[:1], model.bias)
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
 def test_reasons_sum_to_the_logit_of_every_label_whatever_is_typed(
     model: SentimentModel, text: str
@@ -178,7 +179,7 @@ def test_a_text_of_a_million_characters_is_answered_and_explained(model: Sentime
 # --- every way in -----------------------------------------------------------------------------
 
 
-def test_it_is_served_without_scikit_learn(trained_texts: Path) -> None:
+def test_it_is_served_without_scikit_learn(trained_topics: Path) -> None:
     code = f"""
 import json, sys
 from mlapp.loaders import load_sentiment
@@ -188,17 +189,17 @@ model.reasons(batch)
 heavy = ("sklearn", "scipy", "tensorflow", "training", "pandas")
 print(json.dumps([model.answer(batch).labels, [name for name in heavy if name in sys.modules]]))
 """
-    assert run_python(code, trained_texts) == [["travel"], []]
+    assert run_python(code, trained_topics) == [["travel"], []]
 
 
 def test_every_way_in_gives_the_same_answer_and_reasons(
     model: SentimentModel,
-    trained_texts: Path,
+    trained_topics: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    use_artifacts(trained_texts, monkeypatch)
+    use_artifacts(trained_topics, monkeypatch)
     client = client_of(create_app())
     [answer] = model.predict([TRAVEL]).to_dict("records")
     explained = model.explain(TRAVEL, "travel")
@@ -230,9 +231,9 @@ def test_every_way_in_gives_the_same_answer_and_reasons(
 
 
 def test_an_exported_folder_needs_no_scikit_learn(
-    trained_texts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    trained_topics: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    use_artifacts(trained_texts, monkeypatch)
+    use_artifacts(trained_topics, monkeypatch)
     out = tmp_path / "topics"
     assert main(["export", "topics", "--to", "mlflow", "--out", str(out)]) == 0
     needed = (out / "requirements.txt").read_text()
@@ -240,10 +241,10 @@ def test_an_exported_folder_needs_no_scikit_learn(
 
 
 def test_golden_texts_are_replayed_and_a_damaged_file_is_refused(
-    model: SentimentModel, trained_texts: Path
+    model: SentimentModel, trained_topics: Path
 ) -> None:
     replay(model)
-    artifact = artifacts.open(trained_texts, "topics")
+    artifact = artifacts.open(trained_topics, "topics")
     broken = Artifact(artifact.path, artifact.manifest, {**artifact.files, LINEAR: b"broken"})
     with pytest.raises(ArtifactError, match=r"cannot be loaded.*training\.sentiment"):
         SentimentModel(broken)

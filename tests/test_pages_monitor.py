@@ -235,6 +235,7 @@ def test_what_cannot_be_rolled_back_says_why(monkeypatch: pytest.MonkeyPatch) ->
     assert loaders.load_model(NAME).manifest.version == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
 def test_a_damaged_version_and_a_damaged_candidate_say_so(recorded: Path) -> None:
     publish(recorded)  # a candidate

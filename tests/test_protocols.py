@@ -456,6 +456,7 @@ def test_no_request_under_v2_is_a_server_error(fuzzed: Client, body: Any, model:
     assert answer.status_code == 200 or isinstance(answer.json["error"], str)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(
     body=SHORT | JSON,

@@ -81,6 +81,7 @@ def test_a_label_is_recorded_with_its_probability(client: Client) -> None:
     assert first["prediction"] is None
 
 
+@pytest.mark.slow
 def test_every_way_in_is_named(client: Client, fresh: Path) -> None:
     predict(client, "houses", HOUSE)
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a quiet sea"]}

@@ -597,6 +597,7 @@ def test_bytes_of_many_texts_go_in_binary(client: Client) -> None:
 # --- OpenAPI, metrics, keys -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_openapi_document_is_valid_and_its_examples_work(client: Client) -> None:
     document = client.get("/openapi.json").json
     validate(document)

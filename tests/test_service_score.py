@@ -298,6 +298,7 @@ def test_a_file_may_be_larger_than_a_request_but_has_a_limit(every_model: Path) 
     assert f"larger than {len(ROWS):,} bytes" in answer.json["detail"]
 
 
+@pytest.mark.slow
 def test_an_answer_that_does_not_fit_on_the_disk_is_refused(client: Client, tmp_path: Path) -> None:
     body = write_rows(tmp_path / "rows.csv", 20_000).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

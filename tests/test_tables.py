@@ -198,6 +198,7 @@ def test_where_blocks_are_cut_changes_nothing(text: str, block: int) -> None:
         assert read(io.BufferedReader(Pipe(data)), FileFormat("csv")) == whole
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(text=PIECES.map(lambda text: text.replace('"', "\r")), block=st.integers(5, 40))
 @example(text="1,2\r3,4\n\n5,6\n", block=8)
@@ -512,6 +513,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert chunk.batch.to_pydict() == {name: each.to_pylist() for name, each in columns.items()}
 
 
+@pytest.mark.slow
 def test_parquet_with_long_texts_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     texts = ["".join(map(chr, rng.integers(97, 123, 100_000))) for _ in range(100)]

@@ -24,7 +24,7 @@ from mlapp.store.learned import fingerprint
 from tests.conftest import make_topics, quiet, use_artifacts
 from tests.recipes import TINY
 from tests.test_retrain import ask, judge
-from training import plan, progress, text_linear, text_network
+from training import plan, progress, text_linear
 from training.plan import split_texts
 from training.recipes import Options
 from training.sentiment import main, train
@@ -101,7 +101,7 @@ def test_many_texts_are_learned_by_the_linear_model_and_the_network_and_all_are_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "NETWORK_FROM", 400)
-    monkeypatch.setattr(text_network, "LEAST_STEPS", 10)
+    monkeypatch.setattr("training.text_network.LEAST_STEPS", 10)
     said: list[str] = []
     made = train(SAMPLE, root=tmp_path, recipe=TINY, say=said.append)
     compared = json.loads(made.files["report.json"])["compared"]
@@ -134,6 +134,7 @@ def test_texts_that_say_nothing_about_their_labels_are_no_better_than_the_baseli
     assert made.manifest.metrics["baseline_accuracy"] == pytest.approx(2 / 3)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_linear_model(tmp_path: Path) -> None:
     first, same = (publish(tmp_path, topics()) for _ in range(2))
     assert first.files == same.files
@@ -151,6 +152,7 @@ def test_many_texts_are_told_beforehand_how_long_it_takes(
     assert place < said.index("Fitting the linear model")
 
 
+@pytest.mark.slow
 def test_of_more_texts_than_memory_holds_a_part_is_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +281,7 @@ def test_a_text_of_a_million_characters_is_learned_from(tmp_path: Path) -> None:
 # --- examples ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_examples_are_words_typical_of_the_labels_and_no_text_that_was_learned_from(
     tmp_path: Path,
 ) -> None:
@@ -415,6 +418,7 @@ def write_extra(folder: Path, rows: Sequence[tuple[str, object]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_extra_texts_are_learned_from_and_judge_nothing(tmp_path: Path) -> None:
     said: list[str] = []
     words = [(f"zebra {place} stripes", "food") for place in range(8)]
@@ -443,6 +447,7 @@ def test_extra_texts_that_copy_a_held_out_one_are_left_out_and_counted(tmp_path:
     assert "Left out 1 extra texts that are equal or nearly equal to a held-out text" in said
 
 
+@pytest.mark.slow
 def test_held_out_texts_are_the_same_whatever_is_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +480,7 @@ def test_extra_labels_are_names_or_values(tmp_path: Path, labels: list[str]) -> 
     assert (reviews.extra, reviews.own) == (3, 40)
 
 
+@pytest.mark.slow
 def test_losses_of_held_out_texts_let_two_versions_be_compared(tmp_path: Path) -> None:
     frame = topics()
     made = publish(tmp_path, frame)
@@ -502,6 +508,7 @@ def test_what_was_held_out_is_the_reference_for_drift(tmp_path: Path) -> None:
     assert made.manifest.metrics["held_out"] == 60
 
 
+@pytest.mark.slow
 def test_a_candidate_is_published_but_not_served(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -89,6 +89,7 @@ def test_reasons_of_a_linear_model_sum_to_the_logit_however_sure_it_is(
     assert summed.to_numpy() == pytest.approx(logits, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_without_a_row_has_no_reasons(tmp_path: Path) -> None:
     make_blobs().to_csv(tmp_path / "trees.csv", index=False)
     file = tmp_path / "trees.csv"
@@ -99,6 +100,7 @@ def test_a_batch_without_a_row_has_no_reasons(tmp_path: Path) -> None:
     assert len(model.reasons(empty).totals) == 0
 
 
+@pytest.mark.slow
 def test_the_simplest_model_that_is_as_good_is_published(tmp_path: Path) -> None:
     said: list[str] = []
     model = trained(make_blobs(), "kind", tmp_path, say=said.append)
@@ -200,6 +202,7 @@ def test_training_again_gives_the_same_answers(tmp_path: Path) -> None:
     assert json.dumps(one.report) == json.dumps(other.report)
 
 
+@pytest.mark.slow
 def test_noise_is_no_better_than_the_baseline_and_a_warning_says_so(tmp_path: Path) -> None:
     table = make_rings(300)
     table["place"] = np.random.default_rng(0).choice(["heads", "tails"], 300)

@@ -52,6 +52,7 @@ def test_marked_numbers_are_numbers(texts: list[str], numbers: list[float], unit
     assert "are read as numbers" in said[0]
 
 
+@pytest.mark.slow
 def test_infinities_of_a_table_count_as_missing_in_training_and_in_scoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +310,7 @@ def test_a_million_categories_are_left_out() -> None:
     assert any("many" in line and "categories" in line for line in said)
 
 
+@pytest.mark.slow
 def test_more_columns_than_a_table_may_have_are_refused(tmp_path: Path) -> None:
     table = pd.DataFrame(np.zeros((30, 20_000)), columns=[f"c{place}" for place in range(20_000)])
     table.to_csv(tmp_path / "wide.csv", index=False)

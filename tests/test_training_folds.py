@@ -141,6 +141,7 @@ def test_groups_stay_whole_forwards_in_time_too(tmp_path: Path) -> None:
         table_models.split(rows, quiet)
 
 
+@pytest.mark.slow
 def test_the_standard_error_counts_a_group_as_one_observation(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     group, x = np.repeat(np.arange(40), 25), rng.normal(0, 1, 1000)
@@ -164,6 +165,7 @@ def published_of(made: Artifact) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_extra_rows_predict_no_past_and_are_learned_from_in_the_end(tmp_path: Path) -> None:
     rng, days = np.random.default_rng(0), np.arange(1300)
     y = np.where(days < 905, 0, 100) + rng.normal(0, 10, 1300)
@@ -177,6 +179,7 @@ def test_extra_rows_predict_no_past_and_are_learned_from_in_the_end(tmp_path: Pa
     assert any(line.startswith("Rows of --extra have no known time") for line in said)
 
 
+@pytest.mark.slow
 def test_the_baseline_forwards_in_time_is_the_one_that_was_compared(tmp_path: Path) -> None:
     rng, days = np.random.default_rng(0), np.arange(300)
     table = pd.DataFrame({"day": days, "x": rng.normal(0, 1, 300), "y": 1000.0 + days})
@@ -252,6 +255,7 @@ def test_a_category_that_says_the_label_makes_no_copies_of_its_rows(tmp_path: Pa
     assert float(str(made.manifest.metrics["accuracy"])) > 0.95
 
 
+@pytest.mark.slow
 def test_what_is_compared_is_what_is_served(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.normal(size=(400, 2)), columns=list("ab"))

@@ -41,6 +41,7 @@ def test_intervals_hold_their_share_in_every_fifth_of_new_rows(model: str, tmp_p
         assert 0.84 <= each["coverage"] <= 0.96
 
 
+@pytest.mark.slow
 def test_predictions_end_where_they_are_told_to_and_reasons_sum_to_them(tmp_path: Path) -> None:
     found = trained(tmp_path, maximum=200.0)
     rows = [{"size": 100.0, "noise": 0.0}, {"size": -100.0, "noise": 0.0}]
@@ -57,11 +58,13 @@ def test_a_range_that_the_target_leaves_is_refused(tmp_path: Path) -> None:
         trained(tmp_path, minimum=5.0)
 
 
+@pytest.mark.slow
 def test_a_target_may_be_let_below_zero(tmp_path: Path) -> None:
     found = trained(tmp_path, minimum=-np.inf)
     assert found.predict([{"size": -100.0, "noise": 0.0}])["prediction"][0] < 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["linear", "boosted"])
 def test_the_coverage_forwards_in_time_is_that_of_earlier_errors(
     model: str, tmp_path: Path

@@ -63,6 +63,7 @@ def test_the_chapters_own_table_gives_the_chapters_figure(real_data: Path, tmp_p
     assert published.manifest.metrics["r2_in_sample"] == pytest.approx(CHAPTER_R2, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_read_dropped_measured_and_published(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +138,7 @@ def test_coefficients_come_in_the_inputs_own_units_with_limits(tmp_path: Path) -
         assert entry["lower"] < entry["estimate"] < entry["upper"]
 
 
+@pytest.mark.slow
 def test_a_sum_of_other_columns_is_left_out(tmp_path: Path) -> None:
     frame = made(100)
     said: list[str] = []
@@ -157,6 +159,7 @@ def test_a_refusal_for_few_rows_says_how_many_lack_the_target(tmp_path: Path) ->
         train(saved(frame, tmp_path), root=tmp_path, say=quiet)
 
 
+@pytest.mark.slow
 def test_a_perfect_fit_has_an_interval_of_no_width(tmp_path: Path) -> None:
     frame = made(100)
     train(saved(frame.assign(output=2 * frame["a"]), tmp_path), root=tmp_path, say=quiet)

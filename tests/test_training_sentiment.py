@@ -1,3 +1,5 @@
+"""How text classifiers are trained. TensorFlow takes seconds to import: tests that need it do."""
+
 import json
 import os
 import re
@@ -19,17 +21,14 @@ from mlapp.families.text import Vocabulary, train_vocabulary
 from mlapp.store import artifacts, open_model
 from tests.conftest import network_of, open_sentiment
 from tests.recipes import TINY
-from training import phrases, text_network
+from training import phrases
 from training.calibration import fit_temperature
 from training.linear import fit_linear
 from training.measures import mistakes, of_labels, reliability
-from training.network import Shape, batches, build, pad, score
 from training.recipes import RECIPES
 from training.sentiment import main, train
 from training.splits import split
-from training.text_network import Shortener, compare
 from training.texts import key
-from training.vectors import train_vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "data" / "reviews_sample.tsv"
@@ -43,7 +42,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_network, "LEAST_STEPS", 10)
+    monkeypatch.setattr("training.text_network.LEAST_STEPS", 10)
 
 
 # --- the whole path ---------------------------------------------------------------------------
@@ -185,8 +184,12 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.slow
 def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
     model = open_sentiment(trained_texts)
+    from training.network import Shape, build
+    from training.text_network import compare
+
     other = build(Shape(len(network_of(model).vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
         compare(other, network_of(model), network_of(model).read(["The film is wonderful."]))
@@ -208,7 +211,10 @@ def test_the_parts_share_no_text_and_hold_each_label_in_proportion() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_short_texts_are_pieces_of_the_whole() -> None:
+    from training.text_network import Shortener
+
     text = "this is the first sentence here . and then a second one ? the last one ends it !"
     vocabulary = Vocabulary(train_vocabulary([text], 100, 1))
     ids = vocabulary.read(text).ids
@@ -220,7 +226,10 @@ def test_short_texts_are_pieces_of_the_whole() -> None:
     assert len(shortener.stretch(np.arange(2, 1000))) == RECIPES["best"].longest
 
 
+@pytest.mark.slow
 def test_batches_hold_every_text_once_and_texts_of_similar_length() -> None:
+    from training.network import batches
+
     lengths = np.random.default_rng(0).integers(1, 400, 1000)
     texts = [np.ones(length, dtype=np.int64) for length in lengths]
     found = list(batches(texts, 10, np.random.default_rng(1)))
@@ -230,6 +239,8 @@ def test_batches_hold_every_text_once_and_texts_of_similar_length() -> None:
 
 @pytest.mark.slow
 def test_padding_changes_no_score() -> None:
+    from training.network import Shape, build, pad, score
+
     network = build(Shape(50, 8, 6, 2))
     ids = [np.array([5, 6, 7]), np.arange(2, 40)]
     alone = np.vstack([network(pad([each])).numpy() for each in ids])
@@ -245,6 +256,8 @@ def test_word_vectors_bring_words_together_that_stand_in_the_same_places() -> No
         group = int(random.integers(2))
         around = random.integers(10 + 10 * group, 20 + 10 * group, 8)
         texts.append(np.insert(around, 4, 2 + 2 * group + random.integers(2)))
+    from training.vectors import train_vectors
+
     made = train_vectors(texts, 30, 8, 3, 0)
     assert made.shape == (30, 8)
     assert (made[0] == 0).all()
@@ -323,9 +336,10 @@ def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     asked: list[int] = []
     make = phrases.make_phrases
     monkeypatch.setattr(
-        text_network, "make_phrases", lambda count, seed: asked.append(count) or make(count, seed)
+        "training.text_network.make_phrases",
+        lambda count, seed: asked.append(count) or make(count, seed),
     )
-    monkeypatch.setattr(text_network, "PHRASES", 50)
+    monkeypatch.setattr("training.text_network.PHRASES", 50)
     for film_phrases in (False, True):
         made = train(
             SAMPLE,
@@ -366,7 +380,9 @@ def test_the_held_out_part_chooses_nothing(
 
 @pytest.mark.slow
 def test_no_sentence_of_our_own_has_both_labels() -> None:
-    made, labels = phrases.make_phrases(text_network.PHRASES, 0)
+    from training.text_network import PHRASES
+
+    made, labels = phrases.make_phrases(PHRASES, 0)
     found = {
         label: {key(text) for text, own in zip(made, labels, strict=True) if own == label}
         for label in (0, 1)
@@ -377,7 +393,9 @@ def test_no_sentence_of_our_own_has_both_labels() -> None:
 
 @pytest.mark.slow
 def test_the_one_liners_that_judge_the_film_model_are_not_among_our_own_sentences() -> None:
-    own, _ = phrases.make_phrases(text_network.PHRASES, 0)
+    from training.text_network import PHRASES
+
+    own, _ = phrases.make_phrases(PHRASES, 0)
     judging = pd.read_csv(Path(__file__).with_name("one_liners.tsv"), sep="\t").text
     in_own, in_judging = (
         {" ".join(re.findall(r"[\w']+", text.casefold())) for text in texts}

@@ -63,6 +63,7 @@ def test_the_signals_that_stop_a_service_do_not_stop_what_writes_its_records(log
     assert sorted(ids()) == sorted([first, second])
 
 
+@pytest.mark.slow
 def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: Writer) -> None:
     given = [answer()]
     assert log.flush()
