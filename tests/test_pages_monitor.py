@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp import answering, loaders
 from mlapp.cli import main
+from mlapp.dates import Date
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
 from mlapp.records import bins, drift, feedback, reference
@@ -299,8 +300,8 @@ RANDOM = np.random.default_rng(1)
 )
 def test_a_number_of_any_kind_that_moves_is_flagged(before: Any, now: Any) -> None:
     cut = reference.cut(before.astype(float))
-    counts = [cut.count(values.astype(float)) for values in (before, now)]
-    assert drift.compare(bins.Series("input", "x"), cut, *counts).state in ("watch", "act")
+    old, new = (cut.count(values.astype(float)) for values in (before, now))
+    assert drift.compare(bins.Series("input", "x"), cut, old, new).state in ("watch", "act")
 
 
 @pytest.mark.parametrize(
@@ -322,6 +323,16 @@ def test_a_frequent_value_has_a_bin_that_is_called_like_it(
     assert (found.psi, found.outside) == (0, 0)
     shares = {name: before for name, before, _ in found.bins}
     assert shown.items() <= shares.items()
+
+
+def test_bins_of_dates_are_called_by_their_days() -> None:
+    days = np.linspace(1_700_006_400, 1_700_006_400 + 99 * 86_400, 100)
+    cut = reference.cut(days)
+    counts, first, last = cut.count(days), float(days[0]), float(days[-1])
+    spec = Date(name="day", minimum=first, maximum=last, quantiles=(first,) * 5, typical="")
+    found = drift.compare(bins.Series("input", "x"), cut, counts, counts, spec.plain)
+    assert found.bins[0][0] == "2023-11-15 to 2023-11-20"
+    assert drift.name_bin(cut, len(cut) - 1, spec.plain) == "above 2024-02-22"
 
 
 def test_answers_are_cut_between_those_that_are_given_often() -> None:

@@ -15,7 +15,7 @@ A series is flagged if chance alone would flag it in fewer than 1 of 200 weeks.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, TypeAlias
@@ -30,6 +30,7 @@ from mlapp.records.reference import Counts
 from mlapp.tables.numbers import Floats
 
 Severity: TypeAlias = Literal["green", "watch", "act", "unknown"]
+Show: TypeAlias = Callable[[float], str | None]  # an edge as text
 
 CHANCE = 0.005  # the p-value below which a series is flagged
 LARGE = 0.25  # the index from which a flagged series requires action; Siddiqi's threshold
@@ -87,22 +88,38 @@ def measure(
     since = queries.now() - WEEK if since is None else since
     manifest = model.manifest
     live = queries.totals(database, manifest.name, since, manifest.version)
+    inputs = model.takes.inputs
+    dates = {Series("input", spec.name): spec.plain for spec in inputs if spec.kind == "date"}
     return [
-        compare(series, cut, (reference or {}).get(series, {}), live.get(series, {}))
+        compare(
+            series, cut, (reference or {}).get(series, {}), live.get(series, {}), dates.get(series)
+        )
         for series, cut in bins.binnings(model).items()
     ]
 
 
 def compare(
-    series: Series, cut: Binning, reference: Mapping[int, int], live: Mapping[int, int]
+    series: Series,
+    cut: Binning,
+    reference: Mapping[int, int],
+    live: Mapping[int, int],
+    show: Show | None = None,
 ) -> Drift:
-    """Compare the counts of a series in training and now, by bin."""
+    """Compare the counts of a series in training and now, by bin.
+
+    Args:
+        series: what is counted.
+        cut: its bins.
+        reference: the counts in training.
+        live: the counts now.
+        show: returns an edge as text; by default as a number.
+    """
     places = [MISSING, *range(len(cut))]
     old = np.array([reference.get(place, 0) for place in places], dtype=float)
     new = np.array([live.get(place, 0) for place in places], dtype=float)
     rows, known, refused = int(new.sum()), int(old.sum()), live.get(REFUSED, 0)
     shares = tuple(
-        (name_bin(cut, place), before / max(1, known), now / max(1, rows))
+        (name_bin(cut, place, show), before / max(1, known), now / max(1, rows))
         for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
         if before or now
     )
@@ -121,24 +138,29 @@ def compare(
     return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
 
 
-def name_bin(cut: Binning, place: int) -> str:
-    """Return the name of a bin: its range, or its value."""
+def name_bin(cut: Binning, place: int, show: Show | None = None) -> str:
+    """Return the name of a bin: its range, or its value; see `compare`."""
     if place == MISSING:
         return "missing"
     if cut.values:
         return cut.values[place]
     edges = cut.edges
-    apart = [(low, high) for low, high in pairwise(edges) if not _is_next(low, high)]
-    digits = next((n for n in DIGITS if all(f"{a:.{n}g}" != f"{b:.{n}g}" for a, b in apart)), 17)
-    tiny = math.nextafter(0.0, 1.0)  # the edge above 0
-    shown = [f"{0.0 if edge == tiny else edge:.{digits}g}" for edge in edges]
+    shown = [show(edge) for edge in edges] if show else _show_numbers(edges)
     if place == 0:
         return f"below {shown[0]}"
     if place == len(edges):
         return f"above {shown[-1]}"
     if _is_next(edges[place - 1], edges[place]):
-        return shown[place - 1]
+        return f"{shown[place - 1]}"
     return f"{shown[place - 1]} to {shown[place]}"
+
+
+def _show_numbers(edges: Sequence[float]) -> list[str | None]:
+    """Return edges with as few digits as tell them apart."""
+    apart = [(low, high) for low, high in pairwise(edges) if not _is_next(low, high)]
+    digits = next((n for n in DIGITS if all(f"{a:.{n}g}" != f"{b:.{n}g}" for a, b in apart)), 17)
+    tiny = math.nextafter(0.0, 1.0)  # the edge above 0
+    return [f"{0.0 if edge == tiny else edge:.{digits}g}" for edge in edges]
 
 
 def _is_next(low: float, high: float) -> bool:
