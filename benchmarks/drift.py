@@ -60,8 +60,8 @@ def flagged(
     for _ in range(weeks):
         old, new = before(training), after(week)
         cut = Binning(values=tuple("abcdef")) if categories else reference.cut(old)
-        counted = [cut.count(values) for values in (old, new)]
-        found += drift.compare(Series("input", "x"), cut, *counted).state in ("watch", "act")
+        one, other = cut.count(old), cut.count(new)
+        found += drift.compare(Series("input", "x"), cut, one, other).state in ("watch", "act")
     return found / weeks
 
 
