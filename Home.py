@@ -11,7 +11,7 @@ import mlapp
 from mlapp import loaders
 from mlapp.dashboard import shared
 from mlapp.dashboard.markup import literal
-from mlapp.errors import ArtifactError
+from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.manifest import Kind
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
@@ -108,4 +108,7 @@ page = st.navigation(
 )
 title = getattr(page, "title", "Home")  # it has none where the script runs without a session
 st.set_page_config(page_title="mlapp" if title == "Home" else f"{title} · mlapp")
-page.run()
+try:
+    page.run()
+except InvalidSettings as error:
+    st.error(literal(str(error)), title="A setting cannot be used")

@@ -105,6 +105,15 @@ def test_home_shows_that_a_version_is_pinned_and_that_a_newer_is_refused(
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_setting_that_cannot_be_used_is_named_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLAPP_ADMIN", "1")
+    app = AppTest.from_file(ROOT / "Home.py", default_timeout=30).run()
+    assert not app.exception
+    assert [each.value for each in app.error] == ["MLAPP_ADMIN: got '1', expected off or on"]
+
+
 def test_the_form_has_a_widget_for_each_input_with_its_typical_value_and_range() -> None:
     app = page()
     shown = {widget.key: widget.value for widget in app.number_input}

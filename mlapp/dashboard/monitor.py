@@ -22,6 +22,7 @@ BADGES: Mapping[str, tuple[str, str]] = {
     "watch": ("Watch", "orange"),
     "act": ("Act", "red"),
     "unknown": ("Too few", "gray"),
+    "unreferenced": ("No reference", "gray"),
 }
 SHOWN = 100  # answers that the page lists
 CHANNELS = {
@@ -154,7 +155,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
 
 def _line(each: Drift) -> dict[str, Any]:
     return {
-        "state": [BADGES[each.state][0]],
+        "state": [BADGES[each.state if each.reference else "unreferenced"][0]],
         "what": each.series.name,
         "kind": each.series.kind,
         "PSI": each.psi,
