@@ -424,6 +424,25 @@ def test_all_workers_are_replaced_on_sighup_without_a_failed_request(
     assert requests.get(f"{at.address}/metrics", timeout=30).ok
 
 
+def test_a_connection_that_was_opened_before_the_end_still_has_its_request_answered(
+    own: Callable[..., Server],
+) -> None:
+    at = own("--workers", "1")
+    request = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connect(at) as early, connect(at) as begun, connect(at) as silent, connect(at) as kept:
+        begun.sendall(request[:20])
+        kept.sendall(request)
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200 ")  # so the others are accepted, too
+        at.process.send_signal(signal.SIGTERM)
+        read_all(kept)  # it is closed when the end begins
+        early.sendall(request)
+        begun.sendall(request[20:])
+        for connection in (early, begun):
+            assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+        assert read_all(silent) == b""
+    assert at.process.wait(timeout=30) == 0
+
+
 def test_the_metrics_of_processes_that_were_killed_are_removed(own: Callable[..., Server]) -> None:
     killed = own("--workers", "1")
     [worker] = killed.workers()

@@ -26,6 +26,7 @@ from mlapp.records import writer as records
 HEADER_BYTES = 1 << 16
 KEPT_SECONDS = 15  # how long an idle connection is kept
 GRACE_SECONDS = 30  # for in-flight requests after SIGTERM or SIGINT
+FIRST_SECONDS = 1.0  # for the first request of a connection, or one that has begun, likewise
 BACKLOG = 2048  # connections that the kernel queues for a busy process
 MOST_CONNECTIONS = 1 << 16  # of a process, if the system allows that many
 SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
@@ -51,6 +52,7 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes: int | None = 0  # None while no headers are awaited
         self._has_begun = False  # whether a request began in the data received last
         self._trailer_bytes = 0
+        self._is_last = False  # whether the connection ends with the next response
         self._timer: asyncio.TimerHandle | None = None
         if len(self.opened) >= self.most:
             self._close_oldest()
@@ -95,6 +97,24 @@ class Protocol(HttpToolsProtocol):
         self._header_bytes = None
         self._stop_timer()
         super().on_headers_complete()
+        if self._is_last and self.cycle is not None:  # it is None where a websocket begins
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection at the end of the server, after the request that is under way.
+
+        A client cannot know that a new connection was closed before its request was read, so one
+        that has had no request waits for it, as does one whose next request has begun.
+        """
+        if self.cycle is None or (self.cycle.response_complete and self._header_bytes):
+            self._is_last = True
+            self.loop.call_later(FIRST_SECONDS, self._close_unused)
+        else:
+            super().shutdown()
+
+    def _close_unused(self) -> None:
+        if not self._is_answering():
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP; if a response is being sent, cut it off."""
