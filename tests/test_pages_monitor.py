@@ -332,7 +332,7 @@ def test_bins_of_dates_are_called_by_their_days() -> None:
     spec = Date(name="day", minimum=first, maximum=last, quantiles=(first,) * 5, typical="")
     found = drift.compare(bins.Series("input", "x"), cut, counts, counts, spec.plain)
     assert found.bins[0][0] == "2023-11-15 to 2023-11-20"
-    assert drift.name_bin(cut, len(cut) - 1, spec.plain) == "above 2024-02-22"
+    assert drift.name_bins(cut, spec.plain)[-1] == "above 2024-02-22"
 
 
 def test_answers_are_cut_between_those_that_are_given_often() -> None:

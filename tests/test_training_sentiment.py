@@ -186,10 +186,10 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
-    model = open_sentiment(trained_texts)
     from training.network import Shape, build
     from training.text_network import compare
 
+    model = open_sentiment(trained_texts)
     other = build(Shape(len(network_of(model).vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
         compare(other, network_of(model), network_of(model).read(["The film is wonderful."]))
@@ -249,6 +249,8 @@ def test_padding_changes_no_score() -> None:
 
 
 def test_word_vectors_bring_words_together_that_stand_in_the_same_places() -> None:
+    from training.vectors import train_vectors
+
     random = np.random.default_rng(0)
     # Words 2 and 3 stand among 10 to 19, and 4 and 5 among 20 to 29.
     texts = []
@@ -256,8 +258,6 @@ def test_word_vectors_bring_words_together_that_stand_in_the_same_places() -> No
         group = int(random.integers(2))
         around = random.integers(10 + 10 * group, 20 + 10 * group, 8)
         texts.append(np.insert(around, 4, 2 + 2 * group + random.integers(2)))
-    from training.vectors import train_vectors
-
     made = train_vectors(texts, 30, 8, 3, 0)
     assert made.shape == (30, 8)
     assert (made[0] == 0).all()

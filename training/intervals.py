@@ -78,8 +78,8 @@ def calibrate(
     """
     held = held_out(folds)
     actual, made = target[held], predicted[held]
-    errors, halves = np.abs(actual - made), _halve(groups[held])
-    one = _normalise(made, errors, np.ones(len(held)), halves, bounds, level)
+    errors, halves = np.abs(actual - made), halve(groups[held])
+    one = normalise(made, errors, np.ones(len(held)), halves, bounds, level)
     if constant is not None:
         columns = dict(zip(("prediction", "lower", "upper"), constant[held].T, strict=True))
         one = replace(one, rows=replace(bounds, level=level).make(columns))
@@ -88,7 +88,7 @@ def calibrate(
     if len(held) >= FEWEST_ADAPTIVE and errors.max() > 0:
         apart = [Fold(np.setdiff1d(np.arange(len(held)), test), test) for test in tests]
         options += [
-            _normalise(made, errors, scales, halves, bounds, level)
+            normalise(made, errors, scales, halves, bounds, level)
             for scales in _cross_fit(rows, made, errors, apart, level)
         ]
     chosen = _choose(options, actual, level) if len(options) > 1 else 0
@@ -105,11 +105,11 @@ def calibrate(
     scales = np.ones(len(held))
     if chosen:
         scales = _cross_fit(rows, made, errors, parts, level)[chosen - 1]
-    stated = _normalise(made, errors, scales, parts, bounds, level).rows
+    stated = normalise(made, errors, scales, parts, bounds, level).rows
     return replace(found, rows=stated, judged=np.sort(np.concatenate(tests[1:])))
 
 
-def _halve(groups: Groups) -> list[Fold]:
+def halve(groups: Groups) -> list[Fold]:
     """Return two folds of rows, of which each is judged by the other; groups stay whole."""
     names, places = np.unique(groups, return_inverse=True)
     if len(names) < 2:
@@ -122,7 +122,7 @@ def _halve(groups: Groups) -> list[Fold]:
 def _look_back(tests: Sequence[Groups]) -> list[Fold]:
     """Return folds that see all earlier ones; the halves of the first see each other."""
     first = tests[0]
-    halves = [Fold(first[each.train], first[each.test]) for each in _halve(np.arange(len(first)))]
+    halves = [Fold(first[each.train], first[each.test]) for each in halve(np.arange(len(first)))]
     if len(first) < 2:
         halves = [Fold(first, first)]
     later = range(1, len(tests))
@@ -151,7 +151,7 @@ def _choose(options: Sequence[Calibrated], actual: Floats, level: float) -> int:
     return best
 
 
-def _normalise(
+def normalise(
     predicted: Floats,
     errors: Floats,
     scales: Floats,
@@ -159,7 +159,16 @@ def _normalise(
     bounds: Answer,
     level: float,
 ) -> Calibrated:
-    """Return intervals in proportion to the scales; each part's margin is of its other rows."""
+    """Return intervals in proportion to the scales; each part's margin is of its other rows.
+
+    Args:
+        predicted: of n rows, (n,).
+        errors: how far they are off, (n,).
+        scales: how far they are expected to be off, (n,).
+        parts: the rows that are judged, with those that calibrate them.
+        bounds: where predictions and intervals end.
+        level: the share of new rows that an interval is meant to hold.
+    """
     scores, margins = errors / scales, np.empty(len(scales))
     for part in parts:
         margins[part.test] = scales[part.test] * conformal_quantile(scores[part.train], level)

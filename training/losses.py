@@ -44,7 +44,7 @@ def squared_errors(
         predicted: (n,), by fits that did not see the row.
         groups: the number of each row's group, (n,), where rows are not independent.
     """
-    return _report("squared error", fingerprints, (target - predicted) ** 2, groups)
+    return _report("squared error", fingerprints, row_losses(target, predicted), groups)
 
 
 def log_losses(
@@ -58,8 +58,7 @@ def log_losses(
         probabilities: of fits that did not see the row, (n, labels).
         groups: the number of each row's group, (n,), where rows are not independent.
     """
-    own = probabilities[np.arange(len(classes)), classes]
-    return _report("log loss", fingerprints, -np.log(np.maximum(own, SMALLEST)), groups)
+    return _report("log loss", fingerprints, row_losses(classes, probabilities), groups)
 
 
 def _report(

@@ -29,7 +29,7 @@ from training.estimators import (
 from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.folds import SEED, Groups, group_rows, random_folds
 from training.foreign import OnnxEstimator
-from training.intervals import conformal_quantile
+from training.intervals import halve, normalise
 from training.losses import fingerprints, log_losses, squared_errors
 from training.rows import TrainingRows
 from training.table_models import LEAKS, warn_of_leak
@@ -435,15 +435,10 @@ def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floa
     if measured.how is None or len(predicted) < max(FEWEST, 2 / (1 - level)):
         say("No intervals: there are no rows, or too few, that the model has not seen")
         return Answer(), predicted
-    apart = np.abs(measured.target - measured.answers)
-    half = np.random.default_rng(SEED).permutation(len(apart)) % 2 == 0
-    margins = np.where(
-        half, conformal_quantile(apart[~half], level), conformal_quantile(apart[half], level)
-    )
-    rows = np.column_stack(
-        [measured.answers, measured.answers - margins, measured.answers + margins]
-    )
-    return Answer(level, conformal_quantile(apart, level)), rows
+    errors = np.abs(measured.target - measured.answers)
+    one_width, halves = np.ones(len(errors)), halve(np.arange(len(errors)))
+    found = normalise(measured.answers, errors, one_width, halves, Answer(), level)
+    return found.answer, found.rows
 
 
 def _say_form(compiled: Compiled, say: Say) -> None:

@@ -83,18 +83,15 @@ def _answers(gives: Any, values: Floats) -> Answers:
 
 def _remembers(own: Answers, unseen: Answers, target: Any) -> bool:
     """Return whether a model's answers to rows that it learned from are unlike those to others."""
-    mine, others = (_squared_error(answers, target) for answers in (own, unseen))
-    values = own.values[:, 0] if isinstance(own, Numbers) else own.probabilities
+    values, others = (
+        each.values[:, :1] if isinstance(each, Numbers) else each.probabilities
+        for each in (own, unseen)
+    )
+    truth = target[:, None] if isinstance(own, Numbers) else np.eye(values.shape[1])[target]
     shared = len(values) >= SHARING * len(np.unique(values, axis=0))
-    return mine < others * (REMEMBERED if shared else ALIKE)
-
-
-def _squared_error(answers: Answers, target: Any) -> float:
-    """Return the mean squared error of predictions, or of probabilities (the Brier score)."""
-    if isinstance(answers, Numbers):
-        return float(np.mean((answers.values[:, 0] - target) ** 2))
-    truth = np.eye(answers.probabilities.shape[1])[target]
-    return float(np.sum((answers.probabilities - truth) ** 2) / len(truth))
+    # The squared error of predictions, or of probabilities, as in the Brier score.
+    errors = [float(np.mean((each - truth) ** 2)) for each in (values, others)]
+    return errors[0] < errors[1] * (REMEMBERED if shared else ALIKE)
 
 
 def choose_background(checked: Checked) -> Floats:

@@ -119,8 +119,10 @@ def compare(
     new = np.array([live.get(place, 0) for place in places], dtype=float)
     rows, known, refused = int(new.sum()), int(old.sum()), live.get(REFUSED, 0)
     shares = tuple(
-        (name_bin(cut, place, show), before / max(1, known), now / max(1, rows))
-        for place, before, now in zip(places, old.tolist(), new.tolist(), strict=True)
+        (name, before / max(1, known), now / max(1, rows))
+        for name, before, now in zip(
+            ["missing", *name_bins(cut, show)], old.tolist(), new.tolist(), strict=True
+        )
         if before or now
     )
     ends = () if cut.values else (0, len(cut) - 1)
@@ -138,21 +140,16 @@ def compare(
     return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
 
 
-def name_bin(cut: Binning, place: int, show: Show | None = None) -> str:
-    """Return the name of a bin: its range, or its value; see `compare`."""
-    if place == MISSING:
-        return "missing"
+def name_bins(cut: Binning, show: Show | None = None) -> list[str]:
+    """Return the name of each bin: its range, or its value; see `compare`."""
     if cut.values:
-        return cut.values[place]
-    edges = cut.edges
-    shown = [show(edge) for edge in edges] if show else _show_numbers(edges)
-    if place == 0:
-        return f"below {shown[0]}"
-    if place == len(edges):
-        return f"above {shown[-1]}"
-    if _is_next(edges[place - 1], edges[place]):
-        return f"{shown[place - 1]}"
-    return f"{shown[place - 1]} to {shown[place]}"
+        return list(cut.values)
+    shown = [show(edge) for edge in cut.edges] if show else _show_numbers(cut.edges)
+    inside = [
+        f"{name}" if _is_next(low, high) else f"{name} to {upper}"
+        for (low, high), (name, upper) in zip(pairwise(cut.edges), pairwise(shown), strict=True)
+    ]
+    return [f"below {shown[0]}", *inside, f"above {shown[-1]}"]
 
 
 def _show_numbers(edges: Sequence[float]) -> list[str | None]:

@@ -6,6 +6,7 @@ of connections, the oldest one that is idle or still sending is closed for a new
 
 import asyncio
 import logging
+import math
 import os
 import select
 import signal
@@ -26,7 +27,7 @@ from mlapp.records import writer as records
 HEADER_BYTES = 1 << 16
 KEPT_SECONDS = 15  # how long an idle connection is kept
 GRACE_SECONDS = 30  # for in-flight requests after SIGTERM or SIGINT
-FIRST_SECONDS = 1.0  # for the first request of a connection, or one that has begun, likewise
+FIRST_SECONDS = 1.0  # for the headers of a first request, or of one that has begun, likewise
 BACKLOG = 2048  # connections that the kernel queues for a busy process
 MOST_CONNECTIONS = 1 << 16  # of a process, if the system allows that many
 SPARE_FILES = 256  # file descriptors kept for models, bodies on disk and the log
@@ -108,13 +109,10 @@ class Protocol(HttpToolsProtocol):
         """
         if self.cycle is None or (self.cycle.response_complete and self._header_bytes):
             self._is_last = True
-            self.loop.call_later(FIRST_SECONDS, self._close_unused)
+            self._stop_timer()
+            self._start_timer(FIRST_SECONDS)
         else:
             super().shutdown()
-
-    def _close_unused(self) -> None:
-        if not self._is_answering():
-            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer a request that is not HTTP; if a response is being sent, cut it off."""
@@ -126,8 +124,8 @@ class Protocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(self.timeout, self._time_out)
+    def _start_timer(self, most: float = math.inf) -> None:
+        self._timer = self.loop.call_later(min(self.timeout, most), self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
