@@ -3,23 +3,27 @@
 import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import repeat
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlapp.families.contract import Answers, Labels, Model, NumberOutput, Numbers
 from mlapp.records import bins
 from mlapp.records.bins import Binning, Series
 from mlapp.records.entries import Record, answer_columns
-from mlapp.records.transactions import Key, Row
+from mlapp.records.transactions import Columns, Key
 from mlapp.tables.numbers import Floats
 
 Binnings: TypeAlias = Mapping[Series, Binning]
+Heads: TypeAlias = NDArray[np.void]  # of requests, with the fields of `HEADS`
 
 # Of a request: identifier, milliseconds since 1970, seconds, number of instances, and the place of
 # the channel among those of the group.
 HEAD = struct.Struct("<36sqdIB")
+HEADS = np.dtype(
+    [("id", "S36"), ("time", "<i8"), ("seconds", "<f8"), ("rows", "<u4"), ("channel", "u1")]
+)
 
 
 class Group:
@@ -72,27 +76,43 @@ class Group:
         self._size += count
         return count
 
-    def collect(self, binnings: Binnings) -> tuple[list[Row], Counter[Key]]:
-        """Return the rows of the table `answers`, and the counts of values and of requests."""
-        answers = self._answers()
+    def collect(self, binnings: Binnings) -> tuple[Columns, Counter[Key]]:
+        """Return what the table `answers` gets, and the counts of values and of requests."""
+        answers, heads = self._answers(), np.frombuffer(self._heads, dtype=HEADS)
         given = None
         if self.model.takes.kind == "row":
             given = _matrix(self._inputs, len(self.model.takes.names))
         counts = count(self.model, self._hour, given, answers, binnings)
-        counts.update(self._durations())
-        return self._rows(answers), counts
+        counts.update(self._durations(heads))
+        return self._columns(heads, answers), counts
 
-    def _rows(self, answers: Answers) -> list[Row]:
-        name, version = self.model.manifest.name, self.model.manifest.version
+    def _columns(self, heads: Heads, answers: Answers) -> Columns:
+        same: dict[str, Any] = {
+            "model": self.model.manifest.name,
+            "version": self.model.manifest.version,
+        }
+        each: dict[str, Sequence[Any]] = {}
+        sizes = heads["rows"].astype(np.int64)
+        if (sizes == 1).all():
+            same |= {"place": 0, "rows": 1}
+        else:
+            starts = np.cumsum(sizes) - sizes
+            each["place"] = (np.arange(self._size) - np.repeat(starts, sizes)).tolist()
+            each["rows"] = np.repeat(sizes, sizes).tolist()
+            heads = np.repeat(heads, sizes)
         channels = list(self._channels)
-        heads = [
-            (id_.decode("ascii"), place, time, name, version, channels[at], count, seconds)
-            for id_, time, seconds, count, at in HEAD.iter_unpack(self._heads)
-            for place in range(count)
-        ]
-        asked = self._asked or repeat(None, len(heads))
-        tails = zip(*answer_columns(answers), self._keys_of_all(), asked, strict=True)
-        return [(*head, *tail) for head, tail in zip(heads, tails, strict=True)]
+        if len(channels) == 1:
+            same["channel"] = channels[0]
+        else:
+            each["channel"] = [channels[at] for at in heads["channel"].tolist()]
+        each["id"] = heads["id"].astype("U36").tolist()
+        each |= {name: heads[name].tolist() for name in ("time", "seconds")}
+        each |= answer_columns(answers)
+        if self._keys:
+            each["key"] = self._keys_of_all()
+        if self._asked:
+            each["inputs"] = self._asked
+        return Columns(self._size, same, each)
 
     def _keys_of_all(self) -> list[str | None]:
         found: list[str | None] = [None] * self._size
@@ -101,14 +121,12 @@ class Group:
             found[first : first + len(keys)] = [key and key.replace("\0", "") for key in keys]
         return found
 
-    def _durations(self) -> Counter[Key]:
+    def _durations(self, heads: Heads) -> Counter[Key]:
         """Return the counts of requests by channel and time."""
         key, counts = (self.model.manifest.name, self.model.manifest.version), Counter[Key]()
-        seconds: list[list[float]] = [[] for _ in self._channels]
-        for _, _, each, _, at in HEAD.iter_unpack(self._heads):
-            seconds[at].append(each)
-        for channel, values in zip(self._channels, seconds, strict=True):
-            for place, times in bins.SECONDS.count(np.array(values)).items():
+        for channel, at in self._channels.items():
+            found = bins.SECONDS.count(heads["seconds"][heads["channel"] == at])
+            for place, times in found.items():
                 counts[*key, self._hour, "seconds", channel, place] += times
         return counts
 

@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -86,9 +85,10 @@ class Shadowed(NamedTuple):
 
     def rows(self) -> list[Row]:
         """Return the rows of the table `shadows`."""
+        columns, nothing = answer_columns(self.answers), [None] * len(self.answers)
+        names = ("prediction", "label", "probability")
+        given = zip(*(columns.get(name, nothing) for name in names), strict=True)
         fixed = (self.time, self.model, self.version)
-        prediction, _, _, label, probability = answer_columns(self.answers)
-        given = zip(prediction, label, probability, strict=True)
         return [(self.id, place, *fixed, *each) for place, each in enumerate(given)]
 
 
@@ -104,10 +104,8 @@ def _dumps(row: Mapping[str, Any]) -> str:
         return without_surrogates(json.dumps(row, ensure_ascii=False))
 
 
-def answer_columns(answers: Answers) -> list[Iterable[Any]]:
-    """Return prediction, lower, upper, label and probability of each answer, None where absent."""
-    count, tensors = len(answers), answers.tensors()
-    return [
-        tensors[name].tolist() if name in tensors else repeat(None, count)
-        for name in ("prediction", "lower", "upper", "label", "probability")
-    ]
+def answer_columns(answers: Answers) -> dict[str, list[Any]]:
+    """Return what the answers have of prediction, lower, upper, label and probability."""
+    tensors = answers.tensors()
+    names = ("prediction", "lower", "upper", "label", "probability")
+    return {name: tensors[name].tolist() for name in names if name in tensors}

@@ -1,9 +1,8 @@
 """What the writer writes at once: whole or not at all, and once, however often it is tried."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
@@ -18,6 +17,21 @@ Row: TypeAlias = tuple[Any, ...]  # of texts, numbers and None
 Key: TypeAlias = tuple[str, int, int, str, str, int]  # model, version, hour, kind, name, bin
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Rows of a table, by the names of its columns; a column that is not here is null.
+
+    Attributes:
+        size: number of rows.
+        same: the values of columns that are the same in all rows.
+        each: the values of the others, (size,) each.
+    """
+
+    size: int
+    same: Mapping[str, Any]
+    each: Mapping[str, Sequence[Any]]
+
+
 @dataclass
 class Transaction:
     """What is written at once: rows of three tables, and what is added to `counts`.
@@ -26,7 +40,7 @@ class Transaction:
         bytes: of what was asked, in the rows of answers.
     """
 
-    answers: list[Row] = field(default_factory=list)
+    answers: list[Columns] = field(default_factory=list)
     runs: list[Row] = field(default_factory=list)
     shadows: list[Row] = field(default_factory=list)
     counts: Counter[Key] = field(default_factory=Counter)
@@ -36,7 +50,7 @@ class Transaction:
         return bool(self.answers or self.runs or self.shadows or self.counts)
 
     def __len__(self) -> int:
-        return len(self.answers) + len(self.runs)
+        return sum(each.size for each in self.answers) + len(self.runs)
 
     @property
     def held(self) -> int:
@@ -65,36 +79,54 @@ def write(database: "Database", transaction: Transaction) -> None:
     with database.begin() as connection:
         tables = [
             (answers, transaction.answers),
-            (runs, transaction.runs),
-            (shadows, transaction.shadows),
+            (runs, _columns(runs, transaction.runs)),
+            (shadows, _columns(shadows, transaction.shadows)),
         ]
-        for table, rows in tables:
-            if rows and connection.execute(select(table.c.id).filter_by(id=rows[0][0])).first():
-                return  # an earlier attempt was written, though its outcome was not known
-        for table, rows in tables:
-            _insert(connection, table, rows)
+        for table, found in tables:
+            for first in found[:1]:
+                known = select(table.c.id).filter_by(id=first.each["id"][0])
+                if connection.execute(known).first():
+                    return  # an earlier attempt was written, though its outcome was not known
+        for table, found in tables:
+            for columns in found:
+                _insert(connection, table, columns)
         # In one order everywhere, or two processes would wait for each other.
-        found = [(*key, count) for key, count in sorted(transaction.counts.items())]
+        ordered = [(*key, count) for key, count in sorted(transaction.counts.items())]
         add = (
-            " ON CONFLICT (model, version, hour, kind, name, bin)"
+            " WHERE true ON CONFLICT (model, version, hour, kind, name, bin)"
             " DO UPDATE SET count = counts.count + excluded.count"
         )
-        _insert(connection, counts, found, add)
+        for columns in _columns(counts, ordered):
+            _insert(connection, counts, columns, add)
 
 
-def _insert(
-    connection: "Connection", table: "Table", rows: Sequence[Row], suffix: str = ""
-) -> None:
+def _columns(table: "Table", rows: Sequence[Row]) -> list[Columns]:
+    """Return whole rows of a table as columns, unless there are none."""
+    if not rows:
+        return []
+    names = [column.name for column in table.columns]
+    return [Columns(len(rows), {}, dict(zip(names, zip(*rows, strict=True), strict=True)))]
+
+
+def _insert(connection: "Connection", table: "Table", columns: Columns, suffix: str = "") -> None:
     """Insert rows, many in a statement.
 
-    SQLAlchemy's own insertion takes as long for a row as SQLite does, and for each statement
-    `sqlite3` lets go of the interpreter and waits until a request lets go of it in turn.
+    SQLAlchemy's own insertion takes as long for a row as SQLite does, and SQLite's time for a row
+    is that of its parameters: a value that is the same in all rows is given once.
     """
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    marks = f"({', '.join([mark] * len(table.columns))})"
-    names = ", ".join(f'"{column.name}"' for column in table.columns)
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE]
-        values = ", ".join([marks] * len(some))
-        statement = f"INSERT INTO {table.name} ({names}) VALUES {values}{suffix}"
-        connection.exec_driver_sql(statement, tuple(chain.from_iterable(some)))
+    width = len(columns.each)
+    names = ", ".join(f'"{name}"' for name in (*columns.same, *columns.each))
+    selected = ", ".join([mark] * len(columns.same) + ["found.*"])
+    marks = f"({', '.join([mark] * width)})"
+    for start in range(0, columns.size, AT_ONCE):
+        count = min(AT_ONCE, columns.size - start)
+        values: list[Any] = [None] * (count * width)
+        for place, column in enumerate(columns.each.values()):
+            values[place::width] = column[start : start + count]
+        rows = ", ".join([marks] * count)
+        statement = (
+            f"INSERT INTO {table.name} ({names})"
+            f" SELECT {selected} FROM (VALUES {rows}) AS found{suffix}"
+        )
+        connection.exec_driver_sql(statement, (*columns.same.values(), *values))

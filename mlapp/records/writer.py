@@ -208,15 +208,17 @@ class Writer:
             groups, self._groups = self._groups, {}
         for group in groups.values():
             try:
-                rows, counts = group.collect(self._binnings_of(group.model))
+                columns, counts = group.collect(self._binnings_of(group.model))
             except Exception:  # a family's own answers
                 self._log_unrecordable(group.model)
                 self._lose(len(group))
             else:
-                added.answers += rows
+                added.answers.append(columns)
                 added.counts.update(counts)
         if self._keep_inputs:
-            added.bytes = sum(len(row[-1]) for row in added.answers)
+            added.bytes = sum(
+                len(asked) for columns in added.answers for asked in columns.each["inputs"]
+            )
         waiting = self._waiting.bytes + self._doubtful.bytes
         if self._failing and added.bytes + waiting > MOST_BYTES:
             self._lose(len(added))
