@@ -33,7 +33,7 @@ SENTIMENT = st.Page(
     "pages/sentiment.py",
     title="Sentiment",
     icon=":material/reviews:",
-    help="Enter a text; get its label, how sure that is, and the words that decided.",
+    help="Enter a text; get its label, its probability, and the words that decided.",
 )
 MONITOR = st.Page("pages/monitor.py", title="Monitor", icon=":material/monitor_heart:")
 VERSIONS = st.Page("pages/versions.py", title="Versions", icon=":material/history:")

@@ -31,9 +31,9 @@ def write_card(manifest: Manifest, drift: Mapping[str, str] | None = None) -> st
         f" {manifest.created:%d %B %Y, %H:%M} UTC.</p>",
         "<h2>Intended use and limits</h2>",
         f"<p>Predictions for {kind.takes}s like those that it was trained on. Values outside the"
-        " training range get a notice; the model was not tested on them. It knows no causes: it"
-        " says what usually goes with its input, not what would happen if the input were changed."
-        "</p>",
+        " training range get a notice; the model was not tested on them. It does not model"
+        " causes: it says what usually goes with its input, not what would happen if the input"
+        " were changed.</p>",
         "<h2>Data</h2>",
         _table(
             {
@@ -50,9 +50,9 @@ def write_card(manifest: Manifest, drift: Mapping[str, str] | None = None) -> st
             {key: value for key, value in manifest.metrics.items() if not isinstance(value, dict)}
         ),
         "<h2>Drift</h2>",
-        "<p>What came in over the last week, against the training data.</p>" + _table(drift)
+        "<p>Requests of the last week, compared with the training data.</p>" + _table(drift)
         if drift
-        else "<p>Nothing is known of what came in lately.</p>",
+        else "<p>There are no figures for the last week.</p>",
         "<h2>How to reproduce it</h2>",
         f"<pre>{_text(command_of(manifest) or 'unknown')}</pre>",
         _table(dict(manifest.libraries)),

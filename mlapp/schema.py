@@ -44,7 +44,7 @@ _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 TEXT = "text"  # the name of the one input of a model that takes texts
 
-NOT_GIVEN = "not given, and taken as missing"  # the detail of a notice about an input
+NOT_GIVEN = "not given, so treated as missing"  # the detail of a notice about an input
 
 MOST_MISMATCHES = 100  # notices of names that do not match; with more it is another table
 FEW_VALUES = 64  # up to which Python's floats are quicker than a call of numpy

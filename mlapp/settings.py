@@ -40,8 +40,8 @@ class Settings:
         log_inputs: whether a record holds the values of the inputs (`MLAPP_LOG_INPUTS`, `values`
             or `none`).
         log_days: days for which records and feedback are kept (`MLAPP_LOG_DAYS`).
-        shadows: versions that answer along without being served, by model name (`MLAPP_SHADOW`, as
-            in `sentiment=4`).
+        shadows: versions that run in shadow mode, by model name (`MLAPP_SHADOW`, as in
+            `sentiment=4`).
         admin: whether the dashboard may promote and roll back (`MLAPP_ADMIN`, `on` or `off`).
     """
 

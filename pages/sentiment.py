@@ -112,7 +112,7 @@ with predict_tab:
                     st.metric(
                         "Probability",
                         answers.as_percent(max(own)),
-                        help="Calibrated on texts of its own: of a hundred answers with a"
+                        help="Calibrated on texts kept apart for it: of a hundred answers with a"
                         " probability of 80%, about eighty are right.",
                     )
                     if given.unsure[0]:

@@ -274,7 +274,7 @@ def test_strict_ends_with_a_refused_row_and_writes_nothing(
     [
         ("z.csv", b"area,rooms\n1,2\n", "z.csv: district: got no such column"),
         ("z.csv.gz", gzip.compress(b"area,rooms,district\n" * 9_000)[:-9], "z.csv.gz cannot be"),
-        ("z.csv", b"area,rooms,district\n1,2,w\xe9st\n", "z.csv is not UTF-8"),
+        ("z.csv", b"area,rooms,district\n1,2,w\xe9st\n", "z.csv is not valid UTF-8"),
         ("z.parquet", b"PAR1 and no more", "z.parquet cannot be read, or is damaged"),
         ("z.xlsx", b"PK", "z.xlsx is not an .xlsx workbook, or is damaged"),
     ],
@@ -370,7 +370,7 @@ def test_the_command_works_on_a_running_cluster(
     ("options", "reported"),
     [
         (["--engine", "ray", "--address", "127.0.0.1:1"], "No Ray cluster answers at 127.0.0.1:1"),
-        (["--engine", "ray", "--resume"], "starts again each time"),
+        (["--engine", "ray", "--resume"], "cannot resume"),
         (["--engine", "ray", "--to", "csv"], "writes a folder of Parquet"),
         (["--address", "auto"], "--address requires --engine ray"),
     ],

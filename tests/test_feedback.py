@@ -461,7 +461,7 @@ def test_a_person_says_on_the_page_what_would_have_been_right(
     widget(key=key).set_value(truth)
     app.text_input(key=f"_feedback_note_{answer['id']}").set_value("as measured")
     app.button(key=f"_feedback_send_{answer['id']}").click().run()
-    assert [each.value for each in app.success] == ["Thank you, it is recorded."]
+    assert [each.value for each in app.success] == ["Thank you, your feedback is recorded."]
     [row] = kept()
     assert (row["id"], row["channel"], row["note"]) == (answer["id"], "page", "as measured")
     assert truth == (row["number"] if row["label"] is None else row["label"])

@@ -425,7 +425,7 @@ def test_two_versions_are_compared_on_a_row_and_on_a_file(folder: Path, houses_c
     )
     rooms = app.number_input(key="rooms").value
     assert rooms == 4.0
-    assert float(shown["price: version 2 less version 1"]) == round(second - first, 0)
+    assert float(shown["price: version 2 minus version 1"]) == round(second - first, 0)
     app.file_uploader[0].upload("houses.csv", houses_csv.read_bytes())
     run(app)
     app.button(key="many_start").click()

@@ -201,7 +201,7 @@ def test_a_file_that_cannot_be_read_is_reported(name: str, content: bytes, words
 @pytest.mark.usefixtures("folder")
 def test_an_old_encoding_can_be_said() -> None:
     app = bring(page(), rows__csv=f"who,{HEADER}\nRené,{ROW}\n".encode("windows-1252"))
-    assert "rows.csv is not UTF-8" in reported(app)
+    assert "rows.csv is not valid UTF-8" in reported(app)
     app.selectbox(key="many_encoding").set_value("windows-1252")
     app = run(app)
     assert list(app.dataframe[0].value["who"]) == ["René"]

@@ -77,7 +77,7 @@ def test_values_like_those_of_training_are_green() -> None:
     ask()
     app = choose(page("monitor"), "_monitor_model")
     assert [each.value for each in app.metric][:2] == ["1", "0"]
-    assert app.success[0].value == "Nothing drifted beyond chance."
+    assert app.success[0].value == "Nothing moved significantly."
 
 
 @pytest.mark.slow

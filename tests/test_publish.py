@@ -438,7 +438,7 @@ def test_a_label_of_one_row_is_measured_on_its_own_rows_and_says_so(
     lines: list[str] = []
     mlapp.publish(fitted, houses[INPUTS], target, name="rare", say=lines.append)
     assert (
-        "Not cross-validated: the label 'dear' has 1 different rows, at least 5 are needed" in lines
+        "Not cross-validated: the label 'dear' has 1 different rows; at least 5 are needed" in lines
     )
 
 
@@ -749,7 +749,7 @@ def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: P
     )
     target = rows["shop"].astype(float) * 100 + rows["x"]
     fitted = make_pipeline(encode, LinearRegression()).fit(rows, target)
-    with pytest.raises(InvalidData, match=r"answer requests otherwise .* 'shop'"):
+    with pytest.raises(InvalidData, match=r"answer requests differently .* 'shop'"):
         mlapp.publish(fitted, rows, target, "stores", say=quiet)
 
 
@@ -759,5 +759,5 @@ def test_a_classifier_with_a_threshold_of_its_own_is_refused(
     fitted = FixedThresholdClassifier(classifier(houses), threshold=0.95).fit(
         houses[INPUTS], houses["cheap"]
     )
-    with pytest.raises(InvalidData, match="another label than the likeliest"):
+    with pytest.raises(InvalidData, match="a label other than the most likely"):
         mlapp.publish(fitted, houses[INPUTS], houses["cheap"], "mine", say=quiet)

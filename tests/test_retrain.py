@@ -83,11 +83,11 @@ def test_a_candidate_learns_from_judged_answers_and_is_promoted_when_it_is_bette
     judging = sum(fingerprint(each.inputs) not in known for each in sides()[1])
     assert learned + held_back == 150
     assert held_back - 2 <= judging <= held_back
-    assert f"150 answers of {NAME} were judged: {learned} to learn from, {held_back} held" in told
+    assert f"150 answers of {NAME} have feedback: {learned} for training, {held_back} held" in told
     assert artifacts.candidates(plots, NAME) == [2]
     assert "judged answers: better; mean squared error" in told
     assert f"on {judging} rows" in told
-    assert "Of the last 150 rows that were asked, 150 are answered differently" in told
+    assert "Of the last 150 recorded rows, 150 are answered differently" in told
     assert "instead of" in told
     assert loaders.load_model(NAME).manifest.version == 1
     app = page("versions")
@@ -232,7 +232,7 @@ def test_without_judged_answers_there_is_nothing_to_learn(
     judge_plots(plots, shift=80, count=30)
     assert main(["retrain", NAME]) == 1
     told = capfd.readouterr()
-    assert "0 to learn from, 0 held back to judge versions by, 30 without their inputs" in told.out
+    assert "0 for training, 0 held back to compare versions, 30 without their inputs" in told.out
     assert "(MLAPP_LOG_INPUTS=values keeps them)" in told.out
     assert "There is nothing new" in told.err
 

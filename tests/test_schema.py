@@ -243,7 +243,7 @@ def test_rows_are_checked_while_another_thread_imports_pandas(
 def test_names_that_rows_lack_or_the_model_does_not_know_get_a_notice() -> None:
     checked = SCHEMA.check([{"area": 50, "district": "east", "colour": "red"}])
     assert list(map(str, checked.notices)) == [
-        "row 0, rooms: not given, and taken as missing",
+        "row 0, rooms: not given, so treated as missing",
         "row 0, colour: not an input of this model; it has 'area', 'rooms', 'district'",
     ]
 
@@ -251,7 +251,7 @@ def test_names_that_rows_lack_or_the_model_does_not_know_get_a_notice() -> None:
 def test_a_name_that_many_rows_lack_gets_one_notice() -> None:
     rows = [{"area": 50, "district": "east"}] * 500 + [GOOD]
     [notice] = SCHEMA.check(rows).notices
-    assert str(notice) == "rooms: not given, and taken as missing (in 500 rows, first in row 0)"
+    assert str(notice) == "rooms: not given, so treated as missing (in 500 rows, first in row 0)"
 
 
 def test_an_input_that_is_given_as_missing_gets_no_notice() -> None:

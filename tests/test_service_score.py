@@ -234,7 +234,7 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (SCORE, b"var_1,var_2\n", CSV, 422, "the body has a header but no rows"),
         (SCORE, b"a,b\n1,2\n", CSV, 422, "var_1: got no such column among 'a', 'b'"),
         (SCORE, b"a,a\n1,2\n", CSV, 422, "several columns named 'a'"),
-        (SCORE, b"a,b\n1,\xff\n", CSV, 422, "the body is not UTF-8"),
+        (SCORE, b"a,b\n1,\xff\n", CSV, 422, "the body is not valid UTF-8"),
         (SCORE, b"PAR1", {"Content-Type": PARQUET}, 422, "the body cannot be read, or is damaged"),
         (SCORE, ROWS, {"Content-Type": "application/x-ndjson"}, 422, "a JSON object in each line"),
         (SCORE, ROWS, {"Content-Type": "text/plain"}, 415, "Content-Type: got 'text/plain'"),

@@ -83,7 +83,7 @@ def test_missing_values_are_read_as_missing(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        ("name\nJosé\n".encode("latin-1"), "is not UTF-8"),
+        ("name\nJosé\n".encode("latin-1"), "is not valid UTF-8"),
         (b"a,b\n1,\0\n", "NUL"),
         (b"a,b,a\n1,2,3\n", "several columns named 'a'"),
         (b"a,b\n1,2,3\n", "cannot be read as a table"),

@@ -129,7 +129,7 @@ def test_a_folder_or_archive_like_aclimdb_is_read_without_its_test_half(
 
 def test_files_of_a_folder_are_read_in_the_encoding_that_is_named(imdb: Path) -> None:
     (imdb / "train" / "pos" / "0_7.txt").write_bytes("très déjà".encode("windows-1252"))
-    with pytest.raises(InvalidData, match=r"pos/0_7\.txt is not UTF-8: .* --encoding windows-1252"):
+    with pytest.raises(InvalidData, match=r"pos/0_7\.txt is not valid UTF-8: .* --encoding windows-1252"):
         read(imdb)
     for file in imdb.rglob("*.txt"):
         file.write_bytes(f"déjà {file.parent.name} {file.name}".encode("windows-1252"))
@@ -271,7 +271,7 @@ def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
         ({"sentiment": [int(place < 1) for place in range(60)]}, "1 usable texts labelled '1'"),
         (
             {"sentiment": [str(place) for place in range(60)]},
-            "1 usable texts labelled '0', at least 5 are needed; 59 more labels have too few",
+            "1 usable texts labelled '0'; at least 5 are needed; 59 more labels have too few",
         ),
         ({"review": "the same"}, "0 usable texts labelled '0'"),
     ],
@@ -314,7 +314,7 @@ def zipped(count: int) -> bytes:
     [
         ("a.csv", b"", "is empty"),
         ("a.csv", b"review,sentiment\n", "a header but no rows"),
-        ("a.csv", b"review,sentiment\n\xff,1\n", "not UTF-8"),
+        ("a.csv", b"review,sentiment\n\xff,1\n", "not valid UTF-8"),
         ("a.csv", b'review,sentiment\n"never closed,1\n', "cannot be read as a table"),
         ("a.tsv.zip", zipped(1)[:60], "is damaged"),
         ("a.tsv.zip", zipped(2), "got 2 files .*expected one"),
@@ -393,7 +393,7 @@ def test_a_download_that_was_cut_off_is_resumed(
     server: Server, tmp_path: Path, ranges: bool
 ) -> None:
     server.hang_up_after = 300_000
-    with pytest.raises(InvalidData, match="Run it again"):
+    with pytest.raises(InvalidData, match="Run the command again"):
         download(server.url, DIGEST, tmp_path, quiet)
     assert not (tmp_path / "data.tar.gz").exists()
     server.hang_up_after, server.ranges = len(CONTENT), ranges

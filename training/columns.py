@@ -51,7 +51,7 @@ def read_column(
         column: as the table has it; the index counts the rows of the file from 0.
         say: called with what was read otherwise than it is written.
         decimal: the decimal mark that the file has in this column.
-        codes: whether texts stay texts where `are_codes` says that numbers cannot stand for them.
+        codes: whether texts stay texts where `are_codes` says that numbers cannot represent them.
 
     Returns:
         The column, and what its input in a schema has to know of how it was read.
@@ -154,7 +154,7 @@ def _read_numbers(
         return None
     if codes and not unit and are_codes(best):
         odd = next(word for word in best if re.match(MAY_BE_CODES, word))
-        say(f"{name}: read as texts, since numbers cannot stand for such as {odd!r}")
+        say(f"{name}: read as texts, since numbers cannot represent values such as {odd!r}")
         return texts, {}
     plain = not unit and all(parse_number(word) is not None for word in best)
     if not plain:

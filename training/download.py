@@ -37,7 +37,7 @@ def download(url: str, sha256: str, folder: Path, say: Say = print) -> Path:
         _fetch(url, part)
     except (OSError, urllib.error.URLError) as error:
         raise InvalidData(
-            f"{url} cannot be downloaded: {error}. Run it again to go on where it stopped"
+            f"{url} cannot be downloaded: {error}. Run the command again to resume"
         ) from error
     found = _digest(part)
     if found != sha256:

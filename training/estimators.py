@@ -70,8 +70,8 @@ def _unpickle(path: Path) -> Any:
         ) from error
     except AttributeError as error:
         raise InvalidData(
-            f"{path} needs a class or function that is not here: {error}. One of a notebook or"
-            " script has to be in a module that can be imported"
+            f"{path} needs a class or function that is not here: {error}. Move it from a"
+            " notebook or script to a module that can be imported"
         ) from error
     except Exception as error:  # a pickle may raise anything
         raise InvalidData(
@@ -103,7 +103,7 @@ def check_estimator(estimator: Any) -> bool:
     if classifies and not hasattr(estimator, "predict_proba"):
         raise InvalidData(
             f"{kind} gives no probabilities; fit it inside a CalibratedClassifierCV, or with an"
-            " option as probability=True or loss='log_loss'"
+            " option such as probability=True or loss='log_loss'"
         )
     if classifies and isinstance(estimator.classes_, list):
         raise InvalidData(f"{kind} has several targets, expected one")

@@ -130,7 +130,7 @@ def _column(name: str, column: pd.Series) -> tuple[pd.Series, str]:
         raise InvalidData(f"Every value of the column {name!r} is missing")
     if len(categories) > MOST_CATEGORIES:
         raise InvalidData(
-            f"The column {name!r} has {len(categories):,} different texts, at most"
+            f"The column {name!r} has {len(categories):,} different texts; at most"
             f" {MOST_CATEGORIES:,} are served"
         )
     if isinstance(column.dtype, pd.CategoricalDtype):

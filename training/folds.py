@@ -156,7 +156,7 @@ def random_folds(groups: Groups, count: int, labels: Groups | None = None) -> li
     names, first, places = np.unique(groups, return_index=True, return_inverse=True)
     if len(names) < count:
         raise InvalidData(
-            f"The rows are of {len(names)} groups, and {count} folds need as many at least"
+            f"The rows are of {len(names)} groups, and {count} folds need at least as many"
         )
     if labels is None:
         parts = [held for _, held in KFold(count, shuffle=True, random_state=SEED).split(names)]
@@ -189,8 +189,8 @@ def forward_folds(times: Floats, count: int) -> list[Fold]:
     moments, places = np.unique(times, return_inverse=True)
     if len(moments) <= count:
         raise InvalidData(
-            f"The rows have {len(moments)} different times, and {count} folds forwards in time need"
-            f" at least {count + 1}"
+            f"The rows have {len(moments)} different times, and {count} folds in order of time"
+            f" need at least {count + 1}"
         )
     # Cut so that the parts hold about as many rows each, and at least one time.
     rows = np.cumsum(np.bincount(places))

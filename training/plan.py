@@ -70,8 +70,8 @@ def split_texts(reviews: Reviews, counted: Counted, asked: Options, say: Say) ->
     if loose.any():
         say(
             f"Warning: {np.count_nonzero(loose):,} texts are nearly equal to too many others to be"
-            " held out together: copies of a text both learn and judge, so texts that are no copies"
-            " may be answered less well than measured"
+            " held out together: copies of a text are in both training and test data, so texts"
+            " that are not copies may be answered less well than measured"
         )
     random, everything = np.random.default_rng(asked.seed), np.arange(len(classes))
     if in_folds(reviews, asked):

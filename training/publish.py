@@ -307,8 +307,8 @@ def _require_same_rows(
     pairs = {str(name): (given[name].tolist(), restored[name].tolist()) for name in given}
     changed = [name for name, (one, two) in pairs.items() if repr(one) != repr(two)]
     raise InvalidData(
-        f"{type(model).__name__} would answer requests otherwise than the rows it was fitted on:"
-        f" a request's {quote(changed)} reach it as texts without spaces around them, as whole"
+        f"{type(model).__name__} would answer requests differently from the rows it was fitted"
+        f" on: requests give {quote(changed)} as texts without spaces around them, as whole"
         " numbers without .0, or as missing. Fit it on such values"
     )
 
@@ -324,9 +324,9 @@ def _require_likeliest(model: Any, data: Rows) -> None:
     other = float(np.mean(np.asarray(model.predict(_as_fitted(model, inputs))) != likeliest))
     if other > OTHER_LABELS:
         raise InvalidData(
-            f"{type(model).__name__} gives {other:.0%} of the rows another label than the likeliest"
-            " by its own probabilities, as with a threshold of its own; the label that is served"
-            " is the likeliest"
+            f"{type(model).__name__} gives {other:.0%} of the rows a label other than the most"
+            " likely by its own probabilities, as a custom threshold does; the label that is"
+            " served is always the most likely one"
         )
 
 
@@ -380,7 +380,7 @@ def _require_each_label(target: Any, groups: Groups, labels: tuple[str, ...]) ->
     if counts.min() < FOLDS:
         rare = labels[int(counts.argmin())]
         raise InvalidData(
-            f"the label {rare!r} has {counts.min()} different rows, at least {FOLDS} are needed"
+            f"the label {rare!r} has {counts.min()} different rows; at least {FOLDS} are needed"
         )
 
 

@@ -187,7 +187,7 @@ def measure(
     )
     if found.scale is not None:
         linear = None
-        say("Intervals are as wide as the errors of like rows were")
+        say("Intervals are as wide as the errors of similar rows")
     if linear is not None:
         answer = replace(found.answer, margin=linear.interval.quantile)
         found = replace(found, answer=answer)

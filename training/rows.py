@@ -216,8 +216,8 @@ def read_labels(column: pd.Series, say: Say) -> tuple[Any, tuple[str, ...]]:
         numbers = all(parse_number(label) is not None for label in counts.index)
         helps = "; python -m training.regression predicts numbers" if numbers else ""
         raise InvalidData(
-            f"The target {name!r} has {len(counts):,} different labels, at most {MOST_LABELS} can"
-            f" be told apart{helps}"
+            f"The target {name!r} has {len(counts):,} different labels; at most {MOST_LABELS} are"
+            f" supported{helps}"
         )
     if rare := [label for label in counts.index if counts[label] < FEWEST_OF_LABEL]:
         having = f"label {rare[0]!r} has" if len(rare) == 1 else f"{len(rare):,} labels have"

@@ -269,7 +269,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the folder to publish to (default: MLAPP_ARTIFACTS, or artifacts)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=SEED, help="of everything random (default: %(default)s)"
+        "--seed", type=_seed, default=SEED, help="random seed (default: %(default)s)"
     )
     parser.add_argument(
         "--recipe",
@@ -280,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--candidate",
         action="store_true",
-        help="publish a candidate, which nobody is served until it is promoted",
+        help="publish a candidate, which is not served until it is promoted",
     )
     add_reading_options(parser)
     return parser
@@ -294,12 +294,12 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
         " a folder or .tar.gz in the layout of aclImdb, or imdb, which downloads the public one"
         " (84 MB)",
     )
-    parser.add_argument("--unlabelled", type=Path, help="texts without a label, likewise")
+    parser.add_argument("--unlabelled", type=Path, help="unlabelled texts, in the same formats")
     parser.add_argument(
-        "--text-column", default="review", help="the texts' column (default: %(default)s)"
+        "--text-column", default="review", help="the column of texts (default: %(default)s)"
     )
     parser.add_argument(
-        "--label-column", default="sentiment", help="the labels' column (default: %(default)s)"
+        "--label-column", default="sentiment", help="the column of labels (default: %(default)s)"
     )
     parser.add_argument(
         "--labels",
@@ -318,8 +318,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         choices=("auto", "linear", "network"),
         default="auto",
-        help="what is fitted; auto compares a linear model and, of"
-        f" {NETWORK_FROM:,} texts or more, the network (default: %(default)s)",
+        help="what is fitted; auto compares a linear model and, from"
+        f" {NETWORK_FROM:,} texts, the network (default: %(default)s)",
     )
     parser.add_argument(
         "--example",

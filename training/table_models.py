@@ -151,9 +151,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
         folds = random_folds(clusters, parts, target if rows.labels else None)
     added = np.arange(count, count + rows.extra)
     if rows.extra and rows.times is not None:
-        say(
-            "Rows of --extra have no known time: the final fit alone learns from them, no fold does"
-        )
+        say("Rows of --extra have no known time: only the final fit uses them, the folds do not")
     elif rows.extra:
         copies = number_rows(rows.checked.matrix)
         if len(np.unique(copies[:count])) < FEWEST_DIFFERENT:  # equal inputs are not copies then
@@ -359,10 +357,10 @@ def make_parser(
         help="auto compares linear models and boosted trees (default: %(default)s)",
     )
     add("--group", metavar="COLUMN", help="rows with the same value are held out together")
-    add("--time", metavar="COLUMN", help="rows are predicted from earlier ones")
+    add("--time", metavar="COLUMN", help="predict each row from earlier ones only")
     add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out")
-    add("--keep", metavar="COLUMN", action="append", default=[], help="use only such columns")
-    add("--extra", type=Path, metavar="FILE", help="more rows, which are only learned from")
+    add("--keep", metavar="COLUMN", action="append", default=[], help="use only this column")
+    add("--extra", type=Path, metavar="FILE", help="more rows, used only for training")
     add("--candidate", action="store_true", help="publish a version that is not served yet")
     add(
         "--artifacts",

@@ -72,7 +72,7 @@ def to_frame(rows: pa.Table, texts: Container[str] = ()) -> pd.DataFrame:
 
 
 def find_codes(rows: pa.Table) -> set[str]:
-    """Return the names of the columns of texts that numbers cannot stand for."""
+    """Return the names of the columns of texts that numbers cannot represent."""
     found = set()
     for place, field in enumerate(rows.schema):
         if pa.types.is_string(field.type):

@@ -356,7 +356,7 @@ def _require_labels(
         raise InvalidData(f"{path} has one label only, {shown}: nothing to tell apart")
     if len(found) > MOST_LABELS:
         raise InvalidData(
-            f"{path} has {len(found)} labels ({shown}), at most {MOST_LABELS} can be told apart"
+            f"{path} has {len(found)} labels ({shown}); at most {MOST_LABELS} are supported"
         )
     if names and (len(names) != len(found) or len(set(names)) < len(names)):
         raise InvalidData(
@@ -366,7 +366,7 @@ def _require_labels(
     if rare := [label for label in found if counts[label] < LEAST]:
         more = f"; {len(rare) - 1} more labels have too few" if len(rare) > 1 else ""
         raise InvalidData(
-            f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}, at least {LEAST} are"
+            f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}; at least {LEAST} are"
             f" needed{more}"
         )
 

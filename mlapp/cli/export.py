@@ -10,12 +10,12 @@ from mlapp.settings import read_settings
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
-    parser = commands.add_parser("export", help="write a version for another server")
+    parser = commands.add_parser("export", help="export a version for another server")
     parser.add_argument("name", metavar="NAME")
     parser.add_argument(
         "version", metavar="VERSION", type=int, nargs="?", help="(default: the one served)"
     )
-    parser.add_argument("--to", choices=TARGETS, required=True, help="what will load it")
+    parser.add_argument("--to", choices=TARGETS, required=True, help="the server's format")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-mlflow and so on)"
     )

@@ -45,10 +45,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     parser = commands.add_parser(
         "feedback",
         help="record actual outcomes from a file",
-        description="Record what turned out to be true of answers. FILE is a table of any kind"
-        " that `mlapp score` reads, a row for each answer: its id, and the truth.",
+        description="Record actual outcomes. FILE is a table in any format that `mlapp score`"
+        " reads, with a row for each answer: its id and the actual outcome.",
         epilog="exit status: 0 every row is recorded; 3 some are not, the others are; 1 nothing"
-        " done; 2 the command line is wrong",
+        " done; 2 usage error",
     )
     add = parser.add_argument
     add("file", metavar="FILE", help="the table")
@@ -56,11 +56,11 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     add(
         "--key",
         metavar="C",
-        help="instead of --id: a column of what the client called its requests or, where inputs are"
-        " recorded, of an input's values; with --model",
+        help="match by this column instead of --id: the client's own request keys or, where inputs"
+        " are recorded, the values of an input; with --model",
     )
     add("--model", metavar="NAME", help="whose answers are matched by --key")
-    add("--truth", metavar="C", default="truth", help="the column of it (default: %(default)s)")
+    add("--truth", metavar="C", default="truth", help="that of outcomes (default: %(default)s)")
     add("--note", metavar="C", help="a column of notes (default: note, if any)")
     add_reading_options(parser)
     parser.set_defaults(run=give_feedback)

@@ -1,6 +1,6 @@
 """The command line: its commands, and the exit status of errors.
 
-Exit status: 0 success, 1 failure, 2 the command line is wrong; `mlapp score` has its own.
+Exit status: 0 success, 1 failure, 2 usage error; `mlapp score`, `feedback` and `drift` have 3, too.
 """
 
 import argparse

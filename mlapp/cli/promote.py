@@ -15,7 +15,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     promote.add_argument(
         "version", metavar="VERSION", type=int, nargs="?", help="(default: the newest candidate)"
     )
-    promote.add_argument("--force", metavar="WHY", help="promote it even if it is worse")
+    promote.add_argument(
+        "--force", metavar="WHY", help="promote it even if it is worse, for this reason"
+    )
     promote.set_defaults(
         run=lambda options: promote_version(options.name, options.version, options.force)
     )

@@ -1,7 +1,7 @@
 """`mlapp score`: score a whole file of rows or texts.
 
-Exit status: 0 all rows scored, 3 some refused (the others are scored), 1 nothing done, 2 the
-command line is wrong, 130 interrupted.
+Exit status: 0 all rows scored, 3 some refused (the others are scored), 1 nothing done, 2 usage
+error, 130 interrupted.
 """
 
 import argparse
@@ -22,11 +22,11 @@ HELPED_BYTES = 1_000_000  # smaller files of texts are scored before a process h
 DESCRIPTION = """\
 Score every row of a file, in order. FILE and OUT are CSV, TSV or JSON lines (also .gz, and .zip to
 read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All columns are kept,
-followed by the prediction's; if the model refuses a row, its column `error` says why. OUT appears
-when it is complete. """
+followed by those of the prediction; if the model refuses a row, its column `error` says why. OUT
+appears when it is complete. """
 STATUSES = """\
-exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 the
-command line is wrong; 130 interrupted, --resume continues"""
+exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 usage
+error; 130 interrupted, --resume continues"""
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -54,14 +54,14 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add("--explain", action="store_true", help="add the contribution of each input or word")
     add("--strict", action="store_true", help="stop at the first refused row; write nothing")
-    add("--resume", action="store_true", help="continue a run into OUT that was cut off")
+    add("--resume", action="store_true", help="resume an interrupted run into OUT")
     add(
         "--workers",
         type=parse_count,
         metavar="N",
-        help="threads, and for large files of texts processes (default: one for each core)",
+        help="threads, or processes for large files of texts (default: one for each core)",
     )
-    add("--prefix", default="", help="what the names of the prediction's columns begin with")
+    add("--prefix", default="", help="prefix of the names of the prediction columns")
     add(
         "--raw",
         action="store_true",
@@ -75,8 +75,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
     add_reading_options(parser)
-    add("--from", dest="source_format", choices=READABLE, help="what FILE is (default: by suffix)")
-    add("--to", dest="target_format", choices=WRITABLE, help="what OUT is (default: by suffix)")
+    add(
+        "--from", dest="source_format", choices=READABLE, help="format of FILE (default: by suffix)"
+    )
+    add("--to", dest="target_format", choices=WRITABLE, help="format of OUT (default: by suffix)")
     parser.set_defaults(run=score_file)
 
 

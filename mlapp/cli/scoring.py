@@ -100,7 +100,9 @@ def score_on_ray(options: argparse.Namespace) -> int:
 
     artifact = _open(options)
     if options.resume or options.target_format not in (None, "parquet"):
-        raise InvalidSettings("--engine ray writes a folder of Parquet, and starts again each time")
+        raise InvalidSettings(
+            "--engine ray writes a folder of Parquet and cannot resume: remove --resume and --to"
+        )
     meter = Meter()
     try:
         summary = cluster.score(

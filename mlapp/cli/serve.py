@@ -17,7 +17,10 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     serve.add_argument("--port", type=_parse_port, default=8501, help="(default: %(default)s)")
     serve.add_argument("--api-only", action="store_true", help="serve without the dashboard")
     serve.add_argument(
-        "--workers", type=parse_count, metavar="N", help="processes, with --api-only (default: 1)"
+        "--workers",
+        type=parse_count,
+        metavar="N",
+        help="worker processes, with --api-only (default: 1)",
     )
     serve.add_argument("--open", action="store_true", help="serve other machines without a key")
     serve.add_argument(
@@ -27,12 +30,14 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         help="ray: the service alone, on Ray Serve",
     )
     serve.add_argument("--address", help="a Ray cluster to use: auto, HOST:PORT or ray://HOST:PORT")
-    serve.add_argument("--replicas", type=parse_count, metavar="N", help="on Ray (default: 1)")
+    serve.add_argument(
+        "--replicas", type=parse_count, metavar="N", help="replicas on Ray (default: 1)"
+    )
     serve.add_argument(
         "--max-replicas",
         type=parse_count,
         metavar="N",
-        help="on Ray, when requests queue up (default: those of --replicas)",
+        help="most replicas on Ray, while requests queue up (default: --replicas)",
     )
     serve.set_defaults(run=partial(serve_models, serve))
 

@@ -63,7 +63,7 @@ def show_meaning(answers: Answers) -> None:
     output = answers.output
     said = "The address of this page holds the values: share it to share the prediction."
     if isinstance(output, NumberOutput) and output.level is not None:
-        new = f"{output.level:.0%} of new rows are expected to be in their interval"
+        new = f"{output.level:.0%} of new values are expected to be in their interval"
     elif isinstance(output, NumberOutput):
         st.caption(said)
         return
@@ -100,8 +100,8 @@ def show_row_reasons(model: Model, reasons: RowReasons) -> None:
     if isinstance(gives, NumberOutput):
         name, decimals = gives.name, gives.decimals + 1
         said = (
-            f"From the average prediction, {gives.format(baseline)}, to {gives.format(total)}:"
-            " what each value adds."
+            f"What each value adds, from the average prediction, {gives.format(baseline)}, to this"
+            f" one, {gives.format(total)}."
         )
     else:
         assert reasons.labels is not None  # as the model gives labels
@@ -132,8 +132,8 @@ def show_text_reasons(model: Model, reasons: TextReasons) -> None:
     st.html(markup.mark(text, explained.spans))
     st.caption(
         literal(
-            f"A solid line speaks for {explained.label}, a dashed one for {other}; the stronger"
-            " the colour, the more."
+            f"A solid underline supports {explained.label}, a dashed one {other}; a stronger colour"
+            " means a larger weight."
         )
     )
     st.altair_chart(

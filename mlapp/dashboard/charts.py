@@ -180,7 +180,7 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
         added[word] = added.get(word, 0.0) + span.weight
     heaviest = sorted(added.items(), key=lambda item: -abs(item[1]))[:BARS]
     bars = pd.DataFrame([item for item in heaviest if item[1]], columns=["word", "weight"])
-    bars["speaks for"] = [explanation.label if weight > 0 else other for weight in bars["weight"]]
+    bars["supports"] = [explanation.label if weight > 0 else other for weight in bars["weight"]]
     drawn: alt.Chart = (
         alt.Chart(bars)
         .mark_bar()
@@ -193,11 +193,11 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
                 axis=alt.Axis(labelOverlap=False),
             ),
             color=alt.Color(
-                "speaks for:N",
+                "supports:N",
                 scale=alt.Scale(domain=[explanation.label, other]),
                 legend=alt.Legend(orient="top"),
             ),
-            tooltip=["word:N", alt.Tooltip("weight:Q", format="+.3f"), "speaks for:N"],
+            tooltip=["word:N", alt.Tooltip("weight:Q", format="+.3f"), "supports:N"],
         )
         .properties(height=110 + 24 * len(bars))
     )

@@ -70,4 +70,8 @@ def _give(given: Given) -> None:
     except MlappError as error:
         st.error(literal(str(error)), title="This was not recorded")
     else:
-        st.success("Thank you, it is recorded." if new else "Thank you, it was already recorded.")
+        st.success(
+            "Thank you, your feedback is recorded."
+            if new
+            else "Thank you, this feedback was already recorded."
+        )

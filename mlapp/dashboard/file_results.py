@@ -54,7 +54,7 @@ def show_results(job: Job) -> None:
             pd.DataFrame(table),
             hide_index=True,
             column_config={"seconds": st.column_config.NumberColumn(format="%.1f")},
-            alt="What became of each file",
+            alt="The outcome of each file",
         )
         places = range(len(job.results))
         place = st.selectbox(
@@ -142,7 +142,7 @@ def _show_bars(model: Model, result: Result) -> None:
         bars, outside = result.histogram.bars()
         name = model.gives.name
         st.altair_chart(
-            charts.histogram(name, bars), alt=f"How many rows have which predicted {name}"
+            charts.histogram(name, bars), alt=f"The distribution of the predicted {name}"
         )
         if outside:
             are = "row is" if outside == 1 else "rows are"

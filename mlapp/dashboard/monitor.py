@@ -44,7 +44,7 @@ def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
     st.subheader("Traffic")
     table = traffic(counts)
     if table.empty:
-        st.caption("There were no requests in this time.")
+        st.caption("There were no requests in this period.")
         return
     requests, errors = int(table["requests"].sum()), int(table["errors"].sum())
     with st.grid(3, min_column_width=170):
@@ -105,8 +105,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
     if known is None:
         st.info(
-            "This version was published without a reference. Train it again to compare what comes"
-            " in with what it was trained on.",
+            "This version was published without a reference. Train it again to compare requests"
+            " with its training data.",
             title="Nothing to compare with",
         )
         return
@@ -114,11 +114,11 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     if worst:
         names = ", ".join(each.series.name for each in worst)
         show = st.error if worst[0].state == "act" else st.warning
-        show(literal(f"Drifted beyond chance: {names}."), title="Drift detected")
+        show(literal(f"Moved significantly: {names}."), title="Drift detected")
     elif all(each.state == "unknown" for each in found):
         st.caption(f"At least {drift.FEWEST} values are needed to measure drift.")
     else:
-        st.success("Nothing drifted beyond chance.", title="No significant drift")
+        st.success("Nothing moved significantly.", title="No significant drift")
     st.dataframe(
         pd.DataFrame([_line(each) for each in found]),
         hide_index=True,
@@ -133,7 +133,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
                 help="Population stability index: 0 means no change, 0.25 a large one.",
             ),
             "p": st.column_config.NumberColumn(
-                format="%.2g", help="How often chance alone moves the values as far."
+                format="%.2g", help="How often chance alone would move the values this far."
             ),
             **dict.fromkeys(
                 ("missing", "outside"), st.column_config.NumberColumn(format="percent")
@@ -259,8 +259,8 @@ def show_quality(root: Path, database: Database, name: str, since: int) -> None:
         alt="Quality of the judged answers by version and week",
     )
     st.caption(
-        f"In brackets {quality.LEVEL:.0%} intervals. They hold for chance alone: judged answers are"
-        " seldom a random sample of all."
+        f"{quality.LEVEL:.0%} intervals are in brackets. They account for chance, not for"
+        " selection: answers with feedback are seldom a random sample."
     )
 
 
@@ -299,9 +299,11 @@ def show_latest(database: Database, name: str) -> None:
         column_config={
             "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),
             "ms": st.column_config.NumberColumn(
-                format="%.2f", help="Milliseconds that the model took for the request."
+                format="%.2f", help="Time the model took for the request, in milliseconds."
             ),
-            "place": st.column_config.NumberColumn(help="Of the row in its request, from 0."),
+            "place": st.column_config.NumberColumn(
+                help="Position of the row in its request, from 0."
+            ),
         },
         alt="The latest answers",
     )

@@ -121,13 +121,11 @@ def show_candidate(name: str, version: int) -> None:
         outcome = verdict.outcome[0].upper() + verdict.outcome[1:]
         show(literal(outcome), title=verdict.source.capitalize())
     if differing is not None:
-        with st.expander("What it answers differently", icon=":material/difference:"):
+        with st.expander("Where the answers differ", icon=":material/difference:"):
             st.caption(
-                f"The last {candidates.REPLAYED:,} rows that were asked, the most different first."
+                f"The last {candidates.REPLAYED:,} recorded rows, largest differences first."
             )
-            st.dataframe(
-                differing, hide_index=True, alt="The rows that are answered most differently"
-            )
+            st.dataframe(differing, hide_index=True, alt="The rows whose answers differ most")
 
 
 @st.cache_data(ttl=60, max_entries=20, show_spinner="Comparing the candidate")
@@ -150,8 +148,8 @@ def show_controls(name: str) -> None:
         show_candidate(name, version)
     if not settings.admin:
         st.caption(
-            "`MLAPP_ADMIN=on` lets this page promote and roll back. `mlapp promote` and `mlapp"
-            " rollback` always do."
+            "Set `MLAPP_ADMIN=on` to promote and roll back on this page. The commands `mlapp"
+            " promote` and `mlapp rollback` always work."
         )
         return
     state = st.session_state

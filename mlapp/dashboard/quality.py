@@ -61,13 +61,13 @@ def of_labels() -> list[Metric]:
             "ece",
             "Calibration error",
             "{:.1%}".format,
-            "How far the probabilities are from how often they are right, on average.",
+            "The average gap between a probability and the share of answers that are right.",
         ),
         Metric(
             "log_loss",
             "Log loss",
             "{:.3f}".format,
-            "Punishes being sure and wrong; 0 is perfect. Of two equally frequent labels, 0.693"
+            "Penalises confident wrong answers; 0 is perfect. Of two equally frequent labels, 0.693"
             " is a coin toss.",
         ),
         Metric(
@@ -132,11 +132,11 @@ def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:
     unit = f"{manifest.kind.takes}s"
     if isinstance(folds := manifest.training.get("folds"), int):
         return (
-            f"On held-out {unit}: each is predicted by a fit that did not see it ({folds}-fold"
+            f"On held-out {unit}: each is predicted by a fit that it was not part of ({folds}-fold"
             " cross-validation)."
         )
     count = f"{metrics['held_out']:,.0f} " if "held_out" in metrics else ""
-    return f"On {count}held-out {unit}, which nothing was fitted on."
+    return f"On {count}held-out {unit}, which were not used for fitting."
 
 
 def show_compared(report: Mapping[str, Any]) -> None:

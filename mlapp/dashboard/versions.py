@@ -69,8 +69,8 @@ def _choose_other(model: Model) -> Model | None:
         return None
     if other.manifest.kind != model.manifest.kind:
         st.error(
-            f"Version {version} takes a {other.takes.kind} and gives {other.gives.kind}; the two"
-            " answers have nothing to compare.",
+            f"Version {version} takes a {other.takes.kind} and gives {other.gives.kind}; their"
+            " answers cannot be compared.",
             title="The two versions cannot be compared",
         )
         return None
@@ -125,7 +125,7 @@ def _show_difference(ours: Found, theirs: Found) -> None:
     if isinstance(given, Numbers) and isinstance(before, Numbers):
         values = [float(each.values[0, 0]) for each in (given, before)]
         st.metric(
-            f"{given.output.name}: {names[0]} less {names[1]}",
+            f"{given.output.name}: {names[0]} minus {names[1]}",
             f"{values[0] - values[1]:+,.{given.output.decimals}f}",
         )
     elif isinstance(given, Labels) and isinstance(before, Labels):

@@ -155,7 +155,7 @@ def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
             persist_state="session",
         )
         prefix = st.text_input(
-            "Added columns begin with",
+            "Prefix of added columns",
             key="many_prefix",
             disabled=busy,
             placeholder="nothing",
@@ -169,7 +169,7 @@ def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
             key="many_encoding",
             disabled=busy,
             placeholder="UTF-8, or detected",
-            help="For files that an older program saved.",
+            help="For files saved by older programs.",
             persist_state="session",
         )
         decimal = st.selectbox(
@@ -180,7 +180,7 @@ def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
             key="many_decimal",
             disabled=busy,
             placeholder="detected",
-            help="For files whose numbers can be read in two ways, such as 1.234 or 1,234.",
+            help="For files with ambiguous numbers, such as 1.234 or 1,234.",
             persist_state="session",
         )
     return encoding, decimal, Options(explain=explain, prefix=prefix.strip())
@@ -204,9 +204,9 @@ def _show_files(
             else " Both versions score it; the column `difference` says how far they are apart."
         )
         st.markdown(
-            "Upload one or more files. Every row is scored; all its columns are kept, followed by"
-            " the prediction's. If a row cannot be scored, its column `error` says why, and the"
-            f" others are scored.{both}"
+            "Upload one or more files. Every row is scored; all columns are kept, followed by"
+            " the prediction columns. If a row cannot be scored, its column `error` says why, and"
+            f" the others are scored.{both}"
         )
         st.caption("The columns that the model reads, under these names or others:")
         st.dataframe(

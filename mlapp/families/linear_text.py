@@ -100,8 +100,8 @@ class LinearText:
 
     platform = "numpy"
     method = (
-        "A word counts what it, its pieces and its share of word pairs and triples add to the sum"
-        " that decides."
+        "A word's weight is what it, its pieces and its share of word pairs and triples add to the"
+        " logit."
     )
 
     def __init__(

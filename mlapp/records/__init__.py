@@ -11,7 +11,7 @@ writer     records off the path of requests
 collecting     what it keeps of requests
 transactions   what it writes at once
 process    another process, which writes for a service
-shadow     candidates that answer along, off the path of requests too
+shadow     candidates in shadow mode, off the path of requests too
 feedback   what turned out to be true
 quality    live figures with confidence intervals
 confirmed  judged answers that versions learn from, or are judged by

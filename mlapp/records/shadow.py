@@ -88,10 +88,10 @@ class Shadow:
             answers = model.answer(model.check(_instances(record, model)))
             self._add(Shadowed(record.id, record.time, name, version, answers))
         except MlappError as error:
-            self._log_once(f"Version {version} of {name} does not answer as a shadow: {error}")
+            self._log_once(f"Version {version} of {name} cannot run in shadow mode: {error}")
             return False
         except Exception:  # a family's own check or answer
-            _log.exception("Version %d of %s cannot answer as a shadow", version, name)
+            _log.exception("Version %d of %s cannot run in shadow mode", version, name)
             return False
         return True
 

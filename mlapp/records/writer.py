@@ -61,7 +61,7 @@ class Writer:
             keep_inputs: whether they hold the values that were asked about.
             days: for which they are kept; None keeps them for ever.
             notify: called with `written` or `lost` and a number of records.
-            root: the artifact folder, if candidates answer along.
+            root: the artifact folder, if candidates run in shadow mode.
             shadows: the candidates that do, by the model's name.
             process: what writes to the database of the settings; by default the thread does.
         """

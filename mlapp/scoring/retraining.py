@@ -68,7 +68,7 @@ def retrain(
     say(count_feedback(name, feedback, settings))
     if not feedback.learned and data is None:
         raise TrainingError(
-            f"There is nothing new to train {name} on: no judged answer can be learned from, and"
+            f"There is nothing new to train {name} on: no answer with feedback can be used, and"
             " there is no --data FILE"
         )
     with tempfile.TemporaryDirectory(prefix="mlapp-retrain-") as folder:
@@ -163,8 +163,8 @@ def _without(words: Sequence[str], flag: str) -> list[str]:
 def count_feedback(name: str, feedback: Feedback, settings: Settings) -> str:
     """Return a line about how many answers have feedback, and how they are used."""
     line = (
-        f"{feedback.judged:,} answers of {name} were judged: {len(feedback.learned):,} to learn"
-        f" from, {len(feedback.held_back):,} held back to judge versions by"
+        f"{feedback.judged:,} answers of {name} have feedback: {len(feedback.learned):,} for"
+        f" training, {len(feedback.held_back):,} held back to compare versions"
     )
     if feedback.without_inputs:
         line += f", {feedback.without_inputs:,} without their inputs"
@@ -221,13 +221,13 @@ def _train(root: Path, name: str, words: Sequence[str], say: Say) -> int:
 def describe_replay(found: Differences | None, current: Model, candidate: Model) -> Iterator[str]:
     """Yield lines about how two versions differ on recent requests, and where they differ most."""
     if found is None:
-        yield "Nothing is replayed: the inputs of what was asked were not recorded, or do not fit"
+        yield "Nothing is replayed: the inputs of requests were not recorded, or do not fit"
         return
     versions = f"version {candidate.manifest.version}", f"version {current.manifest.version}"
     is_label = candidate.gives.kind == "labels"
     changed = "have another label" if is_label else f"lie outside the interval of {versions[1]}"
     yield (
-        f"Of the last {found.compared:,} rows that were asked, {found.differing:,} are answered"
+        f"Of the last {found.compared:,} recorded rows, {found.differing:,} are answered"
         f" differently by {versions[0]}, and {found.changed:,} {changed}; the mean difference is"
         f" {found.mean:.4g}"
     )

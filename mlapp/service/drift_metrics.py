@@ -45,7 +45,7 @@ class DriftMetrics(Collector):
         )
         flagged = GaugeMetricFamily(
             "mlapp_drift_flagged",
-            "1 if a series has moved beyond chance (watch), 2 if it also moved far (act).",
+            "1 if a series has moved significantly (watch), 2 if it also moved far (act).",
             labels=LABELS,
         )
         values = GaugeMetricFamily(

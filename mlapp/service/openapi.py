@@ -209,8 +209,9 @@ def _score(name: str, operation: str, model: Model, row: dict[str, Any]) -> dict
         for header in COUNTS
     }
     good = {
-        "description": "The file, its columns followed by the prediction's; a refused row has an"
-        " empty prediction, and its column error says why. A file that is cut off is not whole",
+        "description": "The file, its columns followed by those of the prediction; a refused row"
+        " has an empty prediction, and its column error says why. A response that is cut off is"
+        " incomplete",
         "headers": counts,
         "content": answer,
     }

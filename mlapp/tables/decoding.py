@@ -159,7 +159,7 @@ class Text:
     def wrong(self, got: str) -> InvalidTable:
         """Return the error for text that is in another encoding."""
         return InvalidTable(
-            f"{self.name} is not {self.encoding.upper()}: got {got}. Name its encoding, as in"
+            f"{self.name} is not valid {self.encoding.upper()}: got {got}. Name its encoding, as in"
             " --encoding windows-1252 (or utf-16-le), or save it as UTF-8"
         )
 
