@@ -142,7 +142,8 @@ class Date(BaseModel):
         circles = [("of the year", "month", 365.2425 * DAY), ("of the day", "hour", DAY)]
         for part, needed, length in circles:
             if needed in self.parts:
-                angle = 2 * math.pi * seconds / length
+                # The same time of each day has the same angle, to the last bit.
+                angle = 2 * math.pi * np.mod(seconds, length) / length
                 found[f"{self.name} sine {part}"] = np.sin(angle)
                 found[f"{self.name} cosine {part}"] = np.cos(angle)
         if "weekday" in self.parts:

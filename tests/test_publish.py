@@ -15,12 +15,14 @@ import skops.io
 from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
 from sklearn.compose import ColumnTransformer, make_column_transformer
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
 )
 from sklearn.impute import SimpleImputer
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.neighbors import KNeighborsRegressor
@@ -732,7 +734,8 @@ def test_the_few_answers_of_a_tree_are_no_drift_because_other_trees_have_others(
 
 def test_answers_to_rows_that_a_model_was_fitted_on_are_no_reference(empty_folder: Path) -> None:
     inputs = ["a", "b", "c"]
-    table = noise(1000, 0).assign(y=lambda each: np.where(each["y"] > 2, "high", "low"))
+    table = noise(1000, 0)
+    table["y"] = np.where(table["y"].rank() > 990, "high", "low")
     table.loc[table["y"] == "high", inputs] = table.loc[table["y"] == "high", inputs].iloc[0]
     forest = RandomForestClassifier(10, random_state=0).fit(table[inputs], table["y"])
     published = mlapp.publish(forest, table[inputs], table["y"], "forest", say=quiet)
@@ -740,6 +743,56 @@ def test_answers_to_rows_that_a_model_was_fitted_on_are_no_reference(empty_folde
     states = drift_of(noise(200, 1)[inputs], empty_folder, "forest")
     assert (states["answer y"], states["unsure y"]) == ("unknown", "unknown")
     assert states["input a"] != "unknown"
+
+
+def test_new_rows_of_known_categories_are_held_out(empty_folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"a": rng.integers(0, 40, 3000).astype(str), "b": rng.choice(list("xyz"), 3000)}
+    )
+    usual = np.where(rows["a"].astype(int) % 2, "no", "yes")
+    y = np.where(rng.random(3000) < 0.03, np.where(usual == "no", "yes", "no"), usual)
+    fitted = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(
+        rows[:1000], y[:1000]
+    )
+    made = mlapp.publish(
+        fitted, rows[:1000], y[:1000], "clubs", held_out=(rows[1000:], y[1000:]), say=quiet
+    )
+    assert made.manifest.metrics["held_out"] == 2000
+    right = float(np.mean(fitted.predict(rows[1000:]) == y[1000:]))
+    assert made.manifest.metrics["accuracy"] == pytest.approx(right)
+
+
+def test_a_model_without_an_answer_to_some_rows_is_not_cross_validated(empty_folder: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(300, 1))
+    lines: list[str] = []
+    fitted = IsotonicRegression().fit(x, x[:, 0])
+    made = mlapp.publish(fitted, x, x[:, 0], "rising", say=lines.append)
+    assert any("rows get no finite answer" in line for line in lines)
+    assert made.manifest.training["measured"] == "in-sample"
+
+
+def test_a_model_that_answers_at_random_is_refused(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    fitted = DummyClassifier(strategy="stratified").fit(houses[INPUTS], houses["cheap"])
+    with pytest.raises(InvalidData, match="gives equal rows different answers"):
+        mlapp.publish(fitted, houses[INPUTS], houses["cheap"], "dice", say=quiet)
+
+
+def test_columns_of_one_name_are_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
+    rows = houses[INPUTS[:1] * 2]
+    fitted = LinearRegression().fit(rows.to_numpy(), houses["price"])
+    with pytest.raises(InvalidData, match="several columns named"):
+        mlapp.publish(fitted, rows, houses["price"], "twins", say=quiet)
+
+
+def test_a_label_may_be_called_NA(empty_folder: Path) -> None:  # noqa: N802
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    y = np.where(x[:, 0] > 0, "NA", "EU")
+    rows = pd.DataFrame(x, columns=["a", "b"])
+    made = mlapp.publish(LogisticRegression().fit(rows, y), rows, y, "regions", say=quiet)
+    assert made.manifest.labels == ("EU", "NA")
 
 
 def test_a_model_that_would_answer_requests_otherwise_is_refused(empty_folder: Path) -> None:

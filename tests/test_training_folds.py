@@ -8,12 +8,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlapp.dates import Date
 from mlapp.errors import InvalidData
 from mlapp.manifest import Artifact
 from mlapp.store import gate
 from training import classification, table_models
 from training.candidates import standard_error
-from training.folds import forward_folds, join_groups, random_folds
+from training.folds import (
+    find_observations,
+    forward_folds,
+    group_rows,
+    join_groups,
+    number_rows,
+    random_folds,
+)
 from training.regression import train
 from training.rows import Source, read_training_rows
 
@@ -39,6 +47,33 @@ def test_each_fold_holds_its_share_of_a_rare_label() -> None:
 def test_rows_that_share_either_group_share_one() -> None:
     joined = join_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2]))
     assert joined[0] == joined[1] == joined[2] != joined[3]
+
+
+def observed(matrix: Any, target: Any) -> Any:
+    """Return which rows are observations of their own, though their inputs may be equal."""
+    return find_observations(number_rows(np.asarray(matrix, dtype=float)), np.asarray(target))
+
+
+def test_rows_of_few_categories_are_observations_where_their_targets_differ() -> None:
+    rng = np.random.default_rng(0)
+    city = rng.integers(0, 30, 1000)
+    assert observed(city[:, None], city + rng.normal(size=1000)).all()
+    label = np.where(rng.random(1000) < 0.05, 1 - city % 2, city % 2)
+    assert observed(city[:, None], label).all()
+
+
+def test_rows_of_a_frequent_combination_are_observations_and_copies_of_others_are_not() -> None:
+    rng = np.random.default_rng(0)
+    bought = np.repeat(rng.normal(size=(70, 3)), 10, axis=0)  # each ten times
+    matrix = np.vstack([np.zeros((1300, 3)), bought])
+    assert observed(matrix, matrix.sum(axis=1)).tolist() == [True] * 1300 + [False] * 700
+    groups = group_rows(matrix, matrix.sum(axis=1), 20, 2000, quiet)
+    assert len(np.unique(groups)) == 1300 + 70
+
+
+def test_ten_copies_of_each_row_are_no_observations() -> None:
+    rows = np.repeat(np.random.default_rng(0).normal(size=(100, 2)), 10, axis=0)
+    assert not observed(rows, rows.sum(axis=1)).any()
 
 
 @pytest.mark.parametrize("moments", [11, 200])
@@ -229,6 +264,74 @@ def test_rows_that_repeat_but_for_their_time_stay_in_one_fold(tmp_path: Path) ->
     made, said = train_on(copies.assign(when=times), tmp_path, model="boosted")
     assert any(line.startswith("300 rows repeat another but for columns that") for line in said)
     assert r2_of(made) < 0.6
+
+
+@pytest.mark.slow
+def test_customers_who_bought_nothing_are_held_out_one_by_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(5, 1, size=(2000, 2)) * (rng.random(2000) < 0.35)[:, None]
+    table = pd.DataFrame({"clicks": rows[:, 0], "visits": rows[:, 1]})
+    made, said = train_on(table.assign(y=3 * rows[:, 0] + rng.normal(size=2000)), tmp_path)
+    assert any("rows have frequent inputs" in line for line in said)
+    assert r2_of(made) > 0.95
+    assert float(str(made.manifest.metrics["coverage"])) == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.mark.slow
+def test_an_earlier_copy_does_not_predict_a_row_forwards_in_time(tmp_path: Path) -> None:
+    copies = pd.concat([make_noisy(200)] * 4).sample(frac=1, random_state=1)
+    times = pd.date_range("2024-01-01", periods=800, freq="37min").astype(str)
+    rng = np.random.default_rng(2)
+    noise = dict(zip(copies["y"].unique(), rng.normal(size=200), strict=True))
+    table = copies.assign(when=times, y=copies["y"].map(noise))
+    made, said = train_on(table, tmp_path, model="boosted", time="when")
+    assert any(line.startswith("600 rows repeat another but") for line in said)
+    assert r2_of(made) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [False, True])
+def test_a_column_that_is_empty_in_some_folds_trains(tmp_path: Path, labels: bool) -> None:
+    table = make_noisy(300)
+    table["rare"] = np.where(np.arange(300) == 7, 2.5, np.nan)
+    table["y"] = np.where(table["y"] > table["y"].median(), "a", "b") if labels else table["y"]
+    table.to_csv(tmp_path / "t.csv", index=False)
+    fit = classification.train if labels else train
+    made = fit(tmp_path / "t.csv", "y", "rare", tmp_path, model="boosted", say=quiet)
+    assert made.manifest.version == 1
+
+
+def test_a_constant_time_of_day_is_the_same_to_the_last_bit() -> None:
+    days = np.arange(300.0) * 86_400 + 8 * 3_600
+    spec = Date(
+        name="when",
+        minimum=0,
+        maximum=days[-1],
+        quantiles=(0, 1, 2, 3, 4),
+        typical="1970-02-01",
+        timed=True,
+        parts=("hour",),
+    )
+    encoded = dict(zip(spec.terms, spec.encode(days).T, strict=True))
+    assert len(np.unique(encoded["when sine of the day"])) == 1
+
+
+def test_a_column_of_durations_says_which_rows_are_earlier(tmp_path: Path) -> None:
+    table = make_noisy(300)
+    table["after"] = pd.to_timedelta(np.arange(300), unit="h")
+    table.to_parquet(tmp_path / "t.parquet")
+    source = Source(tmp_path / "t.parquet", "y", time="after")
+    found = read_training_rows(source, classifies=False, say=quiet)
+    assert found.times is not None
+    assert (np.diff(found.times) > 0).all()
+
+
+@pytest.mark.slow
+def test_rare_categories_of_a_small_table_do_not_end_the_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=40), "kind": ["usual"] * 33 + list("abcdefg")})
+    made, _ = train_on(table.assign(y=3 * table["x"] + 0.1 * rng.normal(size=40)), tmp_path)
+    assert r2_of(made) > 0.9
 
 
 @pytest.mark.slow

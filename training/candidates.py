@@ -24,6 +24,7 @@ from training.calibration import cross_temper, fit_temperature, set_temperature,
 from training.folds import Fold, Groups, each_fold, held_out
 from training.losses import row_losses
 from training.progress import Progress
+from training.scales import fill_empty
 
 BASELINE, LINEAR, RIDGE, BOOSTED = "baseline", "linear", "ridge", "boosted"
 MODELS = ("auto", LINEAR, BOOSTED)  # of --model
@@ -184,7 +185,7 @@ def _try(
         fitted, stages = candidate.make(max(candidate.stages, default=0)), candidate.stages
         if labels and len(np.unique(target[fold.train])) == 1:  # as early rows may have
             fitted, stages = DummyClassifier(strategy="prior"), (0,) * len(stages)
-        fitted = fitted.fit(rows[fold.train], target[fold.train])
+        fitted = fitted.fit(fill_empty(rows[fold.train]), target[fold.train])
         found = _answers(fitted, rows[fold.test], stages, labels)
         progress.advance(1, candidate.name)
         return found

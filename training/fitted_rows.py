@@ -51,6 +51,8 @@ def match_rows(model: Any, X: Any, y: Any, classifies: bool) -> Rows:  # noqa: N
         raise InvalidData("There are no rows")
     frame = frame.set_axis([str(each) for each in frame], axis=1).reset_index(drop=True)
     frame = choose_columns(model, frame)
+    if twice := list(dict.fromkeys(frame.columns[frame.columns.duplicated()])):
+        raise InvalidData(f"The rows have several columns named {quote(twice)}, expected one each")
     present = ~pd.isna(target)
     frame, target = frame[present].reset_index(drop=True), target[present]
     for column in frame:  # missing values as pandas reads them
@@ -88,8 +90,8 @@ def _labels(model: Any, target: Any) -> Any:
     """
     texts = label_texts(model.classes_)
     places = {text: place for place, text in enumerate(texts)}
-    found = [parse_text(each) for each in target.tolist()]
-    if strange := sorted({str(each) for each in found if each not in places}):
+    found = [parse_text(each) or str(each) for each in target.tolist()]
+    if strange := sorted({each for each in found if each not in places}):
         raise InvalidData(
             f"The target holds {quote(strange)}; the model was fitted on the labels {quote(texts)}"
         )
@@ -97,7 +99,7 @@ def _labels(model: Any, target: Any) -> Any:
         raise InvalidData(f"The model knows one label alone, {quote(texts)}: nothing to tell apart")
     if len(set(found)) < 2:
         raise InvalidData(f"Every row of the target is {found[0]!r}: nothing to measure")
-    return np.array([places[str(each)] for each in found], dtype=np.int64)
+    return np.array([places[each] for each in found], dtype=np.int64)
 
 
 def lay_out(model: Any, inputs: pd.DataFrame) -> tuple[pd.DataFrame, Layout]:

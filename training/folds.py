@@ -28,7 +28,8 @@ FEWEST_FOLDS = 3  # of more rows: each fold is large, and each fit slow
 
 OWN_VALUES = 0.9  # distinct values, as a share of the rows, from which a column tells rows apart
 FEWEST_DIFFERENT = 20  # rows, below which equal inputs do not make a copy
-ROWS_OF_COMBINATION = 10  # on average, from which they do not, either
+ROWS_OF_COMBINATION = 10  # on average, from which they do not, either, if their targets differ
+FREQUENT = 0.05, 20  # share and number of rows, above which equal inputs do not make a copy
 SAME_TARGET = 1.05  # targets of a group of copies, on average, at most
 
 Groups: TypeAlias = npt.NDArray[np.int64]
@@ -51,29 +52,51 @@ def count_folds(rows: int) -> int:
 def number_rows(matrix: Floats) -> Groups:
     """Return a number for each row of a matrix (n, inputs), the same for equal rows, (n,)."""
     table = pd.DataFrame(matrix)
+    if table.empty:
+        return np.zeros(len(table), dtype=np.int64)
     numbers = table.groupby(list(table), dropna=False, sort=False).ngroup()
     return np.asarray(numbers, dtype=np.int64)
 
 
-def are_observations(groups: Groups) -> bool:
-    """Return whether rows of equal inputs are different observations, not copies of each other.
+def find_observations(groups: Groups, target: Any) -> npt.NDArray[np.bool_]:
+    """Return which rows are different observations, even if their inputs are equal, (n,).
 
-    They are where the inputs have few combinations, as a few categories have.
+    The others with equal inputs are copies. All are observations where the inputs have few
+    combinations, as a few categories have; those of a frequent combination are, as that of
+    customers who bought nothing.
 
     Args:
-        groups: the number of each row's inputs, as `number_rows` returns it.
+        groups: the number of each row's inputs, as `number_rows` returns it, (n,).
+        target: what the inputs are to predict, (n,).
     """
-    different = len(np.unique(groups))
-    return different < FEWEST_DIFFERENT or different * ROWS_OF_COMBINATION <= len(groups)
+    sizes, rows = np.bincount(groups), len(groups)
+    different = np.count_nonzero(sizes)
+    few = different < FEWEST_DIFFERENT
+    if not few and different * ROWS_OF_COMBINATION <= rows:
+        few = _count_pairs(groups, target) > SAME_TARGET * different
+    if few:
+        return np.ones(rows, dtype=np.bool_)
+    share, count = FREQUENT
+    return np.asarray(sizes[groups] > max(share * rows, count))
+
+
+def set_apart(groups: Groups, alone: npt.NDArray[np.bool_]) -> Groups:
+    """Return groups in which each of some rows has one of its own, (n,)."""
+    apart = np.where(alone, len(groups) + np.arange(len(groups)), groups)
+    return np.unique(apart, return_inverse=True)[1].astype(np.int64)
+
+
+def _count_pairs(groups: Groups, target: Any) -> int:
+    """Return how many different rows there are, with their targets."""
+    return len(np.unique(number_rows(np.column_stack([groups, target]))))
 
 
 def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) -> Groups:
     """Return the number of each row's group, (n,): rows with the same inputs stay together.
 
     A copy of a row on both sides of a fold would be predicted from itself. It may differ in columns
-    with a value of its own for nearly each row, such as a time. Where the inputs have few
-    combinations, as few categories have, rows that share one are different observations, and each
-    is a group.
+    with a value of its own for nearly each row, such as a time. Rows that are different
+    observations in spite of equal inputs (`find_observations`) are a group each.
 
     Args:
         matrix: the checked inputs, (n, inputs).
@@ -86,8 +109,7 @@ def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) ->
         InvalidData: the rows are copies of fewer than `needed`.
     """
     groups = number_rows(matrix)
-    pairs = pd.DataFrame({"group": groups, "target": target})
-    different = len(pairs.drop_duplicates())
+    different = _count_pairs(groups, target)
     if different < needed:
         lost = read - len(target)
         without = f" (the target is not usable in {lost} more)" if lost else ""
@@ -95,14 +117,18 @@ def group_rows(matrix: Floats, target: Any, needed: int, read: int, say: Say) ->
             f"The table has {len(target)} usable rows{without}, {different} of them different;"
             f" training needs at least {needed}"
         )
-    if (repeated := len(target) - different) > 0:
-        say(f"{repeated:,} rows repeat another; they are kept, and stay in one fold with it")
-    if len(np.unique(groups)) < needed:
+    alone = find_observations(groups, target)
+    if alone.all():
         say("The inputs have few combinations: folds are drawn row by row")
-        return np.arange(len(target), dtype=np.int64)
+        return set_apart(groups, alone)
+    if alone.any():
+        say(f"{np.count_nonzero(alone):,} rows have frequent inputs: folds draw them row by row")
+    if (repeated := np.count_nonzero(~alone) - _count_pairs(groups[~alone], target[~alone])) > 0:
+        say(f"{repeated:,} rows repeat another; they are kept, and stay in one fold with it")
     alike = _find_near_copies(matrix, target)
     if alike is None or len(np.unique(alike)) < needed:
-        return groups
+        return set_apart(groups, alone)
+    alike = set_apart(alike, find_observations(alike, target))
     copies = len(target) - len(np.unique(alike))
     say(
         f"{copies:,} rows repeat another but for columns that differ in nearly every row; they stay"
@@ -124,8 +150,7 @@ def _find_near_copies(matrix: Floats, target: Any) -> Groups | None:
         return None
     groups = number_rows(common)
     different = len(np.unique(groups))
-    with_target = len(np.unique(number_rows(np.column_stack([groups, target]))))
-    if different > OWN_VALUES * rows or with_target > SAME_TARGET * different:
+    if different > OWN_VALUES * rows or _count_pairs(groups, target) > SAME_TARGET * different:
         return None
     measured = (np.unique(column[~np.isnan(column)]) for column in common.T)
     is_measured = any(len(each) > different / 2 and np.any(each % 1) for each in measured)

@@ -27,7 +27,14 @@ from training.estimators import (
     read_estimator,
 )
 from training.fitted_rows import Rows, lay_out, learn, match_rows
-from training.folds import SEED, Groups, group_rows, random_folds
+from training.folds import (
+    SEED,
+    Groups,
+    find_observations,
+    group_rows,
+    number_rows,
+    random_folds,
+)
 from training.foreign import OnnxEstimator
 from training.intervals import halve, normalise
 from training.losses import fingerprints, log_losses, squared_errors
@@ -111,7 +118,7 @@ def publish(
     classifies = check_estimator(model)
     data = match_rows(model, X, y, classifies)
     seen = None if held_out is None else match_rows(model, *held_out, classifies)
-    seen = None if seen is None else _leave_out_known(model, data, seen, say)
+    seen = None if seen is None else _leave_out_known(model, data, seen, classifies, say)
     target = target or str(getattr(y, "name", None) or "target")
     labels = label_texts(model.classes_) if classifies else None
     checked, compiled = _compile(model, data, target, classifies)
@@ -219,14 +226,23 @@ def _describe(data: Rows) -> Data:
 # --- measuring -------------------------------------------------------------------------------
 
 
-def _leave_out_known(model: Any, data: Rows, seen: Rows, say: Say) -> Rows:
+def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: Say) -> Rows:
     """Return the held-out rows that are not in the data, which the model was fitted on.
+
+    Rows with equal inputs may be different observations (`find_observations`). Where they are not,
+    a label does not tell a copy from another row: without those that have a known label, the others
+    would be the model's mistakes.
 
     Raises:
         InvalidData: too few are left to measure it on.
     """
-    known = set(_row_keys(model, data))
-    new = np.array([key not in known for key in _row_keys(model, seen)])
+    first = len(data.target)
+    both = pd.concat([data.inputs, seen.inputs], ignore_index=True)
+    target = np.concatenate([data.target, seen.target])
+    groups = _number_rows(lay_out(model, both)[0])
+    alone = find_observations(groups, target)
+    keys = groups if classifies else _number_rows(pd.DataFrame([groups, target]).T)
+    new = alone[first:] | ~np.isin(keys[first:], keys[:first])
     arrived, left = len(new), int(new.sum())
     if left == arrived:
         return seen
@@ -240,11 +256,10 @@ def _leave_out_known(model: Any, data: Rows, seen: Rows, say: Say) -> Rows:
     return Rows(seen.inputs[new].reset_index(drop=True), seen.target[new])
 
 
-def _row_keys(model: Any, rows: Rows) -> list[tuple[Any, ...]]:
-    """Return inputs and target of each row, as values that are equal where the rows are."""
-    inputs = lay_out(model, rows.inputs)[0].astype(object)
-    inputs = inputs.where(inputs.notna(), None)  # a NaN does not equal another
-    return list(zip(*(inputs[name] for name in inputs), rows.target.tolist(), strict=True))
+def _number_rows(rows: pd.DataFrame) -> Groups:
+    """Return a number for each row, the same for equal rows, (n,)."""
+    places = [pd.factorize(rows[name])[0] for name in rows]  # -1 is missing
+    return number_rows(np.column_stack(places).astype(float))
 
 
 def _measure(
@@ -253,11 +268,12 @@ def _measure(
     """Answer rows that the model has not seen, if that can be done."""
     if held_out is not None:
         say(f"Measured on {len(held_out.target):,} held-out rows")
-        return Measured("held-out", held_out.target, _ask(model, held_out.inputs, classifies))
+        answers = _require_finite(_ask(model, held_out.inputs, classifies))
+        return Measured("held-out", held_out.target, answers)
     reason = "it is a graph that cannot be fitted again"
     if not isinstance(model, OnnxEstimator):
         try:
-            answers = _cross_validate(model, data, checked, classifies, say)
+            answers = _require_finite(_cross_validate(model, data, checked, classifies, say))
         except Exception as error:  # an estimator may raise anything
             reason = str(error) if isinstance(error, InvalidData) else f"its fit fails: {error}"
         else:
@@ -268,6 +284,19 @@ def _measure(
     say(f"Not cross-validated: {reason}")
     say(f"The figures are {NOT_HONEST}; --held-out FILE measures on rows it has not seen")
     return Measured(None, data.target, _ask(model, data.inputs, classifies))
+
+
+def _require_finite(answers: Floats) -> Floats:
+    """Return answers (n, ...).
+
+    Raises:
+        InvalidData: one is NaN or infinite.
+    """
+    rows = len(answers)
+    bad = np.flatnonzero(~np.isfinite(answers.reshape(rows, -1)).all(axis=1))
+    if len(bad):
+        raise InvalidData(f"{len(bad):,} of {rows:,} rows get no finite answer, as row {bad[0]}")
+    return answers
 
 
 def _try(model: Any, data: Rows, classifies: bool) -> None:
@@ -306,6 +335,8 @@ def _require_same_rows(
         return
     pairs = {str(name): (given[name].tolist(), restored[name].tolist()) for name in given}
     changed = [name for name, (one, two) in pairs.items() if repr(one) != repr(two)]
+    if not changed:
+        raise InvalidData(f"{type(model).__name__} gives equal rows different answers")
     raise InvalidData(
         f"{type(model).__name__} would answer requests differently from the rows it was fitted"
         f" on: requests give {quote(changed)} as texts without spaces around them, as whole"

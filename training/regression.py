@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,10 @@ def measure(
     target, held, best = rows.target, held_out(parts.folds), chosen.best
     linear, constant = None, None
     if best.candidate.name == LINEAR and parts.plain:
-        encoded = chosen.inputs
-        constant = least_squares.cross_validate(encoded, target, parts.folds, LEVEL, parts.groups)
-        linear = least_squares.fit(encoded, target, LEVEL, parts.groups)
+        with suppress(InvalidData):  # rows may be too few for its own intervals, not for others
+            encoded, groups = chosen.inputs, parts.groups
+            constant = least_squares.cross_validate(encoded, target, parts.folds, LEVEL, groups)
+            linear = least_squares.fit(encoded, target, LEVEL, groups)
     found = calibrate(
         chosen.inputs,
         target,
@@ -215,8 +217,9 @@ def measure(
         ),
     }
     if isinstance(chosen.fitted, Pipeline) and best.candidate.name == LINEAR:
-        exact = linear or least_squares.fit(chosen.inputs, target, LEVEL, parts.groups)
-        report["coefficients"] = coefficients(exact, rows.checked.schema, chosen.inputs, target)
+        with suppress(InvalidData):  # too few rows
+            exact = linear or least_squares.fit(chosen.inputs, target, LEVEL, parts.groups)
+            report["coefficients"] = coefficients(exact, rows.checked.schema, chosen.inputs, target)
     if metrics["r2"] > LEAKS:
         warn_of_leak(f"R² is {metrics['r2']:.5f},", rows, say)
     return Measured(metrics, report, found, linear)

@@ -13,7 +13,7 @@ from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
 from mlapp.schema import Checked, Floats, Number, Schema, match_label, parse_number, parse_text
 from training.columns import plain_labels, read_column
-from training.folds import Groups, are_observations, number_rows
+from training.folds import Groups, find_observations, number_rows
 from training.losses import fingerprints
 from training.tables import (
     Say,
@@ -133,9 +133,10 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
         mark = table.attrs["decimals"].get(source.target)
         numbers, _ = read_column(source.target, table[source.target], lambda _: None, mark)
         table[source.target] = numbers
-    known = set[str]()
-    if not are_observations(number_rows(rows.checked.matrix)):
-        known = set(fingerprints(rows.checked, rows.target.tolist(), source.target))
+    alone = find_observations(number_rows(rows.checked.matrix), rows.target)
+    held = np.flatnonzero(~alone)
+    kept = Checked(schema, rows.checked.matrix[held])
+    known = set(fingerprints(kept, rows.target[held].tolist(), source.target))
     matrix, targets, bad, repeated = [], [], 0, 0
     for row in table.to_dict("records"):
         value = row[source.target]
@@ -145,7 +146,7 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
             bad += 1
             continue
         one = Checked(schema, np.array([parsed], dtype=np.float64))
-        if known and fingerprints(one, [target], source.target)[0] in known:
+        if fingerprints(one, [target], source.target)[0] in known:
             repeated += 1
             continue
         matrix.append(one.matrix[0])
@@ -257,6 +258,8 @@ def _times(name: str, column: pd.Series) -> Floats:
     Raises:
         InvalidData: a row has none that can be read.
     """
+    if pd.api.types.is_timedelta64_dtype(column):
+        column = column.dt.total_seconds()
     if pd.api.types.is_numeric_dtype(column):
         times = column.to_numpy(dtype=float, na_value=np.nan)
     else:

@@ -53,4 +53,10 @@ def fit_trees(inputs: Floats, errors: Floats) -> Any:
         early_stopping=False,
         random_state=0,
     )
-    return trees.fit(inputs, np.maximum(errors, 0.05 * errors.mean()))
+    return trees.fit(fill_empty(inputs), np.maximum(errors, 0.05 * errors.mean()))
+
+
+def fill_empty(inputs: Floats) -> Floats:
+    """Return inputs for a fit of boosted trees, which take no column of missing values alone."""
+    empty = np.isnan(inputs).all(axis=0)
+    return np.where(empty, 0.0, inputs) if empty.any() else inputs

@@ -27,12 +27,14 @@ from training.folds import (
     Fold,
     Groups,
     count_folds,
+    find_observations,
     forward_folds,
     group_rows,
     held_out,
     join_groups,
     number_rows,
     random_folds,
+    set_apart,
 )
 from training.least_squares import LEVEL as LEVEL
 from training.least_squares import MOST_TERMS
@@ -130,6 +132,20 @@ def _without_groups(folds: list[Fold], groups: Groups) -> list[Fold]:
     return apart
 
 
+def _without_copies(folds: list[Fold], alike: Groups) -> list[Fold]:
+    """Return folds whose training parts have no copies of their test parts.
+
+    A part of which hardly a row would be left keeps its copies.
+    """
+    apart = [
+        Fold(fold.train[~np.isin(alike[fold.train], alike[fold.test])], fold.test) for fold in folds
+    ]
+    return [
+        new if len(new.train) >= min(FEWEST_DIFFERENT, len(old.train)) else old
+        for old, new in zip(folds, apart, strict=True)
+    ]
+
+
 def split(rows: TrainingRows, say: Say) -> Split:
     """Draw the folds.
 
@@ -145,6 +161,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
         folds = forward_folds(rows.times, parts)
         if rows.groups is not None:
             folds = _without_groups(folds, rows.groups)
+        folds = _without_copies(folds, alike)
     else:
         if rows.groups is not None:
             parts = max(2, min(parts, len(np.unique(clusters))))
@@ -154,8 +171,7 @@ def split(rows: TrainingRows, say: Say) -> Split:
         say("Rows of --extra have no known time: only the final fit uses them, the folds do not")
     elif rows.extra:
         copies = number_rows(rows.checked.matrix)
-        if len(np.unique(copies[:count])) < FEWEST_DIFFERENT:  # equal inputs are not copies then
-            copies = np.arange(len(copies))
+        copies = set_apart(copies, find_observations(copies, rows.target))
         folds = [_with_extra(fold, added, copies) for fold in folds]
     # Twice as many rows as terms leave enough freedom for an interval.
     enough = len(np.unique(alike)) >= 2 * terms + 10 and terms <= MOST_TERMS

@@ -105,9 +105,11 @@ def read_reviews(
         InvalidData: nothing can be trained on; the message says why.
     """
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
-    all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading)
+    all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading, say)
     if unlabelled is not None:
-        more, _, unsup, _ = _read(unlabelled, text_column, None, _for_file(unlabelled, reading))
+        more, _, unsup, _ = _read(
+            unlabelled, text_column, None, _for_file(unlabelled, reading), say
+        )
         unsup = more + unsup
     texts, values = _usable(all_texts, plain_labels(all_values, say), say)
     found = _order_labels(set(values))
@@ -147,7 +149,7 @@ def _read_extra(
         name_of: the name of each value.
         say: called with a line for each thing left out.
     """
-    texts, values, _, _ = _read(path, text_column, label_column, reading)
+    texts, values, _, _ = _read(path, text_column, label_column, reading, say)
     texts, given = _usable(texts, values, say, "extra texts")
     matched = [_match(each, name_of) for each in given]
     kept = [row for row, name in enumerate(matched) if name is not None]
@@ -195,7 +197,11 @@ _GAPS = _Gaps()
 
 
 def _read(
-    path: Path, text_column: str, label_column: str | None, reading: Mapping[str, str | None]
+    path: Path,
+    text_column: str,
+    label_column: str | None,
+    reading: Mapping[str, str | None],
+    say: Say,
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
     if _holds_files(path):
@@ -214,7 +220,16 @@ def _read(
     texts = _texts_of(path, text_column, table[text_column])
     values: list[str | None] = [None] * len(texts)
     if label_column is not None:
-        values = [parse_text(value) for value in table[label_column].to_pylist()]
+        given = table[label_column].to_pylist()
+        values = [parse_text(value) for value in given]
+        lost = Counter(
+            each
+            for each, value in zip(given, values, strict=True)
+            if value is None and isinstance(each, str) and each.strip()
+        )
+        if lost:
+            shown = ", ".join(f"{each!r} ({count:,})" for each, count in lost.most_common(5))
+            say(f"Labels that count as missing values: {shown}")
     return texts, values, [], about
 
 
