@@ -24,6 +24,8 @@ from mlapp.families.regression import RegressionModel
 from mlapp.schema import Number
 from mlapp.scoring import files
 from mlapp.tables.formats import FileFormat, format_of
+from mlapp.tables.numbers import decimal_of
+from mlapp.tables.reading import open_table
 from tests.conftest import open_regression
 from training import regression, texts
 from training.tables import read_table
@@ -300,6 +302,17 @@ def test_decimal_commas_are_recognised_beside_units_and_strange_cells(
     assert isinstance(rent, Number)
     assert (rent.minimum, rent.maximum) == (rents.min(), rents.max())
     assert 2 <= weight.minimum < weight.maximum <= 20
+
+
+@pytest.mark.parametrize("unit", ["€ ", "€\u00a0", "£", "-€", "EUR ", "Rs. ", "US$ "])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_unit_before_the_number_does_not_hide_a_decimal_comma(unit: str, separator: str) -> None:
+    text = separator.join(["price", "b"]) + "\n"
+    for number in ["2,505", "250,50", "3,5"]:
+        cell = f'"{unit}{number}"' if separator == "," else unit + number
+        text += f"{cell}{separator}x\n"
+    with open_table(io.BytesIO(text.encode()), FileFormat("csv")) as table:
+        assert decimal_of(table.schema.field("price")) == ","
 
 
 def test_a_decimal_mark_can_be_named(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@ import csv
 import gzip
 import io
 import os
+import re
 import signal
 import threading
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,13 +19,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlapp.errors import InvalidTable
+from mlapp.errors import Fault, InvalidTable
 from mlapp.tables import decoding, delimited, jsonlines
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.delimited import find_row_end
 from mlapp.tables.formats import FileFormat, TableFormat, format_of
 from mlapp.tables.reading import open_table
-from mlapp.tables.writing import write_chunk
+from mlapp.tables.writing import write_chunk, write_head
 
 
 def read(
@@ -250,6 +252,88 @@ def test_quotes_that_only_alternate_and_stray_ones_give_the_same_row_ends() -> N
     assert find_row_end(b'"a"\nb', b",", b"\n") == (4, False)
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_late_quotation_mark_of_tsv_is_a_character_if_it_encloses_no_cell(is_file: bool) -> None:
+    cells = ["plain"] * 100_000 + ['"Late stray quote', "between", '"Another stray', "end"]
+    data = "id\ttext\n" + "".join(f"{place}\t{cell}\n" for place, cell in enumerate(cells))
+    stream = io.BytesIO(data.encode()) if is_file else io.BufferedReader(Pipe(data.encode()))
+    rows, faults = read(stream, FileFormat("tsv"))
+    assert faults == {}
+    assert [row[1] for row in rows] == cells
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_late_quoted_cell_of_tsv_has_no_marks(is_file: bool) -> None:
+    cells = ["plain"] * 100_000 + ["two\nlines\n", 'say "x"', "\ttab", "end"]
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+    writer.writerows([["id", "text"], *enumerate(cells)])
+    data = file.getvalue().encode()
+    stream = io.BytesIO(data) if is_file else io.BufferedReader(Pipe(data))
+    rows, faults = read(stream, FileFormat("tsv"))
+    assert faults == {}
+    assert [row[1] for row in rows] == cells
+
+
+def test_a_last_mark_of_tsv_that_is_never_closed_is_a_character() -> None:
+    assert read_csv('a\tb\n1\t"x\n2\ty\n', "tsv") == ([["1", '"x'], ["2", "y"]], {})
+    rows, faults = read_csv('a\tb\n1\t"x"\n2\t"y', "tsv")
+    assert rows[0] == ["1", "x"]
+    assert list(faults) == [1]
+
+
+def test_marks_of_a_single_column_of_tsv_may_be_characters() -> None:
+    lines = ["A fine film", '"Unclosed start', "bad", 'terrible "really" film', "good"]
+    assert read_csv("\n".join(["text", *lines, ""]), "tsv") == ([[line] for line in lines], {})
+
+
+def test_the_rows_of_tsv_with_marks_are_read_again_from_what_is_written() -> None:
+    notes = ["none"] * 20_000 + ['"Quoted" start', '"unclosed', 'a 5" nail'] * 10_000
+    text = "id\tnote\n" + "".join(f"{place}\t{note}\n" for place, note in enumerate(notes))
+    form = FileFormat("tsv")
+    with open_table(io.BytesIO(text.encode()), form) as table:
+        parts = [bytes(write_head(form, table.schema))]
+        parts += [bytes(write_chunk(form, chunk, 2)) for chunk in table.chunks()]
+    rows, faults = read_csv(b"".join(parts), "tsv")
+    assert faults == {}
+    assert [row[1] for row in rows] == notes
+
+
+def test_excels_own_first_line_names_the_separator() -> None:
+    assert read_csv("sep=;\r\na;b\r\n1,5;x\r\n") == ([["1,5", "x"]], {})
+    assert read_csv("SEP=^\na^b\n1^x,y;z\n") == ([["1", "x,y;z"]], {})
+    assert read(io.BufferedReader(Pipe(b"sep=,\na,b\n1,2\n")), FileFormat("tsv"))[0] == [["1", "2"]]
+    assert read_csv("sep=ab\n1\n")[0] == [["1"]]
+
+
+def test_a_spaced_cell_may_be_long() -> None:
+    long = "word " * 40_000
+    assert read_csv(f'a, "b"\n1, "{long}"\n') == ([["1", long]], {})
+
+
+def test_the_faults_of_many_slices_are_looked_up_once() -> None:
+    class Counted(dict[int, Fault]):
+        walked = 0
+
+        def __iter__(self) -> Iterator[int]:
+            for place in super().__iter__():
+                Counted.walked += 1
+                yield place
+
+        def items(self) -> Any:
+            return [(place, self[place]) for place in self]
+
+    rows = 1000
+    faults = Counted({place: Fault("row", str(place), "none") for place in reversed(range(rows))})
+    chunk = Chunk(pa.RecordBatch.from_pydict({"a": ["x"] * rows}), faults)
+    for start in range(0, rows, 10):
+        found = chunk.slice(start, 10).faults
+        assert {place: each.got for place, each in found.items()} == {
+            place: str(start + place) for place in range(10)
+        }
+    assert Counted.walked == rows
+
+
 # --- names ------------------------------------------------------------------------------------
 
 
@@ -294,6 +378,7 @@ ACCENTS = "näme,wörd\n1,é€\n2,日本\n"
         (codecs.BOM_UTF16_LE, "utf-16-le"),
         (codecs.BOM_UTF16_BE, "utf-16-be"),
         (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
     ],
 )
 def test_a_byte_order_mark_says_the_encoding(mark: bytes, encoding: str) -> None:
@@ -316,7 +401,7 @@ def test_latin_1_in_the_last_row_is_reported_at_once_with_a_fix() -> None:
     data = b"a,b\n" + b"1,2\n" * 500_000 + "3,é\n".encode("latin-1")
     with pytest.raises(InvalidTable) as caught, open_table(io.BytesIO(data), FileFormat("csv")):
         pytest.fail("the file was opened")
-    assert "not UTF-8: got byte 0xE9 in line 500,002" in str(caught.value)
+    assert "not valid UTF-8: got byte 0xE9 in line 500,002" in str(caught.value)
     assert "--encoding windows-1252" in str(caught.value)
 
 
@@ -342,7 +427,7 @@ def test_an_unknown_encoding_is_reported(encoding: str) -> None:
 
 
 def test_a_text_cut_within_a_character_is_reported() -> None:
-    assert "not UTF-8" in refusal(io.BytesIO(b"a,b\n1,\xc3"), FileFormat("csv"))
+    assert "not valid UTF-8" in refusal(io.BytesIO(b"a,b\n1,\xc3"), FileFormat("csv"))
 
 
 def test_a_read_that_ends_within_a_character_is_not_the_end() -> None:
@@ -466,6 +551,14 @@ def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character() -> None:
     assert list(faults) == [1]
 
 
+def test_a_large_whole_number_beside_a_key_with_half_a_surrogate_pair_is_read() -> None:
+    line = r'{"text": "good", "big\ud83d": 100000000000000000000, "n": 200000000000000000000}'
+    assert read_csv(line, "jsonl") == (
+        [["good", "100000000000000000000", "200000000000000000000"]],
+        {},
+    )
+
+
 def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -531,6 +624,19 @@ def test_parquet_that_is_damaged_or_empty_or_has_repeated_names_is_reported(tmp_
     assert "no rows" in refusal(write_parquet(path, {"a": pa.array([], pa.int64())}))
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), path)
     assert "several columns named 'a'" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.list_(pa.string())])
+@pytest.mark.parametrize("coded", [True, False])
+def test_a_text_of_parquet_that_is_not_utf_8_is_reported(
+    kind: pa.DataType, coded: bool, tmp_path: Path
+) -> None:
+    offset = np.int64 if kind == pa.large_string() else np.int32
+    buffers = [None, pa.py_buffer(np.array([0, 1, 2], offset)), pa.py_buffer(b"a\xff")]
+    texts = pa.Array.from_buffers(kind if kind == pa.large_string() else pa.string(), 2, buffers)
+    column = pa.ListArray.from_arrays([0, 1, 2], texts) if pa.types.is_list(kind) else texts
+    path = write_parquet(tmp_path / "a.parquet", {"bad": column}, use_dictionary=coded)
+    assert re.search("column 'bad': .*Invalid UTF8", refusal(path))
 
 
 def test_parquet_called_csv_is_reported(tmp_path: Path) -> None:

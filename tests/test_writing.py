@@ -2,6 +2,7 @@ import csv
 import gzip
 import io
 import json
+import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -117,15 +118,57 @@ def test_every_kind_of_column_has_a_text_and_a_json_value() -> None:
         names=list("abcdefghi"),
     )
     lines = list(csv.reader(io.StringIO(write(CSV, rows), newline="")))
-    assert lines[1][:3] == ["[1,2]", '{"x":"=1"}', '"706c61696e"']
+    assert lines[1][:3] == ["[1,2]", '{"x":"=1"}', "706c61696e"]
     assert lines[1][4:] == ["2024-02-29", "1.50", "true", "nan", ""]
     assert lines[1][3].startswith("2024-02-29 12:30:00")
-    assert lines[2] == ["", "", '"ff"', "", "", "", "", "inf", ""]
+    assert lines[2] == ["", "", "ff", "", "", "", "", "inf", ""]
     first, second = map(json.loads, write(JSONL, rows).splitlines())
     assert first["a"] == [1, 2]
     assert first["d"] == "2024-02-29T12:30:00+00:00"
     assert first["f"] == "1.50"
     assert [second[name] for name in "abdefghi"] == [None] * 8
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(2)])
+def test_bytes_are_hexadecimal_whatever_they_hold(kind: pa.DataType) -> None:
+    for value in (b"ab", b"\xff\x00"):
+        rows = batch(a=pa.array([value, None], kind), b=[1, 2])
+        assert write(CSV, rows) == f"a,b\n{value.hex()},1\n,2\n"
+
+
+def test_a_uuid_has_its_usual_form() -> None:
+    text = "00112233-4455-6677-8899-aabbccddeeff"
+    rows = batch(a=pa.array([uuid.UUID(text).bytes, None], pa.uuid()), b=[1, 2])
+    assert write(CSV, rows) == f"a,b\n{text},1\n,2\n"
+    assert json.loads(write(JSONL, rows).splitlines()[0])["a"] == text
+
+
+FAR = [
+    (pa.date32(), 10**7, "29349-01-26", "1970-01-03"),
+    (pa.duration("s"), 2**62, str(2**62), "0:00:02"),
+    (pa.timestamp("s", "Europe/Berlin"), 2**45, "2806-05-14 20:20:32+0100", None),
+    (pa.timestamp("s", "Foo/Bar"), 1, None, "1970-01-01T00:00:02+00:00"),
+]
+
+
+@pytest.mark.parametrize(("kind", "far", "written", "near"), FAR)
+def test_a_time_that_python_cannot_hold_is_written(
+    kind: pa.DataType, far: int, written: str | None, near: str | None
+) -> None:
+    storage = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    column = pa.array([far, 2], storage).cast(kind)
+    lists = pa.ListArray.from_arrays([0, 1, 2], column)
+    structs = pa.StructArray.from_arrays([column], ["x"])
+    maps = pa.MapArray.from_arrays([0, 1, 2], pa.array(["k", "k"]), column)
+    rows = pa.RecordBatch.from_arrays([column, lists, structs, maps], names=list("abcd"))
+    first, second = map(json.loads, write(JSONL, rows).splitlines())
+    for row, text in ((first, written), (second, near)):
+        value = row["a"]
+        assert text in (None, value)
+        assert [row[name] for name in "bcd"] == [[value], {"x": value}, [["k", value]]]
+    cells = next(iter(csv.DictReader(io.StringIO(write(CSV, rows), newline=""))))
+    assert written in (None, cells["a"])
+    assert json.loads(cells["b"]) == first["b"]
 
 
 @settings(deadline=None)

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
@@ -16,7 +17,7 @@ import pyarrow.csv
 from mlapp.errors import Fault, InvalidTable, describe
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import BLOCK, Text, open_text
-from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, recognise
+from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, Marks, recognise, said_separator
 from mlapp.tables.formats import FileFormat, TableFormat
 from mlapp.tables.numbers import DecimalVotes, mark_decimals
 
@@ -27,10 +28,13 @@ _WIDE = 1000  # tables with more columns are read in larger blocks
 _WIDEST_RAGGED = 1000  # cells of a ragged row that are kept, unless the table is wider
 _LINES: dict[str, TableFormat] = {",": "csv", "\t": "tsv"}
 
-# A cell that begins like a number with a comma, in quotation marks if commas separate cells.
-_NUMBER_START = rb"[ ]*[+-]?[0-9. '\xa0\xc2\xe2\x80\xaf\x89\x99]*"
+# A cell that begins like a number with a comma, perhaps behind a unit; in quotation marks if commas
+# separate cells.
+_UNIT = rb"(?:[A-Za-z$~\x80-\xff]{1,8}+\.?+[ ]*+[+-]?+)?+"
+_NUMBER_START = rb"[ ]*+[+-]?+" + _UNIT + rb"[0-9. '\xa0\xc2\xe2\x80\xaf\x89\x99]*+"
 _COMMA_IN_QUOTES = re.compile(rb'"' + _NUMBER_START + rb'(?:,[0-9]+)+[^",\r\n]{0,12}"')
 _POINT_GROUPS = re.compile(rb"[0-9]\.[0-9]{3}\.[0-9]{3}(?![0-9.])")
+_COMMA_AND_DIGIT = re.compile(rb",[0-9]")
 _COMMA = re.compile(rb'(?:^|[;\t|\r\n"])' + _NUMBER_START + rb",[0-9]")
 
 
@@ -38,45 +42,80 @@ def open_delimited(
     name: str, stream: BinaryIO, file_format: FileFormat
 ) -> tuple[pa.Schema, Generator[Chunk], Callable[[], int]]:
     """Return the columns, the chunks, and how many bytes were read; see `reading.open_table`."""
-    start = partial(open_text, name, stream, file_format.compressed, file_format.encoding)
-    text = start()
+    start = partial(_start, name, stream, file_format)
+    text, separators = start()
     head = text.peek(HEAD)
     if not head.strip():
         raise InvalidTable(f"{name} is empty")
-    dialect = recognise(name, head, "\t" if file_format.format == "tsv" else ",|;\t")
+    if csv.field_size_limit() < LONGEST_ROW:  # the csv module's own limit is 128 KB
+        csv.field_size_limit(LONGEST_ROW)
+    dialect = recognise(name, head, separators)
+    is_tsv = "\t" in (separators, dialect.separator)
+    marks = Marks() if is_tsv and dialect.quoted and not dialect.spaced else None
+    may_comma = True
+    if stream.seekable():
+        may_comma = _look_through(start()[0], dialect, file_format.decimal, marks)
+    elif marks:
+        marks.add(head if len(head) < HEAD else head[: head.rfind(b"\n") + 1])
+    if marks and not marks.enclose():
+        dialect = recognise(name, head, "\t", enclosing=False)
     schema = check_columns(name, pa.schema([(each, pa.string()) for each in dialect.names]))
     if stream.seekable():
-        commas = _find_commas(start, schema, dialect, file_format.decimal)
-        text = start()
+        commas = _find_commas(start()[0], schema, dialect, file_format.decimal, may_comma)
+        text, marks = start()[0], None
     else:
         commas = _decide_commas(schema, dialect, file_format.decimal, [head])
     schema = mark_decimals(schema, commas)
-    return schema, _read(text, schema, dialect), text.position
+    is_open = marks is not None and not marks.decided
+    return schema, _read(text, schema, dialect, is_open), text.position
 
 
-def _find_commas(
-    start: Callable[[], Text], schema: pa.Schema, dialect: Dialect, decimal: str | None
-) -> list[str]:
-    """Read a file to its end, and return the names of its columns with decimal commas.
+def _start(name: str, stream: BinaryIO, file_format: FileFormat) -> tuple[Text, str]:
+    """Open a text behind Excel's own first line, and return what may separate its cells."""
+    text = open_text(name, stream, file_format.compressed, file_format.encoding)
+    separator, length = said_separator(text.peek(16))
+    if separator:
+        text.read(length)
+    return text, separator or ("\t" if file_format.format == "tsv" else ",|;\t")
+
+
+def _look_through(text: Text, dialect: Dialect, decimal: str | None, marks: Marks | None) -> bool:
+    """Read a file to its end, add its lines to `marks`, and return whether commas may be decimal.
 
     Raises:
         InvalidTable: the file is damaged, or is not valid in its encoding.
     """
-    first = start()
-    suspect = bool(_POINT_GROUPS.search(first.peek(HEAD)[:LOOKED_AT]))
-    pattern = _COMMA_IN_QUOTES if dialect.separator == "," else _COMMA
-    needed = b'"' if dialect.separator == "," else b","
+    suspect = bool(_POINT_GROUPS.search(text.peek(HEAD)[:LOOKED_AT]))
+    may_comma = _may_comma_in_quotes if dialect.separator == "," else _may_comma
 
     def see(lines: bytes) -> None:
         nonlocal suspect
-        suspect = suspect or bool(needed in lines and pattern.search(lines))
+        if not decimal:
+            suspect = suspect or may_comma(lines)
+        if marks:
+            marks.add(lines)
 
-    first.check((lambda _: None) if decimal else see)
-    if decimal or not suspect:
+    text.check(see)
+    return suspect
+
+
+def _may_comma_in_quotes(lines: bytes) -> bool:
+    return b'"' in lines and bool(_COMMA_IN_QUOTES.search(lines))
+
+
+def _may_comma(lines: bytes) -> bool:
+    # The first search is many times faster, and often finds nothing.
+    return bool(_COMMA_AND_DIGIT.search(lines) and _COMMA.search(lines))
+
+
+def _find_commas(
+    text: Text, schema: pa.Schema, dialect: Dialect, decimal: str | None, may_comma: bool
+) -> list[str]:
+    """Return the names of the columns with decimal commas, from the first chunks of a file."""
+    if decimal or not may_comma:
         return list(schema.names) if decimal == "," else []
     votes = DecimalVotes(len(schema), dialect.separator)
-    with_text = _read(start(), schema, dialect)
-    for chunk in islice(with_text, MOST_VOTING):
+    for chunk in islice(_read(text, schema, dialect), MOST_VOTING):
         votes.add(chunk.batch.columns)
     return [schema.names[place] for place in votes.commas()]
 
@@ -94,8 +133,17 @@ def _decide_commas(
     return [schema.names[place] for place in votes.commas()]
 
 
-def _read(source: Text, schema: pa.Schema, dialect: Dialect) -> Generator[Chunk]:
-    """Yield the rows after the header; a row with too few or too many cells is a fault."""
+def _read(
+    source: Text, schema: pa.Schema, dialect: Dialect, is_open: bool = False
+) -> Generator[Chunk]:
+    """Yield the rows after the header; a row with too few or too many cells is a fault.
+
+    Args:
+        source: the text.
+        schema: its columns.
+        dialect: how it is written.
+        is_open: whether the first quoted cell decides if quotation marks enclose cells of TSV.
+    """
     text = _Respaced(source, dialect.separator) if dialect.spaced else source
     separator = dialect.separator.encode()
     newline = _newline(text)
@@ -104,6 +152,8 @@ def _read(source: Text, schema: pa.Schema, dialect: Dialect) -> Generator[Chunk]
     rest, header = b"", 1
     while data := text.read(size):
         rest += data
+        if is_open:
+            dialect, is_open = _decide_quoted(dialect, rest[: rest.rfind(newline) + 1])
         end = rest.rfind(newline) + 1
         if dialect.quoted:
             end, _ = find_row_end(rest, separator, newline)
@@ -119,12 +169,25 @@ def _read(source: Text, schema: pa.Schema, dialect: Dialect) -> Generator[Chunk]
                 f" mark that is never closed? The row begins with {start}"
             )
     if rest:
-        is_open = dialect.quoted and find_row_end(rest, separator, newline)[1]
-        chunk = _parse_rows(rest + newline, schema, dialect, header)
         if is_open:
-            fault = Fault("row", "a quotation mark that is never closed", "one that is")
-            chunk.faults[chunk.batch.num_rows - 1] = fault
-        yield chunk
+            dialect, _ = _decide_quoted(dialect, rest, is_last=True)
+        is_unclosed = dialect.quoted and find_row_end(rest, separator, newline)[1]
+        for piece in _pieces(rest + newline, dialect, newline, len(schema)):
+            chunk = _parse_rows(piece, schema, dialect, header)
+            header = 0
+            if is_unclosed:  # then there is one piece
+                fault = Fault("row", "a quotation mark that is never closed", "one that is")
+                chunk.faults[chunk.batch.num_rows - 1] = fault
+            yield chunk
+
+
+def _decide_quoted(dialect: Dialect, rows: bytes, is_last: bool = False) -> tuple[Dialect, bool]:
+    """Return the dialect of TSV, and whether later rows decide if marks enclose its cells."""
+    marks = Marks()
+    marks.add(rows)
+    if marks.decided or is_last:
+        return replace(dialect, quoted=marks.enclose()), False
+    return dialect, True
 
 
 def _newline(text: "Text | _Respaced") -> bytes:
@@ -202,7 +265,8 @@ def _parse_rows(data: bytes, schema: pa.Schema, dialect: Dialect, header: int) -
     if bad:
         return _merge(columns, schema, bad, header + 1, dialect)
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
-    if header or (dialect.quoted and b'"' in data) or dialect.separator not in _LINES:
+    # Lines of unquoted TSV with marks are rewritten too: a file has one convention throughout.
+    if header or b'"' in data or dialect.separator not in _LINES:
         return Chunk(batch)
     # Without quotes, blank lines and lone returns, a line is a row.
     if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
@@ -246,19 +310,19 @@ def _merge(
     """Merge bad rows into the good ones; the first row has Arrow's row number `number`."""
     faults: dict[int, Fault] = {}
     held: dict[int, list[str]] = {}  # of the columns in which a bad row has a cell
-    for nth, row in enumerate(bad):
+    for nth, (row, cells) in enumerate(
+        zip(bad, _bad_cells(bad, len(schema), dialect), strict=True)
+    ):
         count = row.actual_columns
-        cells: list[str] = []
-        if count <= max(_WIDEST_RAGGED, len(schema)):
-            read = _parse(row.text.encode() + b"\n", count, dialect)
-            cells = [column[0].as_py() for column in read.columns]
         got = f"{count} cell{'s' if count > 1 else ''}"
         if surplus := cells[len(schema) :]:
             got += f" ({', '.join(map(describe, surplus[:5]))} too many)"
         faults[row.number - number] = Fault("row", got, f"{len(schema)} cells")
         for place, cell in enumerate(cells[: len(schema)]):
+            if cell and place not in held:
+                held[place] = [""] * len(bad)
             if cell:
-                held.setdefault(place, [""] * len(bad))[nth] = cell
+                held[place][nth] = cell
     good, places = len(columns[0]), np.fromiter(faults, dtype=np.int64)
     order = np.empty(good + len(bad), dtype=np.int64)
     order[places] = np.arange(good, len(order))
@@ -271,6 +335,22 @@ def _merge(
             added = pa.concat_arrays([column, added])
         merged.append(added.take(pa.array(order)) if good or place in held else added)
     return Chunk(pa.RecordBatch.from_arrays(merged, schema=schema), faults)
+
+
+def _bad_cells(bad: list[Any], columns: int, dialect: Dialect) -> list[tuple[str, ...]]:
+    """Return the cells of each bad row, none if they are very many."""
+    cells: list[tuple[str, ...]] = [()] * len(bad)
+    places: dict[int, list[int]] = {}  # by the number of cells, since each parse has a fixed cost
+    for place, row in enumerate(bad):
+        if row.actual_columns <= max(_WIDEST_RAGGED, columns):
+            places.setdefault(row.actual_columns, []).append(place)
+    for count, same in places.items():
+        data = b"".join(bad[place].text.encode() + b"\n" for place in same)
+        read = _parse(data, count, dialect)
+        rows = zip(*(column.to_pylist() for column in read.columns), strict=True)
+        for place, row_cells in zip(same, rows, strict=True):
+            cells[place] = row_cells
+    return cells
 
 
 class _Respaced:

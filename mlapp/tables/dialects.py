@@ -20,6 +20,16 @@ LOOKED_AT = 1 << 16  # characters that are examined for quotation marks
 
 _LONE = "\x1f"  # the separator if there is a single column, so that texts may contain commas
 
+# What is in order in TSV whose quotation marks enclose cells: marks within cells, and whole cells.
+_OPENS = rb'(?<![^\t\r\n])"'
+_HELD = rb'[^"]*+(?:""[^"]*+)*+'
+_IN_ORDER = re.compile(
+    rb'(?:[^"]++|(?<=[^\t\r\n])"|' + _OPENS + _HELD + rb'"(?= *(?:[\t\r\n]|\Z)))*+'
+)
+_OPENING = re.compile(_OPENS)
+_UNENDED = re.compile(rb'"' + _HELD + rb"\Z")
+_SAID = re.compile(rb'("?)sep=([!#-/:-@\[-^`{-~\t])\1(?:\r\n?|\n)', re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -39,13 +49,53 @@ class Dialect:
     spaced: bool = False
 
 
-def recognise(name: str, head: bytes, separators: str) -> Dialect:
+class Marks:
+    """Decides whether the quotation marks of TSV enclose cells, from all lines of the file.
+
+    They do unless one that begins a cell has no other that ends it.
+    """
+
+    def __init__(self) -> None:
+        self._stray = self._closed = self._open = False
+
+    def add(self, lines: bytes) -> None:
+        """Look at the next complete lines, without the last line break."""
+        if self._stray or not (self._open or b'"' in lines):
+            return
+        lines = b'"' + lines if self._open else lines
+        end = _end_of_order(lines)
+        self._open = bool(_UNENDED.match(lines, end))
+        self._stray = end < len(lines) and not self._open
+        self._closed = self._closed or bool(_OPENING.search(lines, 0, end))
+
+    @property
+    def decided(self) -> bool:
+        """Whether a quoted cell has ended, or a mark is a character."""
+        return self._stray or self._closed
+
+    def enclose(self) -> bool:
+        """Return whether the marks enclose cells; a last one may be open if others are closed."""
+        return not self._stray and (self._closed or not self._open)
+
+
+def said_separator(start: bytes) -> tuple[str, int]:
+    """Return the separator that Excel's own first line `sep=;` names, and the length of that line.
+
+    Args:
+        start: the first bytes of a text.
+    """
+    said = _SAID.match(start)
+    return (said[2].decode(), said.end()) if said else ("", 0)
+
+
+def recognise(name: str, head: bytes, separators: str, enclosing: bool = True) -> Dialect:
     """Return the dialect of a text.
 
     Args:
         name: what messages call the file.
         head: its first bytes, at most `HEAD`.
         separators: those that may separate its cells; if several fit equally well, the last does.
+        enclosing: whether quotation marks may enclose the cells of TSV; see `Marks`.
 
     Raises:
         InvalidTable: its header cannot be read.
@@ -54,7 +104,7 @@ def recognise(name: str, head: bytes, separators: str) -> Dialect:
     is_whole = len(head) < HEAD
     candidates = []
     for separator in separators:
-        quoted = separator != "\t" or _is_quoted(text[:LOOKED_AT])
+        quoted = separator != "\t" or (enclosing and _is_quoted(text[:LOOKED_AT]))
         spaced = quoted and _is_spaced(text[:LOOKED_AT], separator)
         header, rows = _sample(name, text, is_whole, separator, quoted, spaced)
         check_count(name, len(header))
@@ -62,10 +112,11 @@ def recognise(name: str, head: bytes, separators: str) -> Dialect:
         named = Dialect(_names(header, rows, text, quoted), separator, quoted, spaced)
         if len(named.names) > len(header):
             fitting = 1.0
-        candidates.append((fitting, len(header), named, header[0]))
+        candidates.append((fitting, len(header), named))
     several = [each for each in candidates if each[1] > 1]
     if not several:
-        return Dialect([candidates[0][3].strip()], _LONE)
+        lone = candidates[0][2]
+        return Dialect(lone.names, _LONE, lone.quoted)
     # The last of equally good ones, which is the least likely to occur in cells.
     return max(reversed(several), key=lambda each: each[:2])[2]
 
@@ -76,20 +127,14 @@ def _sample(
     """Return the header and the first rows."""
     lines = io.StringIO(text, newline="")
     rows = _parse(lines, separator, quoted, spaced)
-    try:
-        header = next(rows)
-    except csv.Error as error:
-        raise InvalidTable(f"{name}: its first row cannot be read: {error}") from error
+    header = next(rows)
     if not is_whole and not lines.read(1):
         raise InvalidTable(f"{name}: its first row has more than {HEAD:,} bytes")
     found: list[list[str]] = []
-    try:
-        for row in rows:
-            found.append(row)
-            if len(found) == SAMPLE:
-                return header, found
-    except csv.Error:  # a cell that is longer than the csv module allows
-        return header, found
+    for row in rows:
+        found.append(row)
+        if len(found) == SAMPLE:
+            return header, found
     return header, found if is_whole else found[:-1]  # the last one may be cut off
 
 
@@ -107,8 +152,16 @@ def _is_spaced(text: str, separator: str) -> bool:
 
 
 def _is_quoted(text: str) -> bool:
-    """Return whether every quotation mark that begins a cell of TSV has another that ends it."""
-    return not _has_stray(r'(?:\A|(?<=[\t\r\n]))"', r"[\t\r\n]", text)
+    """Return whether quotation marks enclose cells of TSV, as far as its first characters show."""
+    lines = text.encode()
+    end = _end_of_order(lines)
+    return end == len(lines) or bool(_UNENDED.match(lines, end))
+
+
+def _end_of_order(lines: bytes) -> int:
+    """Return the place of the first mark that begins a cell of TSV and has no other to end it."""
+    found = _IN_ORDER.match(lines)
+    return found.end() if found else 0
 
 
 def _has_stray(begins: str, ends: str, text: str) -> bool:

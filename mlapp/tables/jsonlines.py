@@ -106,19 +106,25 @@ def _parse_some(lines: list[bytes], schema: pa.Schema, keys: list[str]) -> Chunk
             others = quote([key for key in value if key not in known])
             faults[place] = Fault("row", f"the key {others}", "only keys of the first rows")
         lines[place] = line[:-1] + b"," if value else b"{"
+        exact: dict[str, Any] = {}
         for key in known & value.keys():
             if key not in cells:
                 cells[key] = [None] * len(lines)
-            cells[key][place] = _cell(value[key], key, line)
+            cells[key][place] = _cell(value[key], key, line, exact)
     empty = pa.nulls(len(lines), pa.string())
     columns = [pa.array(cells[key], pa.string()) if key in cells else empty for key in keys]
     batch = pa.RecordBatch.from_arrays(columns, schema=schema)
     return Chunk(batch, faults, pa.array(lines, pa.string()), "jsonl")
 
 
-def _cell(value: Any, key: str, line: bytes) -> str | None:
+def _cell(value: Any, key: str, line: bytes, exact: dict[str, Any]) -> str | None:
+    """Return a value as text; `exact` is filled with the line's unrounded values if needed."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and abs(value) >= 2**63:
-        return json.dumps(json.loads(line)[key])  # a whole number that orjson has rounded
+        if not exact:  # orjson has rounded a whole number
+            exact.update(
+                {without_surrogates(name): each for name, each in json.loads(line).items()}
+            )
+        return json.dumps(exact[key])
     return orjson.dumps(value).decode()

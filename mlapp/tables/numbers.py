@@ -30,7 +30,7 @@ LARGEST = 1e100
 
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 _PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
-_UNITS = r"^[^0-9+\-.,]+|[^0-9.,]+$"
+_UNITS = r"^[+-]?(?:Rs\.|[^0-9+\-.,])+|[^0-9.,]+$"
 _CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|BRL|MXN|KRW"
 _BEFORE = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩]|{_CODES}|Rs\.?|~)"
 _BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"

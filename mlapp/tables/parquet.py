@@ -66,7 +66,7 @@ def open_parquet(
                     decoded += sum(map(_text_size, part.columns))
                     if decoded > max(FREE_TEXT, RATIO * size):
                         raise refuse_bomb(name)
-                    yield Chunk(_decode(part, schema))
+                    yield Chunk(_decode(name, part, schema))
 
     return schema, read(), lambda: min(size, size * done // (file.metadata.num_rows or 1))
 
@@ -233,13 +233,23 @@ def _text_size(column: pa.Array) -> int:
     return 0
 
 
-def _decode(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def _decode(name: str, batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return a batch with the types of a schema.
+
+    Raises:
+        InvalidTable: a text is not valid UTF-8, which Arrow itself does not check.
+    """
     columns = []
     for column, field in zip(batch.columns, schema, strict=True):
-        if column.type != field.type:
-            if pa.types.is_nested(column.type):  # a cast of a slice would cast the whole array
-                column = column.take(pa.array(np.arange(len(column))))
-            column = column.cast(field.type)
+        try:
+            if column.type != field.type:
+                if pa.types.is_nested(column.type):  # a cast of a slice would cast the whole array
+                    column = column.take(pa.array(np.arange(len(column))))
+                column = column.cast(field.type)
+            if pa.types.is_string(field.type) or pa.types.is_nested(field.type):
+                column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise InvalidTable(f"{name}: the column {field.name!r}: {error}") from error
         columns.append(column)
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
