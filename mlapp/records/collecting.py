@@ -21,6 +21,7 @@ Heads: TypeAlias = NDArray[np.void]  # of requests, with the fields of `HEADS`
 # Of a request: identifier, milliseconds since 1970, seconds, number of instances, and the place of
 # the channel among those of the group.
 HEAD = struct.Struct("<36sqdIB")
+FLOAT = np.dtype(np.float64)
 HEADS = np.dtype(
     [("id", "S36"), ("time", "<i8"), ("seconds", "<f8"), ("rows", "<u4"), ("channel", "u1")]
 )
@@ -164,7 +165,9 @@ def count(
 
 
 def _bytes(numbers: Floats) -> bytes:
-    return np.asarray(numbers, dtype=np.float64).tobytes()
+    if numbers.dtype is not FLOAT:  # the conversion takes longer than the rest, also without need
+        numbers = np.asarray(numbers, dtype=FLOAT)
+    return numbers.tobytes()
 
 
 def _matrix(numbers: bytearray, columns: int) -> Floats:
