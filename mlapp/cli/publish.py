@@ -16,7 +16,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
     parser = commands.add_parser("publish", help="publish a fitted estimator of scikit-learn")
     add = parser.add_argument
-    add("model", metavar="MODEL", type=Path, help="a .joblib, .skops or .onnx file")
+    add("model", metavar="MODEL", type=Path, help="a .joblib, .pickle, .skops or .onnx file")
     add("--data", metavar="FILE", type=Path, required=True, help="a table like the training data")
     add("--target", metavar="COLUMN", required=True, help="the column that the model predicts")
     add("--name", metavar="NAME", required=True, help="the published model's name")

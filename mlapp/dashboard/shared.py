@@ -87,8 +87,8 @@ def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -
     names, state = loaders.model_names(*kind), st.session_state
     if not names:
         st.info(
-            f"Train a model with `python -m training.{default}`; it appears here without a"
-            " restart.",
+            f"Train a model: `python -m training.{default} --help` says how. It appears here"
+            " without a restart.",
             title="No model is published",
             icon=":material/inventory_2:",
         )
