@@ -186,6 +186,22 @@ def test_a_text_that_begins_with_a_hyphen_comes_after_two_hyphens(
         assert out.startswith("label: ")
 
 
+@pytest.mark.parametrize("words", ["models", "models --json", "verify", "predict great"])
+@pytest.mark.slow
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(words: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "mlapp.cli", *words.split()],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "error: the output cannot be written: No space left on device\n"
+
+
 def test_each_command_is_found_in_its_module() -> None:
     for module, names in COMMANDS.items():
         commands = Parser().add_subparsers()

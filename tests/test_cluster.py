@@ -194,6 +194,17 @@ def test_texts_get_the_local_answers_to_the_bit(every: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("ray")
+def test_a_value_of_json_that_is_no_text_is_refused_as_locally(every: Path, tmp_path: Path) -> None:
+    source = tmp_path / "reviews.jsonl"
+    source.write_text('{"said": "a good film"}\n{"said": 5}\n{"said": "5"}\n{"said": ["good"]}\n')
+    options = Options(text_column="said")
+    summary = run(every, "sentiment", source, tmp_path / "out", options=options)
+    local = score_locally(every, "sentiment", source, tmp_path / "local.parquet", options)
+    assert read_parts(tmp_path / "out", 0).equals(local)
+    assert [row for _, row, _ in summary.refused] == [2, 4]
+
+
+@pytest.mark.usefixtures("ray")
 def test_a_killed_worker_loses_nothing(reviews: Path, tmp_path: Path) -> None:
     killed: list[int] = []
 

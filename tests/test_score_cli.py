@@ -8,11 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mlapp.cli import main
+from mlapp.errors import InvalidInput
+from mlapp.store import open_model
 from tests.conftest import ROOT, wait_until
+from training.regression import train
 
 DATA = ROOT / "data" / "linear_regression_dataset.csv"
 COMMAND = [sys.executable, "-m", "mlapp.cli", "score"]
@@ -78,6 +84,12 @@ def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
         ([DATA, "-o", "out.csv", "--model", "nothing"], "'nothing'"),
         ([DATA, "-o", "out.csv", "--columns", "x"], "got 'x', expected THEIRS=OURS"),
         ([DATA, "-o", "out.csv", "--columns", "x=var_1"], "got 'x', expected one of the columns"),
+        (
+            [DATA, "-o", "out.csv", "--columns", '"x=var_1'],
+            "expected THEIRS=OURS,...: unexpected end",
+        ),
+        ([DATA, "-o", "out.csv.zip"], "got '.csv.zip', expected .csv, .tsv or .jsonl"),
+        ([DATA, "-o", "out.csv.zip", "--to", "csv"], "got '.zip', expected .csv, .tsv or .jsonl"),
         ([DATA, "-o", "none/out.csv"], "cannot be written: No such file"),
         ([DATA, "-o", "/dev/full", "--to", "csv"], "No space left on device"),
     ],
@@ -104,6 +116,7 @@ def test_what_cannot_be_done_gives_status_1_and_nothing_is_written(
         (["in.csv"], 2),
         (["in.csv", "-o", "x.csv", "--from", "excel"], 2),
         (["in.csv", "-o", "x.csv", "--workers", "0"], 2),
+        (["in.csv", "-o", "x.csv", "--prefix", "\udce9"], 2),
         (["--help"], 0),
     ],
 )
@@ -118,6 +131,33 @@ def test_help_documents_the_statuses(capsys: pytest.CaptureFixture[str]) -> None
         main(["score", "--help"])
     reported = " ".join(capsys.readouterr().out.split())
     assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in reported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "message"),
+    [
+        ("- -o -", "<&-", "standard input cannot be read: it is closed"),
+        (f"{DATA} -o -", ">&-", "standard output cannot be written: it is closed"),
+    ],
+)
+@pytest.mark.slow
+def test_a_closed_stream_is_reported(
+    arguments: str, closed: str, message: str, place: Path
+) -> None:
+    line = f"exec {' '.join(COMMAND)} {arguments} {closed}"
+    ran = subprocess.run(
+        line, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (1, f"error: {message}\n")
+
+
+@pytest.mark.slow
+def test_without_a_standard_error_messages_do_not_go_among_the_rows(place: Path) -> None:
+    line = f"exec {' '.join(COMMAND)} {DATA} -o - 2>&-"
+    ran = subprocess.run(
+        line, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    assert (ran.returncode, len(ran.stdout.splitlines())) == (0, 1233)
 
 
 @pytest.mark.slow
@@ -140,6 +180,144 @@ def test_columns_are_mapped_and_explained(place: Path) -> None:
     effects = found.filter(like="p_effect_")
     assert effects.shape == (1232, 6)
     assert (effects.sum(axis=1) - found["p_prediction"]).abs().max() < 1e-9
+
+
+# --- columns of other kinds and names -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unusual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of dollars with points, of euros with commas, of days, and of odd names."""
+    root, rng = tmp_path_factory.mktemp("unusual"), np.random.default_rng(0)
+    prices = rng.uniform(1000, 5000, 60).round(2)
+    euros = [f"€ {price / 10:.2f}".replace(".", ",") for price in prices]
+    columns: dict[str, dict[str, Any]] = {
+        "dollars": {"price": [f"${price:,.2f}" for price in prices]},
+        "euros": {"price": euros},
+        "days": {"day": [f"2024-{1 + n % 12:02}-{1 + n % 28:02}" for n in range(60)]},
+        "odd": {"x,y": rng.normal(size=60), "a=b": prices, "b": rng.normal(size=60)},
+    }
+    for name, inputs in columns.items():
+        table = pd.DataFrame(inputs | {"m2": range(60, 120), "y": (prices / 100).round() + 1})
+        file = root / f"{name}.csv"
+        table.to_csv(file, index=False, sep=";" if name == "euros" else ",")
+        train(file, "y", name, root / "artifacts", model="linear", say=lambda line: None)
+    return root / "artifacts"
+
+
+@pytest.mark.parametrize(
+    ("model", "cells", "decimal"),
+    [
+        ("dollars", ["1,234 $", "1,234"], ["--decimal", ","]),
+        ("dollars", ["$1.234,5", "1234,5"], []),
+        ("euros", ["€ 123.45", "123.45"], []),
+        ("euros", ["1.234 €", "1.234"], ["--decimal", "."]),
+    ],
+)
+@pytest.mark.slow
+def test_the_decimal_mark_of_a_file_holds_for_numbers_with_a_unit_too(
+    model: str,
+    cells: list[str],
+    decimal: list[str],
+    unusual: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
+    source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("".join(f"{line};60\n" for line in ["price", *cells]).replace("60", "m2", 1))
+    assert main(["score", str(source), "-o", str(target), "--model", model, *decimal]) == 0
+    with_unit, plain = map(json.loads, target.read_text().splitlines())
+    assert (with_unit["prediction"], with_unit["notice"]) == (plain["prediction"], plain["notice"])
+
+
+@pytest.mark.slow
+def test_where_a_file_says_no_decimal_mark_that_of_the_training_holds(
+    unusual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"price": "€ 123,45", "m2": 60}\n{"price": 123.45, "m2": 60}\n')
+    assert main(["score", str(source), "-o", str(target), "--model", "euros"]) == 0
+    with_unit, plain = map(json.loads, target.read_text().splitlines())
+    assert with_unit["prediction"] == plain["prediction"]
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.date32()])
+@pytest.mark.slow
+def test_a_date_that_no_calendar_has_is_a_refused_row(
+    kind: pa.DataType, unusual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
+    source, target = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    days = pa.array([0, 2**30 if kind == pa.date32() else 2**60], kind)
+    for model, column in (("days", "day"), ("dollars", "price")):
+        pq.write_table(pa.table({column: days, "m2": [60, 60]}), source)
+        assert main(["score", str(source), "-o", str(target), "--model", model]) == 3
+        first, last = map(json.loads, target.read_text().splitlines())
+        assert (first["prediction"] is not None) == (model == "days")
+        assert last["prediction"] is None
+        assert last["error"].startswith(f"{column}: got a date or time out of range, expected a ")
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("w,v,u,m2", '"w=x,y",v=a=b,u=b'),
+        ("w,v,u,m2", ' u = b, "w = x,y", v = a=b '),
+        ('"p,q",v=,b,m2', '"p,q=x,y",v==a=b'),
+    ],
+)
+@pytest.mark.slow
+def test_inputs_with_commas_and_equals_signs_can_be_mapped(
+    header: str,
+    columns: str,
+    unusual: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    predicted = []
+    for names, options in (('"x,y",a=b,b,m2', []), (header, ["--columns", columns])):
+        source.write_text(f"{names}\n1,2000,3,70\n")
+        assert main(["score", str(source), "-o", str(target), "--model", "odd", *options]) == 0
+        predicted.append(pd.read_csv(target)["prediction"][0])
+    assert predicted[0] == predicted[1]
+
+
+@pytest.mark.parametrize("value", [["good"], {"a": 1}, 5, -0.5, True, False, None, "", "!"])
+@pytest.mark.parametrize("target", ["out.jsonl", "out.csv"])
+def test_a_value_of_json_that_is_no_text_is_refused_as_by_the_check(
+    value: Any,
+    target: str,
+    trained_topics: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained_topics))
+    with pytest.raises(InvalidInput) as caught:
+        open_model(trained_topics, "topics").check([value])
+    cut_off = {"text": value, "id": "\ud83d"}
+    texts = [{"text": text} for text in ("[1]", "true", "5 loud songs")]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in [{"text": value}, cut_off, *texts]))
+    assert main(["score", str(source), "-o", str(tmp_path / target), "--model", "topics"]) == 3
+    if target == "out.csv":
+        errors = pd.read_csv(tmp_path / target, keep_default_na=False)["error"].tolist()
+    else:
+        lines = (tmp_path / target).read_text().splitlines()
+        errors = [json.loads(line)["error"] or "" for line in lines]
+    assert errors == [caught.value.faults[0].message] * 2 + [""] * 3
+
+
+def test_a_text_of_digits_in_csv_is_a_text(
+    trained_topics: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(trained_topics))
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\n5\ntrue\n[1]\n")
+    assert main(["score", str(source), "-o", str(target), "--model", "topics"]) == 0
 
 
 @pytest.mark.slow

@@ -220,6 +220,59 @@ def test_what_follows_a_chunked_body_is_no_header_and_has_an_end(shared: Server)
     assert predicts(shared)
 
 
+# --- other protocols ----------------------------------------------------------------------------
+
+HTTP_2 = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+
+
+def read_answer(connection: socket.socket) -> tuple[bytes, Any]:
+    """Return the status line of an answer, and its JSON."""
+    with connection.makefile("rb") as file:
+        status = file.readline().strip()
+        length = 0
+        while (line := file.readline().strip().lower()) != b"":
+            name, _, value = line.partition(b": ")
+            length = int(value) if name == b"content-length" else length
+        return status, json.loads(file.read(length) or b"null")
+
+
+@pytest.mark.parametrize("close", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_an_offer_to_speak_http_2_is_ignored(close: bytes, shared: Server) -> None:
+    head = head_of(PREDICT, len(BODY))[:-2] + close + HTTP_2
+    chunked = head.replace(b"Content-Length: %d" % len(BODY), b"Transfer-Encoding: chunked")
+    for request in (head + BODY, chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY)):
+        with connect(shared) as connection:
+            connection.sendall(request)
+            status, answer = read_answer(connection)
+            assert (status, len(answer["predictions"])) == (b"HTTP/1.1 200 OK", 1)
+
+
+def test_a_body_that_comes_after_an_offer_to_speak_http_2_is_read(shared: Server) -> None:
+    head = head_of(PREDICT, len(BODY))[:-2]
+    with connect(shared) as connection:
+        for _ in range(2):
+            connection.sendall(head + b"Expect: 100-continue\r\n" + HTTP_2)
+            assert read_answer(connection)[0] == b"HTTP/1.1 100 Continue"
+            connection.sendall(BODY)
+            status, answer = read_answer(connection)
+            assert (status, len(answer["predictions"])) == (b"HTTP/1.1 200 OK", 1)
+        connection.sendall(head + b"\r\n" + BODY)
+        assert read_answer(connection)[0] == b"HTTP/1.1 200 OK"
+
+
+def test_the_dashboard_has_its_websocket(models: Path, tmp_path: Path) -> None:
+    at = start_hurried("together", models, tmp_path / "websocket.log")
+    with contextlib.ExitStack() as stack:
+        stack.callback(at.stop)
+        connection = stack.enter_context(connect(at))
+        connection.sendall(
+            b"GET /_stcore/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+            b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
 # --- too many, and too much ---------------------------------------------------------------------
 
 

@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+from mlapp.disk import reason
 from mlapp.errors import MlappError
 
 # The commands of each module of this package. A module is imported when one of its commands is
@@ -40,6 +42,8 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
+    if sys.stderr is None:  # then `print` would write messages to the standard output
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
     parser = make_parser(given[0] if given else None)
     options, rest = parser.parse_known_args(given)
     if rest and options.command != "predict":
@@ -47,14 +51,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.rest = rest
     try:
         status: int = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is noticed here, while it can be reported
     except MlappError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:
-        # The reader of the output has closed it; flushing the rest at exit must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the output has closed it
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(f"error: the output cannot be written: {reason(error)}", file=sys.stderr)
+        _drop_output()
         return 1
     return status
+
+
+def _drop_output() -> None:
+    """Let flushing the rest of the output at exit not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser(command: str | None) -> Parser:

@@ -61,7 +61,12 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         metavar="N",
         help="threads, or processes for large files of texts (default: one for each core)",
     )
-    add("--prefix", default="", help="prefix of the names of the prediction columns")
+    add(
+        "--prefix",
+        type=parse_prefix,
+        default="",
+        help="prefix of the names of the prediction columns",
+    )
     add(
         "--raw",
         action="store_true",
@@ -109,6 +114,19 @@ def _count_helpers(file: str, workers: int | None) -> int:
     path = Path(file)
     small = file != "-" and path.is_file() and path.stat().st_size < HELPED_BYTES
     return 0 if small else (workers or os.cpu_count() or 1) - 1
+
+
+def parse_prefix(text: str) -> str:
+    """Return the beginning of columns' names, which must be text that a file can hold.
+
+    Raises:
+        ArgumentTypeError: it has bytes that are not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected UTF-8") from error
+    return text
 
 
 def parse_count(text: str) -> int:

@@ -4,6 +4,7 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from mlapp import answering, families
 from mlapp.cli.score import INTERRUPTED, LISTED, REFUSED
-from mlapp.errors import InvalidSettings
+from mlapp.errors import InvalidSettings, InvalidTable, OutputError
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.records import writer as records
@@ -23,7 +24,7 @@ from mlapp.scoring.processes import Processes
 from mlapp.scoring.summary import RefusedRow, RefusedRowOfFile, Summary, describe_refused
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
-from mlapp.tables.formats import TEXT_FORMATS, FileFormat, TableFormat, format_of
+from mlapp.tables.formats import TEXT_FORMATS, WRITTEN, FileFormat, TableFormat, format_of
 
 SWITCH_SECONDS = 0.0002  # with the default, 5 ms, cores are idle for longer
 
@@ -43,6 +44,7 @@ def score_here(
         MlappError: nothing was done; the message says why.
     """
     records.start(writing)
+    source, target = _source(options.file), _target(options.output)
     # A thread that a library in C returns to waits so long at most for one that runs Python.
     sys.setswitchinterval(SWITCH_SECONDS)
     artifact = _open(options)
@@ -51,15 +53,14 @@ def score_here(
         helping.start(helpers)
         helping.open(artifact)
         scorer = helping.score
-    source: Path | BinaryIO = sys.stdin.buffer if options.file == "-" else Path(options.file)
-    target: Path | BinaryIO = sys.stdout.buffer if options.output == "-" else Path(options.output)
     meter = Meter()
     try:
+        model = families.from_artifact(artifact)
         summary = files.score(
-            families.from_artifact(artifact),
+            model,
             source,
             target,
-            _choose(options),
+            _choose(options, model.takes.names),
             source_format=_source_format(source, options),
             target_format=choose_format(target, options.target_format, write=True),
             workers=options.workers,
@@ -80,6 +81,22 @@ def score_here(
         meter.clear()
     print_summary(summary, options.output)
     return REFUSED if summary.counts.refused else 0
+
+
+def _source(name: str) -> Path | BinaryIO:
+    if name != "-":
+        return Path(name)
+    if sys.stdin is None:
+        raise InvalidTable("standard input cannot be read: it is closed")
+    return sys.stdin.buffer
+
+
+def _target(name: str) -> Path | BinaryIO:
+    if name != "-":
+        return Path(name)
+    if sys.stdout is None:
+        raise OutputError("standard output cannot be written: it is closed")
+    return sys.stdout.buffer
 
 
 def _open(options: argparse.Namespace) -> Artifact:
@@ -103,13 +120,14 @@ def score_on_ray(options: argparse.Namespace) -> int:
         raise InvalidSettings(
             "--engine ray writes a folder of Parquet and cannot resume: remove --resume and --to"
         )
+    names = families.from_artifact(artifact).takes.names if options.columns else ()
     meter = Meter()
     try:
         summary = cluster.score(
             artifact,
             options.file,
             options.output,
-            _choose(options),
+            _choose(options, names),
             address=options.address,
             workers=options.workers,
             choose_format=lambda path: _source_format(Path(path), options),
@@ -129,10 +147,10 @@ def score_on_ray(options: argparse.Namespace) -> int:
     return REFUSED if summary.counts.refused else 0
 
 
-def _choose(options: argparse.Namespace) -> Options:
+def _choose(options: argparse.Namespace, names: Sequence[str]) -> Options:
     return Options(
         options.text_column,
-        parse_columns(options.columns),
+        parse_columns(options.columns, names),
         options.explain,
         options.prefix,
         options.raw,
@@ -145,12 +163,17 @@ def choose_format(
     """Return a file's format: the one given, or by its name; a stream is CSV.
 
     Raises:
-        InvalidTable: none is given, and the name's suffix is not known.
+        InvalidTable: none is given, and the name's suffix is not known; or it is that of a zip
+            archive, and will be written.
     """
     if not isinstance(file, Path):
         return FileFormat(given or "csv")
-    compressed = given in TEXT_FORMATS and file.suffix.lower() == ".gz"
-    return FileFormat(given, compressed) if given else format_of(str(file), write)
+    if given is None:
+        return format_of(str(file), write)
+    suffix = file.suffix.lower()
+    if write and suffix == ".zip":
+        raise InvalidTable(f"{file}: got '.zip', expected {WRITTEN}")
+    return FileFormat(given, given in TEXT_FORMATS and suffix == ".gz")
 
 
 def _source_format(file: Path | BinaryIO, options: argparse.Namespace) -> FileFormat:
@@ -178,7 +201,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.rows = 0
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._every = 0.1 if self._terminal else 10.0
         self._began = self._shown = time.monotonic()
         self._first: tuple[int, float] | None = None

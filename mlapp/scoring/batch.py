@@ -7,6 +7,9 @@ model refuses gets an empty prediction, and in the column `error` the message of
 a row outside the training range has a `notice`.
 """
 
+import csv
+import json
+import math
 import os
 import time
 from collections import Counter, deque
@@ -18,22 +21,41 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlapp import answering
 from mlapp.answering import Channel
 from mlapp.errors import Fault, InvalidInput, InvalidTable
-from mlapp.families.contract import Answers, Batch, Field, Model, RowInput, Values, place_notices
+from mlapp.families.contract import (
+    Answers,
+    Batch,
+    Field,
+    Model,
+    RowInput,
+    Takes,
+    Values,
+    place_notices,
+)
 from mlapp.families.cores import use_one_core
-from mlapp.schema import TEXT, Category, Checked, Date, Input, Number, describe, quote
+from mlapp.schema import TEXT, Checked, Input, Number, Text, describe, quote
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
-from mlapp.tables.numbers import Floats, decimal_of, parse_numbers
+from mlapp.tables.numbers import (
+    Floats,
+    decimal_of,
+    is_placeholder,
+    parse_number,
+    parse_numbers,
+    strip_unit,
+)
 from mlapp.tables.reading import Table
 from mlapp.tables.writing import Bytes, write_chunk, write_head
 
 TEXT_COLUMNS = ("text", "review")  # the names of columns that are read as the texts
 TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is visible
+_OTHER_VALUE = r"^(?:[\[{]|-?[0-9]|true$|false$)"  # how values of JSON begin that are no texts
 _TYPES = {
     "FP64": pa.float64(),
     "INT64": pa.int64(),
@@ -68,19 +90,36 @@ class Options:
     raw: bool = False
 
 
-def parse_columns(text: str) -> dict[str, str]:
+def parse_columns(text: str, names: Iterable[str] = ()) -> dict[str, str]:
     """Return the model's input for each of a file's columns from `theirs=ours,...`.
+
+    An item with a comma stands in quotation marks, as in CSV.
+
+    Args:
+        text: the list.
+        names: the model's inputs, which may hold = themselves.
 
     Raises:
         InvalidTable: the text is not such a list.
     """
-    columns = {}
-    for part in filter(None, text.split(",")):
-        theirs, _, ours = part.rpartition("=")
-        if not theirs or not ours:
-            raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
-        columns[theirs.strip()] = ours.strip()
-    return columns
+    try:
+        parts = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise InvalidTable(f"--columns: got {text!r}, expected THEIRS=OURS,...: {error}") from error
+    known = sorted(names, key=len, reverse=True)
+    return dict(_parse_pair(part, known) for part in parts if part)
+
+
+def _parse_pair(part: str, names: Iterable[str]) -> tuple[str, str]:
+    """Return a file's column and the first of some names that `theirs=ours` ends with."""
+    theirs, _, ours = part.rpartition("=")
+    if not theirs or not ours:
+        raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
+    for name in names:
+        before = part.strip().removesuffix(name.strip()).rstrip()
+        if len(before) > 1 and before.endswith("=") and part.strip().endswith(name.strip()):
+            return before[:-1].strip(), name
+    return theirs.strip(), ours.strip()
 
 
 @dataclass(frozen=True)
@@ -159,7 +198,7 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
         InvalidTable: an option names a column that the table lacks, or the table already has a
             column with the name of one of the prediction's.
     """
-    inputs = _find_inputs(model, schema, options)
+    inputs = find_inputs(model.takes, schema, options)
     names = frozenset(schema.names)
     added = [pa.field(options.prefix + name, kind) for name, kind in _added(model, options.explain)]
     if clash := [each.name for each in added if each.name in names]:
@@ -173,13 +212,13 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     return Plan(inputs, whole, len(schema), options.explain, decimals)
 
 
-def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str, str]:
-    """Return the column's name, by the model's input."""
+def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, str]:
+    """Return the column's name, by the model's input; see `make_plan`."""
     names = frozenset(schema.names)
     renamed = dict(options.columns)
     if options.text_column is not None:
         renamed[options.text_column] = TEXT
-    wanted = model.takes.names
+    wanted = takes.names
     for theirs, ours in renamed.items():
         if theirs not in names:
             listed = quote(schema.names)
@@ -193,8 +232,8 @@ def _find_inputs(model: Model, schema: pa.Schema, options: Options) -> dict[str,
     free |= {name: name for name in schema.names if name not in renamed}
     inputs = {ours: free[key] for ours in wanted for key in (ours.strip(), ours) if key in free}
     inputs |= {ours: theirs for theirs, ours in renamed.items()}
-    absent = [spec for spec in model.takes.inputs if spec.name not in inputs]
-    if absent and model.takes.kind == "text":
+    absent = [spec for spec in takes.inputs if spec.name not in inputs]
+    if absent and takes.kind == "text":
         return {TEXT: _text_column(schema)}
     if absent:
         got = f"no such column among {quote(schema.names)}"
@@ -218,7 +257,7 @@ def score_batch(
     """
     errors = {place: fault.message for place, fault in (faults or {}).items()}
     read = _read_rows if model.takes.kind == "row" else _read_texts
-    refused = Counter[str]()
+    refused = Counter(fault.input for fault in (faults or {}).values() if fault.input == TEXT)
     checked, places = read(model, plan, batch, errors, refused)
     answers = model.answer(checked)
     columns = list(_arrays(model.gives.table_fields, answers.table()))
@@ -269,6 +308,8 @@ def score_table(
 
     def work(item: tuple[Chunk, float | None]) -> Part:
         chunk, share = item
+        if model.takes.kind == "text":
+            chunk = refuse_other_values(chunk, plan.inputs[TEXT])
         scored = (score or score_batch)(model, plan, chunk.batch, chunk.faults)
         answering.count(model, scored.checked, scored.answers, scored.refused)
         whole = replace(chunk, batch=scored.batch)
@@ -292,6 +333,38 @@ def score_table(
     finally:
         seconds = time.monotonic() - began
         answering.note_run(identifier, model.manifest, channel, seconds, done, complete)
+
+
+def refuse_other_values(chunk: Chunk, column: str) -> Chunk:
+    """Return a chunk of JSON lines in which a row whose text is another value has a fault.
+
+    Cells are text, whatever the value was, so a line is read again if its cell may be another.
+
+    Args:
+        chunk: rows of any format.
+        column: the name of the column of texts.
+    """
+    if chunk.line_format != "jsonl" or chunk.lines is None:
+        return chunk
+    suspect = pc.match_substring_regex(chunk.batch.column(column), _OTHER_VALUE)
+    found: dict[int, Fault] = {}
+    allowed = Text(typical="").allowed
+    for place in np.flatnonzero(suspect.fill_null(False).to_numpy(zero_copy_only=False)).tolist():
+        values = _load_line(chunk.lines[place].as_py())
+        value = next((each for key, each in values.items() if key.strip() == column), "")
+        if not isinstance(value, str):
+            found[place] = Fault(TEXT, describe(value), allowed)
+    return replace(chunk, faults=found | chunk.faults) if found else chunk
+
+
+def _load_line(line: str) -> dict[str, Any]:
+    """Return the object in a line of a chunk, which is open at its end."""
+    whole = line.removesuffix(",") + "}"
+    try:
+        found: dict[str, Any] = orjson.loads(whole)
+    except orjson.JSONDecodeError:  # it holds half of a surrogate pair
+        found = json.loads(whole)
+    return found
 
 
 def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
@@ -359,7 +432,7 @@ def _read_rows(
         if bad:
             refused[spec.name] += len(bad)
         for row in bad:
-            fault = Fault(spec.name, describe(column[row].as_py()), spec.allowed)
+            fault = Fault(spec.name, describe(_value(column[row])), spec.allowed)
             found.setdefault(row, []).append(fault.message)
     for row, messages in found.items():
         errors.setdefault(row, "; ".join(messages))
@@ -375,7 +448,7 @@ def _read_texts(
     refused: Counter[str],
 ) -> tuple[Batch, Places | None]:
     """Check the texts of a batch; see `_read_rows`."""
-    texts = batch.column(plan.inputs[TEXT]).to_pylist()
+    texts = _values(batch.column(plan.inputs[TEXT]))
     while True:
         places = _good_places(len(texts), errors)
         chosen = texts if places is None else [texts[place] for place in places]
@@ -424,10 +497,10 @@ def parse_column(
     Returns:
         The values (n,), NaN for a missing one, and the places of those that are not allowed.
     """
-    if isinstance(spec, Number):
+    if isinstance(spec, Number) and not pa.types.is_temporal(column.type):
         values, bad = parse_numbers(column, decimal)
         if bad and (spec.unit is not None or spec.placeholders):
-            values, bad = _parse_again(spec, column, values, bad)
+            values, bad = _parse_again(spec, column, values, bad, decimal)
         if spec.missing:
             return values, bad
         return values, np.flatnonzero(np.isnan(values)).tolist()
@@ -441,25 +514,58 @@ def parse_column(
 
 
 def _parse_again(
-    spec: Number, column: pa.Array, values: Floats, bad: list[int]
+    spec: Number, column: pa.Array, values: Floats, bad: list[int], decimal: str | None
 ) -> tuple[Floats, list[int]]:
     """Parse what is not a plain number, which may have a unit or stand for a missing value."""
     wrong = []
     texts = column.take(pa.array(bad)).to_pylist()
     for place, text in zip(bad, texts, strict=True):
-        parsed = spec.parse(text)
+        parsed = spec.parse(text) if decimal is None else _parse_marked(spec, text, decimal)
         values[place] = np.nan if parsed is None else parsed
         if parsed is None:
             wrong.append(place)
     return values, wrong
 
 
-def _parse_each(spec: Category | Date, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _parse_marked(spec: Number, text: str, decimal: str) -> float | None:
+    """Parse a cell as `spec.parse`, but with the decimal mark of the file, not of the training."""
+    number = None
+    if spec.unit is not None:
+        number = parse_number(strip_unit(text, spec.unit), decimal)
+    if number is None and is_placeholder(text, spec.placeholders):
+        number = math.nan
+    return None if number is not None and math.isnan(number) and not spec.missing else number
+
+
+def _parse_each(spec: Input, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Parse value by value; return the values, and which of them are not allowed."""
-    parsed = [spec.parse(value) for value in column.to_pylist()]
+    parsed = [spec.parse(value) for value in _values(column)]
     wrong = [value is None for value in parsed]
     values = [np.nan if value is None else value for value in parsed]
     return np.array(values, dtype=float), np.array(wrong, dtype=bool)
+
+
+class _OutOfRange:
+    """Stands for a value that no check accepts, since Python has no value for it."""
+
+    def __repr__(self) -> str:
+        return "a date or time out of range"
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """Return the values of a column; some dates of Parquet are out of Python's range."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except OverflowError:
+        return [_value(each) for each in column]
+    return values
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except OverflowError:
+        return _OutOfRange()
 
 
 def _sparse(texts: Mapping[int, str], count: int) -> pa.Array:

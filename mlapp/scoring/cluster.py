@@ -24,9 +24,18 @@ from pyarrow import fs
 from mlapp import families
 from mlapp.disk import writing
 from mlapp.errors import InvalidInput, InvalidTable, OutputError
-from mlapp.families.contract import Model
+from mlapp.families.contract import Model, TextInput
 from mlapp.manifest import Artifact
-from mlapp.scoring.batch import Counts, Options, make_plan, rows_of_chunk, score_batch
+from mlapp.schema import TEXT
+from mlapp.scoring.batch import (
+    Counts,
+    Options,
+    find_inputs,
+    make_plan,
+    refuse_other_values,
+    rows_of_chunk,
+    score_batch,
+)
 from mlapp.scoring.files import Progress
 from mlapp.scoring.ray_connection import connect, translate_errors
 from mlapp.scoring.sources import (
@@ -45,6 +54,7 @@ from mlapp.scoring.summary import (
     add_batch,
     describe_refused,
 )
+from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.writing import GROUP_ROWS
 
@@ -186,10 +196,17 @@ def _score_parts(
     total = sum(each.size for each in sources)
     least = max(SMALLEST, min(LARGEST, total // (workers * SHARES)))
     rows = rows_of_chunk(artifact.manifest.kind.takes)
+    takes_text = artifact.manifest.kind.takes == "text"
+
+    def check(chunk: Chunk) -> Chunk:
+        if not takes_text:
+            return chunk
+        column = find_inputs(TextInput(""), chunk.batch.schema, options)[TEXT]
+        return refuse_other_values(chunk, column)
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["item"].to_pylist():
-            yield from read_pieces(disk, sources[number], number, least, rows)
+            yield from read_pieces(disk, sources[number], number, least, rows, check)
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     numbers = list(range(len(sources)))

@@ -93,7 +93,12 @@ def read_schema(disk: fs.FileSystem, source: Source) -> pa.Schema:
 
 
 def read_pieces(
-    disk: fs.FileSystem, source: Source, number: int, least: int, rows: int | None
+    disk: fs.FileSystem,
+    source: Source,
+    number: int,
+    least: int,
+    rows: int | None,
+    check: Callable[[Chunk], Chunk],
 ) -> Iterator[pa.Table]:
     """Yield a file in pieces.
 
@@ -107,6 +112,7 @@ def read_pieces(
         number: the file's number among all.
         least: the fewest bytes of a piece, except the last.
         rows: how many rows are read at once; None for as many as are quickest.
+        check: adds faults to a chunk.
 
     Raises:
         InvalidTable: it cannot be read.
@@ -127,7 +133,7 @@ def read_pieces(
             return piece
 
         for chunk in table.chunks(rows):
-            held.append(chunk)
+            held.append(check(chunk))
             size += chunk.batch.nbytes
             if size >= least:
                 yield make_piece()

@@ -23,6 +23,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from flask import Blueprint, Response, request
+from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import ClientDisconnected, NotAcceptable, UnsupportedMediaType
 
 from mlapp import answering
@@ -65,7 +66,7 @@ def score(name: str, version: int | None = None) -> Response:
     """Score a file."""
     here, environ = state(), request.environ
     model = here.model(environ, name, version)
-    options = _read_options()
+    options = _read_options(model)
     source, kind = _source_format(), _target_type()
     target, strict = FileFormat(MEDIA_TYPES[kind]), request.args.get("strict") == "true"
     gone: Callable[[], bool] = environ.get("mlapp.gone", lambda: False)
@@ -165,8 +166,8 @@ def _score(
     return flow()
 
 
-def _read_options() -> Options:
-    """Read the parameters of the URL.
+def _read_options(model: Model) -> Options:
+    """Read the parameters of the URL for a model.
 
     Raises:
         InvalidInput: some are unknown, are repeated, or have values that are not allowed.
@@ -184,7 +185,7 @@ def _read_options() -> Options:
             faults.append(Fault(name, got, "'.' or ','"))
         elif name == "columns":
             try:
-                columns = parse_columns(values[0])
+                columns = parse_columns(values[0], model.takes.names)
             except InvalidTable:
                 faults.append(Fault(name, got, "theirs=ours,..."))
     if faults:
@@ -211,6 +212,7 @@ def _source_format() -> FileFormat:
         raise UnsupportedMediaType(f"Content-Type: got {got}, expected one of {allowed}")
     is_text = MEDIA_TYPES[kind] in TEXT_FORMATS
     coding = request.headers.get("Content-Encoding", "").strip().lower()
+    coding = "gzip" if coding == "x-gzip" else coding  # RFC 9110, section 8.4.1.3
     if coding not in ("", "identity") and (coding != "gzip" or not is_text):
         allowed = "gzip or none" if is_text else "none"
         raise UnsupportedMediaType(f"Content-Encoding: got {coding!r}, expected {allowed}")
@@ -233,7 +235,9 @@ def _target_type() -> str:
     kinds = [kind for kind in (request.mimetype, *ANSWERS) if kind in ANSWERS]
     if not request.accept_mimetypes:
         return kinds[0]
-    kind = request.accept_mimetypes.best_match(kinds)
+    # A type's parameters, such as charset, are for the answer to say.
+    accepted = [(each.partition(";")[0].strip(), liked) for each, liked in request.accept_mimetypes]
+    kind = MIMEAccept(accepted).best_match(kinds)
     if kind is None:
         got, allowed = describe(request.headers["Accept"]), ", ".join(ANSWERS)
         raise NotAcceptable(f"Accept: got {got}, expected one of {allowed}")

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, NoReturn
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -69,7 +70,8 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse, and count headers that are not complete yet."""
         self._has_begun = False
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         if self._header_bytes is not None:
             # The body of the request before may be in the same data.
             self._header_bytes += 1 if self._has_begun else len(data)
@@ -77,6 +79,40 @@ class Protocol(HttpToolsProtocol):
                 self._refuse(431, TOO_LARGE)
             elif self._timer is None:
                 self._start_timer()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse as uvicorn does, which would lose the body of a request that asks for HTTP/2."""
+        pieces: list[bytes | memoryview] = [data]
+        while pieces:
+            piece = pieces.pop()
+            try:
+                self.parser.feed_data(piece)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                if not self._asks_in_vain():  # CONNECT: what follows is no HTTP
+                    return
+                pieces += [memoryview(piece)[upgrade.args[0] :], self._plain_head()]
+                # The first parser has no body to expect, nor anything after `Connection: close`.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
+            except httptools.HttpParserError:
+                message = "Invalid HTTP request received."
+                self.logger.warning(message)
+                self.send_400_response(message)
+                return
+
+    def _asks_in_vain(self) -> bool:
+        """Return whether a request asks for another protocol than is spoken here."""
+        return any(name == b"upgrade" for name, _ in self.headers) and not self._should_upgrade()
+
+    def _plain_head(self) -> bytes:
+        """Return the head of a request without `Upgrade`, to be ignored (RFC 9110, section 7.8)."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def on_message_begin(self) -> None:
         """Await the headers of another request."""
@@ -95,11 +131,18 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop the clock, and hand the request over."""
+        if self.parser.should_upgrade() and self._asks_in_vain():
+            return  # it is parsed again without `Upgrade`
         self._header_bytes = None
         self._stop_timer()
         super().on_headers_complete()
         if self._is_last and self.cycle is not None:  # it is None where a websocket begins
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """Note the end of the body, unless the request is to be parsed again."""
+        if self._header_bytes is None:
+            super().on_message_complete()
 
     def shutdown(self) -> None:
         """Close the connection at the end of the server, after the request that is under way.
