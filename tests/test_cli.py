@@ -36,6 +36,7 @@ def test_models_lists_every_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert regression.split()[-3:] == ["kB", "yes", "yes"]
 
 
+@pytest.mark.slow
 def test_models_says_which_version_cannot_be_opened_and_why(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,6 +23,7 @@ def spans_of(text: str, weights: list[float]) -> list[Span]:
     return [Span(word.start(), word.end(), w) for word, w in zip(words, weights, strict=False)]
 
 
+@pytest.mark.slow
 @given(st.text(), st.lists(st.floats(-100, 100)))
 def test_any_text_is_shown_as_it_was_typed(text: str, weights: list[float]) -> None:
     expected = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]", "\ufffd", text)

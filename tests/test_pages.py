@@ -136,7 +136,7 @@ def test_predict_shows_the_prediction_its_interval_and_its_reasons(folder: Path)
     assert app.metric[0].label == "Predicted output"
     assert app.metric[0].value == f"{answer['prediction']:.3f}" == "0.401"
     assert f"90% interval: **{answer['lower']:.3f}** to **{answer['upper']:.3f}**" in texts(app)
-    assert "90% of new rows are expected to be in their interval. The address" in texts(app)
+    assert "90% of new values are expected to be in their interval. The address" in texts(app)
     assert len(app.get("vega_lite_chart")) == 2
     assert not app.warning
 

@@ -147,6 +147,7 @@ def test_labels_of_any_type_are_texts(houses: pd.DataFrame, empty_folder: Path) 
     }
 
 
+@pytest.mark.slow
 def test_lightgbm_may_be_fitted_on_names_with_spaces(empty_folder: Path) -> None:
     random = np.random.default_rng(0)
     inputs = pd.DataFrame(random.random((200, 2)), columns=["living area", "rooms"])
@@ -513,6 +514,7 @@ def test_a_skops_file_that_names_foreign_code_is_not_opened(
         store.open_model(empty_folder, "near", 2)
 
 
+@pytest.mark.slow
 def test_serving_a_compiled_model_imports_neither_scikit_learn_nor_pandas(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:

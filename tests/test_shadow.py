@@ -56,6 +56,7 @@ def exported(capfdbinary: pytest.CaptureFixture[bytes]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_candidate_answers_along_and_the_served_version_is_served(
     client: Client, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -93,6 +94,7 @@ def test_the_pages_and_the_metrics_say_how_often_a_candidate_differs(client: Cli
         assert table["mean difference"][0] == pytest.approx(500, abs=10)
 
 
+@pytest.mark.slow
 def test_what_the_candidate_itself_is_asked_is_not_asked_again(
     client: Client, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
@@ -124,6 +126,7 @@ def test_labels_are_compared_too(
     assert (found.candidate, found.rows, found.differing, found.mean) == (2, 2, 0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["missing", "damaged", "slow", "raising"])
 def test_a_candidate_that_cannot_answer_costs_no_answer_and_no_record(
     client: Client,

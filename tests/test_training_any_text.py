@@ -112,6 +112,7 @@ def test_many_texts_are_learned_by_the_linear_model_and_the_network_and_all_are_
     assert (NETWORK in made.files) == (published == "network")
 
 
+@pytest.mark.slow
 def test_the_linear_model_alone_may_be_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_linear_model_alone_may_be_asked_for(
     assert accuracy(made) > 0.9
 
 
+@pytest.mark.slow
 def test_texts_that_say_nothing_about_their_labels_are_no_better_than_the_baseline(
     tmp_path: Path,
 ) -> None:
@@ -357,6 +359,7 @@ def test_copies_of_few_sources_are_held_out_together_so_noise_is_measured_as_noi
     assert any(line.startswith("40 texts are nearly equal to another") for line in said)
 
 
+@pytest.mark.slow
 def test_copies_that_cannot_be_held_out_together_are_counted(tmp_path: Path) -> None:
     texts = [*copies(30, 30), *copies(60, 1)[31:51]]
     frame = pd.DataFrame({"review": texts, "sentiment": ["x", "y"] * 25})
@@ -389,6 +392,7 @@ def test_copies_of_everything_leave_too_few_to_hold_out(tmp_path: Path) -> None:
         publish(tmp_path, frame, model="network", recipe=TINY)
 
 
+@pytest.mark.slow
 def test_a_text_of_a_cross_validation_is_read_as_by_the_served_model_without_it(
     tmp_path: Path,
 ) -> None:

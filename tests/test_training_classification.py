@@ -211,6 +211,7 @@ def test_noise_is_no_better_than_the_baseline_and_a_warning_says_so(tmp_path: Pa
     assert any("no better than the baseline" in line for line in said)
 
 
+@pytest.mark.slow
 def test_a_column_that_holds_the_target_is_named(tmp_path: Path) -> None:
     table = make_blobs().assign(answer=lambda each: each["kind"].str.upper())
     said: list[str] = []

@@ -246,6 +246,7 @@ def test_dates_marks_and_rare_categories_are_learned_from(served: RegressionMode
     ]
 
 
+@pytest.mark.slow
 def test_a_row_is_answered_alike_however_it_is_written(served: RegressionModel) -> None:
     other = {"sold": "2024-02-05", "price": 5850, "town": "other", "member": True}
     moment = other | {"sold": datetime.datetime(2024, 2, 5)}

@@ -115,6 +115,7 @@ def test_rows_of_a_group_are_predicted_from_other_groups(tmp_path: Path) -> None
     assert "--group patient" in str(honest.training["command"])
 
 
+@pytest.mark.slow
 def test_rows_are_predicted_from_earlier_ones(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     table = pd.DataFrame(

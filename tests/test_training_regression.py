@@ -82,6 +82,7 @@ def test_bad_data_ends_with_status_one_and_publishes_nothing(
     assert artifacts.names(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_manifest_knows_how_it_was_trained(tmp_path: Path) -> None:
     data = saved(made(100), tmp_path)
     manifest = train(data, name="made", root=tmp_path, say=quiet).manifest

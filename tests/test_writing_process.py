@@ -51,6 +51,7 @@ def test_another_process_writes_and_ends_with_the_writer(log: Writer) -> None:
     assert not Path(f"/proc/{process}").exists()
 
 
+@pytest.mark.slow
 def test_the_signals_that_stop_a_service_do_not_stop_what_writes_its_records(log: Writer) -> None:
     first = answer()
     assert log.flush()
@@ -79,6 +80,7 @@ def test_a_writing_process_that_is_killed_is_replaced_and_nothing_is_lost(log: W
     assert (log.written, log.lost) == (3, 0)
 
 
+@pytest.mark.slow
 def test_records_wait_while_the_process_cannot_be_started(
     log: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +95,7 @@ def test_records_wait_while_the_process_cannot_be_started(
     assert ids() == [first]
 
 
+@pytest.mark.slow
 def test_records_wait_where_the_process_cannot_write_them(
     log: Writer, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +109,7 @@ def test_records_wait_where_the_process_cannot_write_them(
     assert ids() == [first]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_at_all_is_logged_and_the_process_goes_on(log: Writer) -> None:
     first = answer()
     assert log.flush()
@@ -117,6 +121,7 @@ def test_what_cannot_be_written_at_all_is_logged_and_the_process_goes_on(log: Wr
     assert ids() == [first]
 
 
+@pytest.mark.slow
 def test_the_process_deletes_what_is_too_old(log: Writer) -> None:
     answer()
     assert log.flush()
