@@ -37,6 +37,14 @@ def score(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 
 
+def score_here(
+    source: Path, target: Path, model: str, *options: str, status: int = 0
+) -> list[dict[str, Any]]:
+    """Score a file into JSON lines in this process, and return the lines."""
+    assert main(["score", str(source), "-o", str(target), "--model", model, *options]) == status
+    return [json.loads(line) for line in target.read_text().splitlines()]
+
+
 def left(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -226,8 +234,7 @@ def test_the_decimal_mark_of_a_file_holds_for_numbers_with_a_unit_too(
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
     source, target = tmp_path / "in.csv", tmp_path / "out.jsonl"
     source.write_text("".join(f"{line};60\n" for line in ["price", *cells]).replace("60", "m2", 1))
-    assert main(["score", str(source), "-o", str(target), "--model", model, *decimal]) == 0
-    with_unit, plain = map(json.loads, target.read_text().splitlines())
+    with_unit, plain = score_here(source, target, model, *decimal)
     assert (with_unit["prediction"], with_unit["notice"]) == (plain["prediction"], plain["notice"])
 
 
@@ -238,8 +245,7 @@ def test_where_a_file_says_no_decimal_mark_that_of_the_training_holds(
     monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"price": "€ 123,45", "m2": 60}\n{"price": 123.45, "m2": 60}\n')
-    assert main(["score", str(source), "-o", str(target), "--model", "euros"]) == 0
-    with_unit, plain = map(json.loads, target.read_text().splitlines())
+    with_unit, plain = score_here(source, target, "euros")
     assert with_unit["prediction"] == plain["prediction"]
 
 
@@ -253,8 +259,7 @@ def test_a_date_that_no_calendar_has_is_a_refused_row(
     days = pa.array([0, 2**30 if kind == pa.date32() else 2**60], kind)
     for model, column in (("days", "day"), ("dollars", "price")):
         pq.write_table(pa.table({column: days, "m2": [60, 60]}), source)
-        assert main(["score", str(source), "-o", str(target), "--model", model]) == 3
-        first, last = map(json.loads, target.read_text().splitlines())
+        first, last = score_here(source, target, model, status=3)
         assert (first["prediction"] is not None) == (model == "days")
         assert last["prediction"] is None
         assert last["error"].startswith(f"{column}: got a date or time out of range, expected a ")

@@ -49,9 +49,13 @@ def count_folds(rows: int) -> int:
     return next((folds for most, folds in FOLDS if rows <= most), FEWEST_FOLDS)
 
 
-def number_rows(matrix: Floats) -> Groups:
-    """Return a number for each row of a matrix (n, inputs), the same for equal rows, (n,)."""
-    table = pd.DataFrame(matrix)
+def number_rows(rows: Floats | pd.DataFrame) -> Groups:
+    """Return a number for each of n rows, the same for equal rows, (n,).
+
+    Args:
+        rows: a matrix (n, inputs), or a table of numbers and texts; missing values are equal.
+    """
+    table = pd.DataFrame(rows)
     if table.empty:
         return np.zeros(len(table), dtype=np.int64)
     numbers = table.groupby(list(table), dropna=False, sort=False).ngroup()

@@ -239,9 +239,9 @@ def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: 
     first = len(data.target)
     both = pd.concat([data.inputs, seen.inputs], ignore_index=True)
     target = np.concatenate([data.target, seen.target])
-    groups = _number_rows(lay_out(model, both)[0])
+    groups = number_rows(lay_out(model, both)[0])
     alone = find_observations(groups, target)
-    keys = groups if classifies else _number_rows(pd.DataFrame([groups, target]).T)
+    keys = groups if classifies else number_rows(np.column_stack([groups, target]))
     new = alone[first:] | ~np.isin(keys[first:], keys[:first])
     arrived, left = len(new), int(new.sum())
     if left == arrived:
@@ -254,12 +254,6 @@ def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: 
         )
     say(f"Left out {arrived - left:,} of {arrived:,} held-out rows: they are rows of the data, too")
     return Rows(seen.inputs[new].reset_index(drop=True), seen.target[new])
-
-
-def _number_rows(rows: pd.DataFrame) -> Groups:
-    """Return a number for each row, the same for equal rows, (n,)."""
-    places = [pd.factorize(rows[name])[0] for name in rows]  # -1 is missing
-    return number_rows(np.column_stack(places).astype(float))
 
 
 def _measure(

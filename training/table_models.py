@@ -120,10 +120,7 @@ def _without_groups(folds: list[Fold], groups: Groups) -> list[Fold]:
     Raises:
         InvalidData: a training part has no other rows.
     """
-    apart = []
-    for fold in folds:
-        train = fold.train[~np.isin(groups[fold.train], groups[fold.test])]
-        apart.append(Fold(train, fold.test))
+    apart = [_apart(fold, groups) for fold in folds]
     if any(not len(fold.train) for fold in apart):
         raise InvalidData(
             "--group with --time: every group of the earliest rows occurs later, too, so nothing is"
@@ -137,13 +134,16 @@ def _without_copies(folds: list[Fold], alike: Groups) -> list[Fold]:
 
     A part of which hardly a row would be left keeps its copies.
     """
-    apart = [
-        Fold(fold.train[~np.isin(alike[fold.train], alike[fold.test])], fold.test) for fold in folds
-    ]
+    apart = [_apart(fold, alike) for fold in folds]
     return [
         new if len(new.train) >= min(FEWEST_DIFFERENT, len(old.train)) else old
         for old, new in zip(folds, apart, strict=True)
     ]
+
+
+def _apart(fold: Fold, groups: Groups) -> Fold:
+    """Return a fold whose training part has no group of its test part."""
+    return Fold(fold.train[~np.isin(groups[fold.train], groups[fold.test])], fold.test)
 
 
 def split(rows: TrainingRows, say: Say) -> Split:

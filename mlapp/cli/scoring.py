@@ -6,13 +6,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import pyarrow as pa
 
 from mlapp import answering, families
 from mlapp.cli.score import INTERRUPTED, LISTED, REFUSED
-from mlapp.errors import InvalidSettings, InvalidTable, OutputError
+from mlapp.errors import InvalidSettings, InvalidTable, MlappError, OutputError
 from mlapp.loaders import USUAL
 from mlapp.manifest import Artifact
 from mlapp.records import writer as records
@@ -44,7 +44,10 @@ def score_here(
         MlappError: nothing was done; the message says why.
     """
     records.start(writing)
-    source, target = _source(options.file), _target(options.output)
+    unreadable = InvalidTable("standard input cannot be read: it is closed")
+    source = _path_or_stream(options.file, sys.stdin, unreadable)
+    unwritable = OutputError("standard output cannot be written: it is closed")
+    target = _path_or_stream(options.output, sys.stdout, unwritable)
     # A thread that a library in C returns to waits so long at most for one that runs Python.
     sys.setswitchinterval(SWITCH_SECONDS)
     artifact = _open(options)
@@ -83,20 +86,13 @@ def score_here(
     return REFUSED if summary.counts.refused else 0
 
 
-def _source(name: str) -> Path | BinaryIO:
+def _path_or_stream(name: str, stream: TextIO | None, closed: MlappError) -> Path | BinaryIO:
+    """Return the file of a name, or for `-` the bytes of a stream, unless it is closed."""
     if name != "-":
         return Path(name)
-    if sys.stdin is None:
-        raise InvalidTable("standard input cannot be read: it is closed")
-    return sys.stdin.buffer
-
-
-def _target(name: str) -> Path | BinaryIO:
-    if name != "-":
-        return Path(name)
-    if sys.stdout is None:
-        raise OutputError("standard output cannot be written: it is closed")
-    return sys.stdout.buffer
+    if stream is None:
+        raise closed
+    return stream.buffer
 
 
 def _open(options: argparse.Namespace) -> Artifact:
