@@ -16,7 +16,6 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,6 +44,7 @@ hypothesis.settings.load_profile("beside others")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "artifacts"
+NETWORKS = ROOT / "tests" / "networks"  # made by `python -m tests.small_networks`
 # The files whose slow tests reach what no fast one does.
 MEASURED = (
     "test_cluster",
@@ -105,16 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if mark := item.get_closest_marker("slow"):
             seconds[item.path] += mark.args[0] if mark.args else 2
     order = [path for path, _ in seconds.most_common()]
-    # All would wait for the one that trains the text classifiers.
-    waiting = {item.path for item in items if "trained_texts" in getattr(item, "fixturenames", ())}
-    order = order or sorted(waiting)[:1]  # without slow tests: it trains while the others run
-    order = order[:1] + sorted(order[1:], key=lambda path: path in waiting)[:2] + order[1:]
-    items.sort(
-        key=lambda item: (
-            order.index(item.path) if item.path in order else len(order),
-            item.path in waiting,
-        )
-    )
+    items.sort(key=lambda item: order.index(item.path) if item.path in order else len(order))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -171,10 +162,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, houses_csv: Path) -> Path:
 def trained_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An artifact folder with text classifiers, to be read.
 
-    Networks are `sentiment` and `chapter`, trained on the shipped sample by either recipe, and
-    `moods`, of three labels. `topics` is a linear model of three labels.
+    The networks `sentiment`, `chapter` and `moods` are those of `tests/networks`. `topics` is
+    a linear model of three labels.
     """
-    return make_once("trained-texts", train_every_classifier, tmp_path_factory)
+    return make_once("trained-texts", gather_classifiers, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
@@ -183,25 +174,9 @@ def trained_topics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_once("trained-topics", train_topics, tmp_path_factory)
 
 
-def train_every_classifier(root: Path) -> None:
-    """Train the text classifiers of the tests into a folder."""
-    # Imported here, since it takes seconds, and only one process trains.
-    from tests.recipes import TINY
-    from training import sentiment, text_network
-    from training.recipes import RECIPES
-
-    sample = ROOT / "data" / "reviews_sample.tsv"
-    chapter = replace(RECIPES["chapter"], pad_to=80, rate=1e-2, epochs=2)
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(text_network, "LEAST_STEPS", 50)
-        moods = Path(folder) / "moods.csv"
-        make_moods().to_csv(moods, index=False)
-        for name, data, recipe in (
-            ("sentiment", sample, TINY),
-            ("chapter", sample, chapter),
-            ("moods", moods, replace(TINY, rounds=())),
-        ):
-            sentiment.train(data, name=name, root=root, model="network", recipe=recipe, say=quiet)
+def gather_classifiers(root: Path) -> None:
+    """Copy the small networks into a folder, and train the linear model."""
+    shutil.copytree(NETWORKS, root)
     train_topics(root)
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ from tests.conftest import (
     wait_until,
 )
 
-pytest.importorskip("ray", reason="Ray comes with the extra scale")
 pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray comes with the extra scale"),
     pytest.mark.slow(8),
     pytest.mark.untraced,
     # Ray's own, when it fills in its settings

@@ -21,7 +21,7 @@ from mlapp.service.v2 import HEADER
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from tests.conftest import Client, client_of, open_regression
-from tests.recipes import TINY
+from tests.small_networks import TINY
 from training.regression import train
 from training.sentiment import train as train_texts
 

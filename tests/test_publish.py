@@ -11,7 +11,6 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import skops.io
 from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
 from sklearn.compose import ColumnTransformer, make_column_transformer
@@ -365,6 +364,8 @@ def test_an_onnx_file_with_foreign_operators_is_refused() -> None:
 def test_a_skops_file_is_published(
     houses: pd.DataFrame, houses_file: Path, empty_folder: Path, tmp_path: Path
 ) -> None:
+    import skops.io  # here, since that takes a second
+
     skops.io.dump(regression(houses), tmp_path / "model.skops")
     command = ["publish", str(tmp_path / "model.skops"), "--data", str(houses_file)]
     assert main([*command, "--target", "price", "--name", "houses"]) == 0
@@ -505,6 +506,8 @@ def test_a_skops_file_that_names_foreign_code_is_not_opened(
         say=quiet,
     )
     whole = artifacts.open(empty_folder, "near")
+    import skops.io  # here, since that takes a second
+
     content = skops.io.dumps({"prediction": FunctionTransformer(subprocess.run)})
     fields = whole.manifest.model_dump(exclude={"files", "libraries", "name", "version", "created"})
     files = dict(whole.files) | {"model.skops": content}

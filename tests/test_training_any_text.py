@@ -22,7 +22,7 @@ from mlapp.store import artifacts
 from mlapp.store.gate import compare_held_out
 from mlapp.store.learned import fingerprint
 from tests.conftest import make_topics, quiet, use_artifacts
-from tests.recipes import TINY
+from tests.small_networks import TINY
 from tests.test_retrain import ask, judge
 from training import plan, progress, text_linear
 from training.plan import split_texts

@@ -19,8 +19,9 @@ from mlapp.families.network import Network
 from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.families.text import Vocabulary, train_vocabulary
 from mlapp.store import artifacts, open_model
-from tests.conftest import network_of, open_sentiment
-from tests.recipes import TINY
+from tests import small_networks
+from tests.conftest import NETWORKS, network_of, no_coverage, open_sentiment
+from tests.small_networks import TINY
 from training import phrases
 from training.calibration import fit_temperature
 from training.linear import fit_linear
@@ -40,6 +41,15 @@ def quiet(line: str) -> None:
     """Say nothing."""
 
 
+@pytest.fixture(scope="module")
+def trained_networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact folder with the small networks, trained anew."""
+    root = tmp_path_factory.mktemp("trained-networks")
+    with no_coverage():
+        small_networks.train_all(root)
+    return root
+
+
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.text_network.LEAST_STEPS", 10)
@@ -48,13 +58,30 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the whole path ---------------------------------------------------------------------------
 
 
-def test_the_network_learns_the_sample(trained_texts: Path) -> None:
-    metrics = open_model(trained_texts, "sentiment").manifest.metrics
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sentiment", "chapter", "moods"])
+def test_the_networks_that_tests_serve_are_what_training_publishes(
+    trained_networks: Path, name: str
+) -> None:
+    kept, new = (open_sentiment(root, name) for root in (NETWORKS, trained_networks))
+    assert kept.manifest.files.keys() == new.manifest.files.keys()
+    assert kept.manifest.metrics.keys() == new.manifest.metrics.keys()
+    assert kept.manifest.training == new.manifest.training
+    assert kept.manifest.data == new.manifest.data
+    assert network_of(kept).vocabulary.words == network_of(new).vocabulary.words
+
+
+@pytest.mark.slow(20)
+def test_the_network_learns_the_sample(trained_networks: Path) -> None:
+    metrics = open_model(trained_networks, "sentiment").manifest.metrics
     assert float(str(metrics["accuracy"])) > 0.9
 
 
-def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_texts: Path) -> None:
-    chapter = open_sentiment(trained_texts, "chapter")
+@pytest.mark.slow
+def test_the_chapters_recipe_is_published_and_served_by_the_same_path(
+    trained_networks: Path,
+) -> None:
+    chapter = open_sentiment(trained_networks, "chapter")
     assert network_of(chapter).head.pooling == "last"
     assert network_of(chapter).head.kernel.shape == (10, 2)
     assert RECIPES["chapter"].words == 1000
@@ -62,8 +89,9 @@ def test_the_chapters_recipe_is_published_and_served_by_the_same_path(trained_te
     assert set(chapter.predict(["The film is wonderful."])["label"]) <= {"Negative", "Positive"}
 
 
-def test_what_was_measured_is_published(trained_texts: Path) -> None:
-    model = open_sentiment(trained_texts)
+@pytest.mark.slow
+def test_what_was_measured_is_published(trained_networks: Path) -> None:
+    model = open_sentiment(trained_networks)
     metrics, report = model.manifest.metrics, model.report
     assert {"accuracy", "log_loss", "ece", "temperature", "keras_difference"} <= set(metrics)
     confusion = np.array(report["confusion"])
@@ -77,8 +105,9 @@ def test_what_was_measured_is_published(trained_texts: Path) -> None:
     assert float(str(metrics["keras_difference"])) <= 1e-4
 
 
-def test_the_manifest_says_how_it_was_trained(trained_texts: Path) -> None:
-    manifest = open_model(trained_texts, "sentiment").manifest
+@pytest.mark.slow
+def test_the_manifest_says_how_it_was_trained(trained_networks: Path) -> None:
+    manifest = open_model(trained_networks, "sentiment").manifest
     assert manifest.training["seed"] == 0
     assert manifest.training["recipe"] == json.loads(json.dumps(asdict(TINY)))
     assert manifest.data.source == "reviews_sample.tsv"
@@ -185,11 +214,11 @@ def test_training_that_is_interrupted_publishes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_that_is_served_otherwise_is_not_published(trained_texts: Path) -> None:
+def test_a_network_that_is_served_otherwise_is_not_published(trained_networks: Path) -> None:
     from training.network import Shape, build
     from training.text_network import compare
 
-    model = open_sentiment(trained_texts)
+    model = open_sentiment(trained_networks)
     other = build(Shape(len(network_of(model).vocabulary), 16, 12, 2))
     with pytest.raises(InvalidData, match=r"differs from Keras .* nothing was published"):
         compare(other, network_of(model), network_of(model).read(["The film is wonderful."]))
