@@ -375,3 +375,10 @@ def test_copies_make_no_standard_error_smaller() -> None:
     once = standard_error(values, groups)
     assert once == pytest.approx(values.std(ddof=1) / np.sqrt(200))
     assert standard_error(np.tile(values, 4), np.tile(groups, 4)) == pytest.approx(once)
+
+
+@pytest.mark.parametrize("unit", [1e-180, 1e190])
+def test_a_standard_error_has_the_unit_of_its_values(unit: float) -> None:
+    values, groups = np.random.default_rng(0).normal(size=40), np.arange(40)
+    scaled = standard_error(unit * values, groups)
+    assert scaled / unit == pytest.approx(standard_error(values, groups))

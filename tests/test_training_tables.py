@@ -117,6 +117,7 @@ def test_broken_parquet_says_so(tmp_path: Path) -> None:
         (["same"] * ROWS, r"constant \('same'\)"),
         ([None] * ROWS, "every value is missing"),
         ([f"id-{row}" for row in range(ROWS)], "identifier"),
+        ([1e-310 * (row % 7) for row in range(ROWS)], "differ by less than 1e-100"),
         (list(range(ROWS)), "counts the rows"),
         (list(range(1000, 1000 + ROWS)), "counts the rows"),
         (pd.to_timedelta(np.arange(ROWS) % 7, unit="D"), "durations"),
@@ -178,6 +179,7 @@ def test_rows_without_a_finite_target_are_left_out_and_counted() -> None:
         ("y", ["low"] * ROWS, "'y' must hold numbers; it holds 'low'"),
         ("y", [True, False] * (ROWS // 2), "must hold numbers"),
         ("y", [2.0] * ROWS, "'y' is constant or missing"),
+        ("y", [1e-200, 2e-200] * (ROWS // 2), "differ by less than 1e-100"),
         ("y", [np.nan] * ROWS, "'y' is constant or missing"),
     ],
 )

@@ -287,7 +287,9 @@ def standard_error(values: Floats, groups: Groups) -> float:
     """
     _, places = np.unique(groups, return_inverse=True)
     sums = np.bincount(places, values - values.mean())
-    return float(np.sqrt(np.sum(sums**2) * len(sums) / max(1, len(sums) - 1)) / len(values))
+    largest = float(np.abs(sums).max()) or 1.0  # squares of squared errors may be out of range
+    variance = np.sum((sums / largest) ** 2) * len(sums) / max(1, len(sums) - 1)
+    return float(largest * np.sqrt(variance) / len(values))
 
 
 def is_better(one: Tried, other: Tried, groups: Groups) -> bool:

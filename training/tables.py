@@ -24,6 +24,7 @@ from training.columns import Say as Say
 
 # Names of the columns that models answer with, and of the pages' button.
 RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
+LEAST_SPREAD = 1 / LARGEST  # less than that squares to nothing
 YEARS = (1500, 2200)  # a series of these does not count the rows
 _PANDAS_INDEX = r"__index_level_\d+__"  # what pandas calls row names in Parquet
 
@@ -197,6 +198,11 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         raise InvalidData(
             f"The target {target!r} is constant or missing in every row: nothing to learn"
         )
+    if output.max() - output.min() < LEAST_SPREAD:
+        raise InvalidData(
+            f"The values of the target {target!r} differ by less than {LEAST_SPREAD:g}; give it in"
+            " a smaller unit"
+        )
     return prepare_inputs(inputs, target, say), output
 
 
@@ -264,6 +270,8 @@ def _useless(name: str, column: pd.Series, kept: dict[str, pd.Series]) -> str | 
         return "every value is missing"
     if different == 1 and len(present) == len(column):
         return f"it is constant ({describe(present.iloc[0])})"
+    if column.dtype.kind == "f" and 0 < present.max() - present.min() < LEAST_SPREAD:
+        return f"its values differ by less than {LEAST_SPREAD:g}"
     if column.dtype.kind == "m":
         return "it holds durations; turn them into numbers"
     for other, values in kept.items():
