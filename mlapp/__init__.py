@@ -7,7 +7,10 @@
     settings    the environment variables
     tables      files of tables, read and written the same way for training and for serving
     schema      the inputs of a table model, and the one check of a row
+    dates       dates and times as inputs
     manifest    the manifest of a published version
+    model_card  a version described, to download
+    calibration  how far probabilities are from the share of right answers
     families    the contract of models, and one file for each family
     store       versions on disk, and the models opened from them
     exported, exporting   a version as a folder that MLflow and MLServer load
@@ -18,6 +21,7 @@
     service     the web service: forms, REST, metrics
     dashboard   shared parts of the pages
     cli         the `mlapp` command
+    signals     signals that a terminal sends to all processes
 
 Serving never imports `training`, and never TensorFlow. import-linter checks the layers; its
 contracts are in pyproject.toml.

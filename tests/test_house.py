@@ -1,6 +1,7 @@
 """The shape of the code: short functions, and entry points that name no family of models."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,28 @@ def test_entry_points_name_no_family_and_no_task() -> None:
         if name in FAMILY_NAMES
     ]
     assert not found, "\n".join(found)
+
+
+def test_a_package_says_what_each_of_its_modules_is_for() -> None:
+    unnamed = [
+        f"{path.parent} does not name {name}"
+        for path, package in parse("mlapp", "training")
+        if path.name == "__init__.py"
+        for name in modules_in(path.parent)
+        if not re.search(
+            # At the beginning of a line, maybe after others, or in backticks.
+            rf"(?m)^(?: {{4}})?(?:\w+, )*{name}(?:,|  )|`{name}`",
+            ast.get_docstring(package) or "",
+        )
+    ]
+    assert not unnamed, "\n".join(unnamed)
+
+
+def modules_in(folder: Path) -> list[str]:
+    """Return the names of the modules and packages in a folder."""
+    found = [
+        each.stem
+        for each in (ROOT / folder).iterdir()
+        if each.suffix == ".py" or (each / "__init__.py").exists()
+    ]
+    return sorted(name for name in found if not name.startswith("__"))

@@ -1,7 +1,15 @@
 """What the pages share; with the pages, all that knows Streamlit.
 
 shared       links, the choice of a model, faults, the history
-whole_files  the tab "Many rows"
-charts       the charts
-markup       a text with its decisive words marked
+rows         the form of a row, its answer, its reasons, the what-if curve
+answers      answers and their reasons, for every kind of model
+wording      the nouns for a model's texts and labels
+feedback     what the answer should have been
+whole_files, file_results     the tab "Many rows", and its results
+versions, differing   the tab "Compare"
+quality      the tab "About this model"
+monitor      the parts of the page Monitor
+promotions   the parts of the page Versions
+charts, label_charts  the charts
+markup       text from outside, made safe to show
 """

@@ -4,6 +4,8 @@ contract        what a model takes and gives; nothing else is known about it els
 cores           work spread over the cores
 varying         how an answer varies with one input of a row
 text            the check and the tokenizer of texts, shared with training
+network, linear_text  the two text classifiers: scores, and what each word adds to them
+units           texts as units and n-grams
 engines         the runtimes that compute a table model's numbers
 shapley         Shapley values: what each input of a row adds to any function of it
 table           the base class of table models

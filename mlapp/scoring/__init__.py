@@ -2,6 +2,8 @@
 
 batch           a table's plan, and its rows through a model; every engine calls `score_batch`
 comparison      the same table through two versions
+candidates      a candidate compared with the served version, and promoted
+retraining      a version trained again with the feedback on its answers
 summary         what became of the rows, for every engine
 distributions   running counts of predictions, for charts
 files, outputs  a file scored into a file that is whole or absent, and resumable

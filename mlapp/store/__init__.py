@@ -3,6 +3,7 @@
 artifacts   publish, find, open, pin
 promotion   candidates: promote, roll back, the history
 changes     remove a version, rename a model
+learned     what a version has learned from, so that it is not judged by that
 gate        whether a candidate is worse than the version that is served
 repository  models opened once per process and version, and kept up to date
 """

@@ -9,8 +9,9 @@ dialects    separator, header, row names, quoting and decimal marks of delimited
 chunks      some rows of a table, with what is wrong with them
 delimited   CSV and TSV -> chunks
 jsonlines   JSON lines -> chunks
-parquet     Parquet -> chunks, bounded by the decoded width
+parquet, thrift   Parquet -> chunks, bounded by the decoded width
 excel       a sheet of an .xlsx workbook -> chunks
 reading     `open_table`, which chooses among these
+options     the command-line options that say how a table is read
 writing     chunks -> CSV, TSV, JSON lines, Parquet
 """
