@@ -98,7 +98,7 @@ class Date(BaseModel):
         if self.pattern != ISO:
             shown = datetime(2024, 1, 31, 13, 30).strftime(self.pattern)
             example += f" or {shown}"
-        return f"a date such as {example}" + (" or nothing" if self.missing else "")
+        return f"a date such as {example}" + (" or no value" if self.missing else "")
 
     @property
     def seen(self) -> str:

@@ -92,7 +92,7 @@ class Number(_Frozen):
     @property
     def allowed(self) -> str:
         """What the check accepts, in words."""
-        return "a finite number" + (" or nothing" if self.missing else "")
+        return "a finite number" + (" or no value" if self.missing else "")
 
     @property
     def terms(self) -> list[str]:
@@ -148,11 +148,11 @@ class Category(_Frozen):
     def allowed(self) -> str:
         """What the check accepts, in words."""
         if self.other is not None:
-            return "a text" + (" or nothing" if self.missing else "")
+            return "a text" + (" or no value" if self.missing else "")
         shown = ", ".join(map(repr, self.categories[:12]))
         more = len(self.categories) - 12
         text = f"one of {shown}" + (f" and {more} more" if more > 0 else "")
-        return text + (" or nothing" if self.missing else "")
+        return text + (" or no value" if self.missing else "")
 
     @property
     def terms(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Page of text classifiers: a text in; its label, how sure that is, and the words that decided.
+"""Page of text classifiers: a text in; its label, how sure that is, and the most influential words.
 
 What texts and labels are called, the title and the examples are the model's own.
 """
@@ -142,9 +142,9 @@ with predict_tab:
                 )
             feedback.show(model, answered)
             if f"_explained_{name}" not in state:
-                with st.spinner("Finding the words that decided ..."):
+                with st.spinner("Finding the most influential words ..."):
                     state[f"_explained_{name}"] = model.reasons(answered.batch)
-            st.subheader("The words that decided")
+            st.subheader("Most influential words")
             answers.show_text_reasons(model, state[f"_explained_{name}"])
             st.caption(f"The model knows {known:.0%} of the words.")
     else:

@@ -136,7 +136,7 @@ def test_a_fault_says_what_arrived_and_what_is_allowed() -> None:
     area, rooms, district = caught.value.faults
     assert len(area.got) <= 80
     assert area.allowed == "a finite number"
-    assert (rooms.got, rooms.allowed) == ("'many'", "a finite number or nothing")
+    assert (rooms.got, rooms.allowed) == ("'many'", "a finite number or no value")
     assert (district.got, district.allowed) == ("'south'", "one of 'east', 'north', 'west'")
 
 

@@ -156,7 +156,7 @@ def _show_input(spec: Input) -> None:
             step=spec.step,
             format="%g",
             key=key,
-            help=f"In training: {spec.seen}" + (", or nothing" if spec.missing else ""),
+            help=f"In training: {spec.seen}" + (", or no value" if spec.missing else ""),
             persist_state="session",
         )
     elif isinstance(spec, Category):

@@ -69,7 +69,7 @@ def give(
     as_text: bool = False,
     is_behind: Callable[[], bool] = lambda: False,
 ) -> list[bool]:
-    """Keep what turned out to be true, all of it or nothing.
+    """Keep what turned out to be true, all of it or none.
 
     Args:
         database: where the answers are recorded.
@@ -202,7 +202,7 @@ def _faults(place: int, given: Given) -> list[Fault]:
         got, allowed = f"{len(given.note):,} characters", f"at most {LONGEST_NOTE:,}"
         found.append(Fault("note", got, allowed, place))
     elif given.note is not None and not isinstance(given.note, str):
-        found.append(Fault("note", describe(given.note), "a text, or nothing", place))
+        found.append(Fault("note", describe(given.note), "a text, or no note", place))
     return found
 
 
