@@ -103,6 +103,12 @@ def test_many_threads_get_the_answers_of_one(model: SentimentModel) -> None:
         assert all(pool.map(ask, range(8)))
 
 
+def test_a_long_text_of_unknown_words_is_read_at_once(model: SentimentModel) -> None:
+    """Asking the tokenizer for its spans word by word would take hours."""
+    answer = model.predict(["好" * 200_000])
+    assert (answer["tokens"][0], answer["unknown"][0]) == (200_000, 1)
+
+
 def test_two_labels_are_unsure_from_0_4_to_0_6(model: SentimentModel) -> None:
     asked = [0.39, 0.4, 0.5, 0.6, 0.61]
     found = Labels(model.gives, np.array([[1 - chance, chance] for chance in asked])).unsure

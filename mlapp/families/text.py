@@ -188,7 +188,8 @@ class Vocabulary:
             ids = list(map(self._places.__getitem__, words))
             return self._describe(ids, words.__getitem__)
         encoding = self._tokenizer.encode(cleaned)
-        return self._describe(encoding.ids, lambda place: cleaned[slice(*encoding.offsets[place])])
+        spans = encoding.offsets  # made anew at each access
+        return self._describe(encoding.ids, lambda place: cleaned[slice(*spans[place])])
 
     def read_many(self, texts: Iterable[str]) -> list[Tokens]:
         """Return the tokens of many texts."""
