@@ -9,7 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
@@ -298,12 +298,15 @@ class Checked:
         matrix: the values (n, inputs): the number, or the category's position; NaN is missing.
         row_labels: the labels of the n rows; None stands for 0 to n-1.
         mismatches: notices of names that rows lack, or have and the model does not know.
+        unseen: the categories that training did not see, by row and column of the matrix, where
+            they count as another.
     """
 
     schema: "Schema"
     matrix: Floats
     row_labels: "pd.Index | None" = None
     mismatches: tuple[Notice, ...] = ()
+    unseen: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.matrix)
@@ -322,9 +325,10 @@ class Checked:
 
     def row(self, place: int) -> dict[str, float | str | None]:
         """Return one row's values as a user would type them, None where missing."""
+        parsed = enumerate(zip(self.schema.inputs, self.matrix[place].tolist(), strict=True))
         return {
-            spec.name: spec.plain(value)
-            for spec, value in zip(self.schema.inputs, self.matrix[place].tolist(), strict=True)
+            spec.name: self.unseen.get((place, column)) or spec.plain(value)
+            for column, (spec, value) in parsed
         }
 
     @cached_property
@@ -406,7 +410,8 @@ class Schema(_Frozen):
             if row.keys() != self._name_set:
                 mismatched.append((place, row))
         values = np.array(matrix, dtype=np.float64).reshape(len(matrix), len(parsers))
-        return Checked(self, values, None, self._mismatches(mismatched))
+        unseen = self._unseen(values, lambda row, name: rows[row].get(name))
+        return Checked(self, values, None, self._mismatches(mismatched), unseen)
 
     def check_columns(self, columns: Mapping[str, Column], labels: "pd.Index | int") -> Checked:
         """Check rows that arrive as columns, as `check` does.
@@ -434,7 +439,8 @@ class Schema(_Frozen):
                 found.append((row, place, fault))
         if found:
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
-        return Checked(self, matrix, index)
+        unseen = self._unseen(matrix, lambda row, name: columns[name][row])
+        return Checked(self, matrix, index, (), unseen)
 
     def check_some(self, columns: Mapping[str, Column]) -> Checked:
         """Check rows that arrive as columns; those that allow missing values may be absent.
@@ -503,6 +509,28 @@ class Schema(_Frozen):
             end = start + len(spec.terms)
             yield spec.name, encoded[:, start:end]
             start = end
+
+    @cached_property
+    def _open(self) -> list[tuple[int, Category, float]]:
+        """The inputs that take any category: column, input, and the code of those not seen."""
+        return [
+            (column, spec, code)
+            for column, spec in enumerate(self.inputs)
+            if isinstance(spec, Category)
+            and spec.other is not None
+            and (code := spec.parse(spec.other)) is not None
+        ]
+
+    def _unseen(
+        self, matrix: Floats, given: Callable[[int, str], object]
+    ) -> dict[tuple[int, int], str]:
+        """Return the categories that count as others; `given` has the value by row and name."""
+        return {
+            (row, column): text
+            for column, spec, code in self._open
+            for row in np.flatnonzero(matrix[:, column] == code).tolist()
+            if (text := parse_text(given(row, spec.name))) not in (None, spec.other)
+        }
 
     def _faults(self, rows: Sequence[Mapping[str, Any]]) -> list[Fault]:
         """Return every fault of rows of which at least one has a fault."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sqlalchemy import select, text
 from werkzeug.test import Client
@@ -32,6 +33,7 @@ from mlapp.service import create_app
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from tests.conftest import ROOT, client_of, run_python
+from training.regression import train
 
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
@@ -110,6 +112,23 @@ def test_inputs_are_kept_where_the_settings_say_so(
     assert [row["inputs"] for row in found] == [HOUSE | {"rooms": None}]
     [row] = queries.latest(database(), "moods", 5, with_inputs=True)
     assert row["inputs"] == {"text": "a quiet\u0000 sea"}
+
+
+def test_a_category_that_training_did_not_see_is_kept_as_it_was_asked(
+    folder: Path, recording: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    towns = [f"town {place % 60 if place < 600 else place}" for place in range(700)]
+    table = pd.DataFrame({"town": towns, "y": np.arange(700.0) % 60})
+    table.to_csv(tmp_path / "towns.csv", index=False)
+    train(tmp_path / "towns.csv", "y", "towns", folder, model="linear", say=lambda line: None)
+    client = client_of(create_app())
+    predict(client, "towns", {"town": "Newville"}, {"town": "town 7"}, {"town": "other"})
+    columns = {"inputs": [{"name": "town", "shape": [1], "datatype": "BYTES", "data": ["Oldtown"]}]}
+    assert client.post("/v2/models/towns/infer", json=columns).status_code == 200
+    found = queries.latest(database(), "towns", 5, with_inputs=True)
+    asked = {row["inputs"]["town"] for row in found}
+    assert asked == {"Newville", "town 7", "other", "Oldtown"}
 
 
 def test_without_inputs_no_value_and_no_word_reaches_the_disk(client: Client, fresh: Path) -> None:
@@ -306,6 +325,16 @@ def test_the_log_is_exported_as_json_lines_and_purged_by_command(
     assert main(["log", "purge", "--days", "0", "--model", "moods"]) == 0
     assert b"2 answers deleted" in capfdbinary.readouterr().out
     assert [row["model"] for row in rows(database())] == ["houses"]
+
+
+@pytest.mark.parametrize("days", ["1000000000000000000", "9" * 5000, "20001", "-1", "1.5", "x"])
+def test_a_number_of_days_that_is_not_one_is_a_usage_error(
+    days: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["log", "purge", "--days", days])
+    assert stopped.value.code == 2
+    assert "expected a whole number from 0 to 20000" in capsys.readouterr().err
 
 
 def record(model: Model, batch: Any) -> Record:

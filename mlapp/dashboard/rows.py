@@ -127,8 +127,15 @@ def _follow_link(model: Model, linked: dict[str, str]) -> dict[str, Any] | None:
         refused = {fault.input for fault in error.faults}
         linked = {name: value for name, value in linked.items() if name not in refused}
         seeded = schema.check([schema.typical | linked])
-    values = seeded.row(0)
-    st.session_state.update({shared.input_key(name): values[name] for name in linked})
+    # A category that training did not see counts as another, which the widget has.
+    values = zip(schema.inputs, seeded.matrix[0].tolist(), strict=True)
+    st.session_state.update(
+        {
+            shared.input_key(spec.name): spec.plain(value)
+            for spec, value in values
+            if spec.name in linked
+        }
+    )
     return row
 
 
