@@ -49,6 +49,31 @@ def publish(
     return artifacts.publish(root, draft(name, training, **files), accept)
 
 
+def test_a_mark_that_was_left_behind_makes_no_candidate(tmp_path: Path) -> None:
+    publish(tmp_path)
+    artifacts.candidate_mark(tmp_path, "toy", 2).touch()  # of a publication that was killed
+    publish(tmp_path)
+    assert (artifacts.candidates(tmp_path, "toy"), artifacts.served_version(tmp_path, "toy")) == (
+        [],
+        2,
+    )
+
+
+def test_a_candidate_that_cannot_be_published_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> None:
+        raise OSError("disk failure")
+
+    publish(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(OutputError, match="disk failure"):
+            artifacts.publish(tmp_path, draft(), accept, candidate=True)
+    assert artifacts.candidates(tmp_path, "toy") == []
+    assert [path.name for path in (tmp_path / "toy").iterdir()] == ["1"]
+
+
 # --- publish and open -------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ absent. Nothing is deserialized before its SHA-256 is checked. That protects aga
 against malice: anyone who can write to the folder can change what is served.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -386,26 +385,30 @@ def write_manifest(file: Path, stated: Mapping[str, Any]) -> None:
 def _take_number(temporary: Path, number: int, candidate: bool) -> bool:
     """Rename a folder to its number, and return whether the number was free."""
     parent = temporary.parent
-    with locked(parent) if candidate else nullcontext():
-        mark = candidate_mark(parent.parent, parent.name, number)
+    mark = candidate_mark(parent.parent, parent.name, number)
+    with locked(parent):
+        if (parent / str(number)).exists():
+            return False
         if candidate:
-            if (parent / str(number)).exists():
-                return False
             mark.touch()  # before the version is visible
+        else:
+            mark.unlink(missing_ok=True)  # of a publication that was killed here
         try:
             temporary.rename(parent / str(number))
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            return False
+        except OSError:
+            mark.unlink(missing_ok=True)
+            raise
     return True
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the exclusive lock of a model's folder, between processes."""
-    import fcntl  # not on Windows
-
+    """Hold the exclusive lock of a model's folder, between processes; on Windows there is none."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
