@@ -9,7 +9,7 @@ the served version creates or deletes one file, so a running server needs no res
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from mlapp.errors import InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.store import artifacts
 
 HISTORY = "history.jsonl"
@@ -84,10 +84,11 @@ def promote(
 
 
 def roll_back(root: Path, name: str, reason: str, *, by: str | None = None) -> Change:
-    """Serve the version before the one that is served; that one becomes a candidate.
+    """Serve the last whole version before the one that is served; later ones become candidates.
 
     Raises:
         ModelNotFound: there is no version before.
+        ArtifactError: those before are all damaged.
         InvalidSettings: a version is pinned.
     """
     with _locked(root, name):
@@ -96,10 +97,29 @@ def roll_back(root: Path, name: str, reason: str, *, by: str | None = None) -> C
         older = [each for each in artifacts.servable(root, name) if each < served]
         if not older:
             raise ModelNotFound(f"There is no version of {name!r} before {served} to serve")
-        change = _change("rolled back", older[0], served, reason, False, by)
+        version = _first_whole(root, name, older)
+        change = _change("rolled back", version, served, reason, False, by)
         _append(root, name, change)
-        artifacts.candidate_mark(root, name, served).touch()
+        for later in (served, *older[: older.index(version)]):
+            artifacts.candidate_mark(root, name, later).touch()
     return change
+
+
+def _first_whole(root: Path, name: str, versions: Sequence[int]) -> int:
+    """Return the first of some versions whose files are as they were published.
+
+    Raises:
+        ArtifactError: of the first, if all are damaged.
+    """
+    errors = []
+    for version in versions:
+        try:
+            artifacts.open(root, name, version)
+        except ArtifactError as error:
+            errors.append(error)
+        else:
+            return version
+    raise errors[0]
 
 
 def history(root: Path, name: str) -> list[Change]:
