@@ -73,6 +73,25 @@ def choose(app: AppTest, key: str) -> AppTest:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("recorded")
+def test_a_category_called_missing_is_told_from_missing_values() -> None:
+    cut = bins.Binning(values=("missing", "there"))
+    counts = {bins.MISSING: 100, 0: 200, 1: 300}
+    found = drift.compare(bins.Series("input", "x"), cut, counts, counts)
+    assert [name for name, _, _ in found.bins] == ["(missing)", "missing", "there"]
+
+
+def test_a_series_says_why_its_drift_is_unknown() -> None:
+    cut = bins.Binning(values=("a", "b"))
+
+    def reason(before: int, now: int) -> str | None:
+        return drift.compare(bins.Series("input", "x"), cut, {0: before}, {0: now}).reason
+
+    assert reason(300, 300) is None
+    assert reason(0, 300) == "no reference to compare with"
+    assert reason(45, 300) == "its reference has 45 values, and at least 50 are needed"
+    assert reason(300, 45) == "at least 50 values are needed"
+
+
 def test_values_like_those_of_training_are_green() -> None:
     ask()
     app = choose(page("monitor"), "_monitor_model")

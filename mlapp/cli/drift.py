@@ -66,6 +66,6 @@ def show_drift(name: str, days: float, as_json: bool) -> int:
                 f"{each.state:8}{each.series.kind} {each.series.name}: PSI {psi}, p {p},"
                 f" {each.rows:,} rows, {each.missing:.1%} missing, {each.outside:.1%} outside the"
                 f" range of training, {each.refused:,} refused"
-                + ("" if each.reference or known is None else "; no reference to compare with")
+                + (f"; {each.reason}" if each.reason and known is not None else "")
             )
     return 3 if any(each.state in ("watch", "act") for each in found) else 0

@@ -70,6 +70,17 @@ class Drift:
     refused: int
     bins: tuple[tuple[str, float, float], ...]
 
+    @property
+    def reason(self) -> str | None:
+        """Why the state is unknown; None if it is known."""
+        if self.state != "unknown":
+            return None
+        if not self.reference:
+            return "no reference to compare with"
+        if self.reference < FEWEST:
+            return f"its reference has {self.reference} values, and at least {FEWEST} are needed"
+        return f"at least {FEWEST} values are needed"
+
 
 def measure(
     model: Model, reference: Counts | None, database: Database, since: int | None = None
@@ -118,11 +129,13 @@ def compare(
     old = np.array([reference.get(place, 0) for place in places], dtype=float)
     new = np.array([live.get(place, 0) for place in places], dtype=float)
     rows, known, refused = int(new.sum()), int(old.sum()), live.get(REFUSED, 0)
+    names = name_bins(cut, show)
+    none = "missing"
+    while none in names:  # as a category may be called
+        none = f"({none})"
     shares = tuple(
         (name, before / max(1, known), now / max(1, rows))
-        for name, before, now in zip(
-            ["missing", *name_bins(cut, show)], old.tolist(), new.tolist(), strict=True
-        )
+        for name, before, now in zip([none, *names], old.tolist(), new.tolist(), strict=True)
         if before or now
     )
     ends = () if cut.values else (0, len(cut) - 1)

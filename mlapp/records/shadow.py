@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlapp.errors import MlappError
+from mlapp.errors import InvalidInput, MlappError, quote
 from mlapp.families.contract import Model
 from mlapp.records.entries import Record, Shadowed
 from mlapp.store.repository import repository
 
 MOST_ROWS = 5_000  # the most rows that wait for a candidate
+MOST_WARNINGS = 100  # different ones in the log of a process
 LAST_SECONDS = 5.0  # for the waiting rows when the process ends
 
 _log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Shadow:
         self._queue: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._waiting, self._mutex = 0, threading.Lock()
         self._end: float | None = None
-        self._logged: str | None = None
+        self._logged: set[str] = set()
         self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
         self._thread.start()
 
@@ -87,6 +88,12 @@ class Shadow:
             model = repository(self._root.resolve()).get(name, version)
             answers = model.answer(model.check(_instances(record, model)))
             self._add(Shadowed(record.id, record.time, name, version, answers))
+        except InvalidInput as error:  # its message holds values, which may not be recorded
+            refused = quote(sorted({fault.input for fault in error.faults}))
+            self._log_once(
+                f"Version {version} of {name} refuses requests in shadow mode: {refused}"
+            )
+            return False
         except MlappError as error:
             self._log_once(f"Version {version} of {name} cannot run in shadow mode: {error}")
             return False
@@ -96,9 +103,9 @@ class Shadow:
         return True
 
     def _log_once(self, message: str) -> None:
-        """Log a warning, unless it was logged last."""
-        if message != self._logged:
-            self._logged = message
+        """Log a warning, unless it was logged before."""
+        if message not in self._logged and len(self._logged) < MOST_WARNINGS:
+            self._logged.add(message)
             _log.warning("%s", message)
 
 
