@@ -12,7 +12,11 @@ from streamlit.testing.v1 import AppTest
 from mlapp import families
 from mlapp.families.contract import NumberOutput, Numbers, RowReasons
 from mlapp.manifest import Artifact
+from mlapp.records import queries
+from mlapp.records import writer as records
+from mlapp.records.database import Database
 from mlapp.schema import Checked
+from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from tests.conftest import use_artifacts
 from tests.test_other_families import Sizes, publish_sizes
@@ -152,6 +156,13 @@ def test_two_versions_answer_one_row_side_by_side() -> None:
     assert table["difference"]["large"] == pytest.approx(change)
     reasons = app.dataframe[2].value.set_index("input")
     assert reasons["difference"]["height"] == -1.0
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_comparison_of_versions_is_not_recorded(recording: None) -> None:
+    show(page(), "Compare")  # of the typical row, which nobody asked about
+    records.close()
+    assert queries.latest(Database(read_settings()), "sizes", 5) == []
 
 
 @pytest.mark.usefixtures("folder")

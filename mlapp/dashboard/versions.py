@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from mlapp import answering, loaders
-from mlapp.answering import Answered
+from mlapp import loaders
 from mlapp.dashboard import answers, shared, whole_files
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, InvalidInput
@@ -85,21 +84,23 @@ def _show_instance(model: Model, other: Model, instance: Instance) -> None:
             manifest = each.manifest
             st.markdown(f"**Version {manifest.version}**, {manifest.created:%d %B %Y, %H:%M} UTC")
             try:
-                answered, reasons = _answer(each, instance)
+                given, reasons = _answer(each, instance)
             except InvalidInput as error:
                 shared.show_invalid(error, f"Version {manifest.version} cannot answer this")
                 continue
-            answers.show_answer(answered.answers)
-            answers.show_notices(answered.answers)
+            answers.show_answer(given)
+            answers.show_notices(given)
             answers.show_reasons(each, reasons)
-            found.append((each, answered.answers, reasons))
+            found.append((each, given, reasons))
     if len(found) == 2:
         with summary:
             _show_difference(*found)
 
 
-def _answer(model: Model, instance: Instance) -> tuple[Answered, Reasons]:
+def _answer(model: Model, instance: Instance) -> tuple[Answers, Reasons]:
     """Return an answer and its reasons, which are kept for each version and instance.
+
+    A comparison is no request: it is not recorded.
 
     Raises:
         InvalidInput: with every fault of the instance.
@@ -111,9 +112,9 @@ def _answer(model: Model, instance: Instance) -> tuple[Answered, Reasons]:
         if not isinstance(instance, str):
             own = {name: instance[name] for name in model.takes.names if name in instance}
         batch = model.check([own])
-        state[key] = (asked, answering.answer(model, batch, "page"), model.reasons(batch))
-    _, answered, reasons = state[key]
-    return answered, reasons
+        state[key] = (asked, model.answer(batch), model.reasons(batch))
+    _, given, reasons = state[key]
+    return given, reasons
 
 
 Found = tuple[Model, Answers, Reasons]
