@@ -23,6 +23,7 @@ from mlapp.families.regression import Interval, RegressionModel
 from mlapp.manifest import Artifact
 from mlapp.store import artifacts, open_model
 from tests.conftest import open_regression
+from training.regression import train
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER_ROW = {"var_1": 734, "var_2": 688, "var_3": 81, "var_4": 0.328, "var_5": 0.259}
@@ -289,6 +290,21 @@ def test_the_shipped_model_answers_the_chapters_row(shipped: Path) -> None:
 def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
     moved = open_regression(shipped).what_if(CHAPTER_ROW, "var_1")
     assert moved["prediction"].is_monotonic_increasing
+
+
+def test_a_mean_beyond_a_bound_turns_no_reason_around(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1247)  # whose 64 rows of the background have a mean below 0
+    x = rng.normal(size=1000)
+    table = pd.DataFrame({"x": x, "y": np.where(x > 2.5, 100 * (x - 2.4), 0).round(3)})
+    table.to_csv(tmp_path / "rare.csv", index=False)
+    options: dict[str, Any] = {"model": "linear", "say": lambda line: None}
+    model = RegressionModel(train(tmp_path / "rare.csv", "y", "rare", tmp_path, **options))
+    rows = [{"x": value} for value in (-2.0, 0.0, 1.0, 3.0)]
+    found = model.explain(rows)
+    assert set(found["baseline"]) == {0.0}
+    assert list(found["x"][:1]) == [0.0]
+    assert found["x"].is_monotonic_increasing
+    np.testing.assert_allclose(found.sum(axis=1), model.predict(rows)["prediction"], rtol=1e-12)
 
 
 def test_a_prediction_outside_the_training_range_gets_a_notice(houses: RegressionModel) -> None:

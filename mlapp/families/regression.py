@@ -161,18 +161,20 @@ class RegressionModel(TableModel):
         """Say what each input adds to the mean prediction of the background.
 
         Where a bound holds the prediction of an additive model, which is no sum then, the effects
-        are shortened in proportion, so that they sum to the bound.
+        are shortened in proportion, so that they sum to the bound; a mean beyond it is the bound.
         """
         found = super().reasons(batch)
         if not self.engine.additive or not self._is_bounded:
             return found
-        free = found.totals
-        held = np.clip(free, self._answer.minimum, self._answer.maximum)
-        if not (moved := held != free).any():
+        free, mean = found.totals, found.baseline
+        held, baseline = (
+            np.clip(each, self._answer.minimum, self._answer.maximum) for each in (free, mean)
+        )
+        if np.array_equal(held, free) and np.array_equal(baseline, mean):
             return found
-        share = np.ones(len(free))
-        share[moved] = (held - found.baseline)[moved] / (free - found.baseline)[moved]
-        return replace(found, effects={k: each * share for k, each in found.effects.items()})
+        share = np.divide(held - baseline, free - mean, out=np.ones(len(free)), where=free != mean)
+        effects = {name: each * share for name, each in found.effects.items()}
+        return replace(found, baseline=baseline, effects=effects)
 
     @property
     def _is_bounded(self) -> bool:
