@@ -220,6 +220,20 @@ def test_0_and_1_are_told_apart_without_a_word_about_films(tmp_path: Path) -> No
     assert model.predict(["a ticket for the train"])["label"][0] == "1"
 
 
+def test_no_word_of_a_single_text_is_published(tmp_path: Path) -> None:
+    frame = topics(60)
+    frame["review"] = [f"customer{place}@{topic}" for place, topic in enumerate(frame["sentiment"])]
+    made = publish(tmp_path, frame)
+    assert "customer" not in (made.path / "manifest.json").read_text(encoding="utf-8")
+
+
+def test_words_that_nobody_writes_are_no_examples(tmp_path: Path) -> None:
+    frame = topics(60)
+    frame["review"] += " " + 200_000 * "ACGT"
+    model = SentimentModel(publish(tmp_path, frame))
+    assert max(map(len, model.examples)) < 200
+
+
 @pytest.mark.slow(17)
 def test_five_hundred_labels_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -375,7 +389,9 @@ def test_extra_copies_of_a_judge_are_left_out_however_many_they_are(tmp_path: Pa
     frame = pd.DataFrame({"review": [*copies(60, 1)[1:31], repeated[0]]})
     extra = write_extra(tmp_path, [(text, "x") for text in repeated[1:]])
     said: list[str] = []
-    publish(tmp_path, frame.assign(sentiment=["x", "y"] * 15 + ["x"]), extra=extra, say=said.append)
+    publish(
+        tmp_path, frame.assign(sentiment=["x", "y"] * 15 + ["x"]), extra=[extra], say=said.append
+    )
     assert any("Left out 59 extra texts" in line for line in said)
 
 
@@ -428,7 +444,7 @@ def test_extra_texts_are_learned_from_and_judge_nothing(tmp_path: Path) -> None:
     words = [(f"zebra {place} stripes", "food") for place in range(8)]
     extra = write_extra(tmp_path, [*words, ("giraffe", "animals"), ("", "food"), ("lion", None)])
     plain = publish(tmp_path, topics())
-    more = publish(tmp_path, topics(), extra=extra, say=said.append)
+    more = publish(tmp_path, topics(), extra=[extra], say=said.append)
     assert SentimentModel(plain).predict(["zebra stripes"])["unknown"][0] == 1
     assert SentimentModel(more).predict(["zebra stripes"])["label"][0] == "food"
     assert more.manifest.training["texts_used"] == 68
@@ -445,7 +461,7 @@ def test_extra_texts_that_copy_a_held_out_one_are_left_out_and_counted(tmp_path:
     first = frame["review"][0]
     twins = [(first, "music"), (f"{first.upper()}!", "music")]
     extra = write_extra(tmp_path, [*twins, ("x y", "food")])
-    made = publish(tmp_path, frame, extra=extra, say=said.append)
+    made = publish(tmp_path, frame, extra=[extra], say=said.append)
     assert made.manifest.training["texts_used"] == 61
     assert "Left out 1 extra texts that repeat another" in said
     assert "Left out 1 extra texts that are equal or nearly equal to a held-out text" in said
@@ -459,7 +475,7 @@ def test_held_out_texts_are_the_same_whatever_is_extra(
     rows = [(text, "Positive") for text in copies(60)]
     extra = write_extra(tmp_path, rows)
     found = []
-    for each in (None, extra):
+    for each in ([], [extra]):
         reviews = read_reviews(SAMPLE, extra=each, say=quiet)
         made = split_texts(reviews, count(reviews.texts), Options(model="linear", seed=4), quiet)
         found.append(made)
@@ -478,7 +494,7 @@ def test_extra_labels_are_names_or_values(tmp_path: Path, labels: list[str]) -> 
     frame.to_csv(tmp_path / "data.csv", index=False)
     given = [("one", "1"), ("two", "0.0"), ("three", (labels or ["", "1"])[1])]
     extra = write_extra(tmp_path, given)
-    reviews = read_reviews(tmp_path / "data.csv", labels=labels, extra=extra, say=quiet)
+    reviews = read_reviews(tmp_path / "data.csv", labels=labels, extra=[extra], say=quiet)
     assert reviews.texts[-3:] == ["one", "two", "three"]
     assert reviews.classes[-3:].tolist() == [1, 0, 1]
     assert (reviews.extra, reviews.own) == (3, 40)
@@ -522,13 +538,16 @@ def test_a_candidate_is_published_but_not_served(
     options = ["--data", str(tmp_path / "data.csv"), "--artifacts", str(root)]
     options += ["--example=-a dash", "--example", "bread"]
     assert main(options) == 0
-    assert main([*options, "--candidate", "--extra", str(extra)]) == 0
+    judged = tmp_path / "judged.csv"
+    pd.DataFrame({"review": ["a yak"], "sentiment": ["food"]}).to_csv(judged, index=False)
+    more = ["--extra", str(extra), "--extra", str(extra), "--feedback", str(judged)]
+    assert main([*options, "--candidate", *more]) == 0
     assert artifacts.open(root, "sentiment").manifest.version == 1
     candidate = artifacts.open(root, "sentiment", 2).manifest
-    assert candidate.training["texts_used"] == 61
+    assert candidate.training["texts_used"] == 62
     assert candidate.training["command"] == (
-        f"python -m training.sentiment --data {tmp_path / 'data.csv'} '--example=-a dash'"
-        " --example bread"
+        f"python -m training.sentiment --data {tmp_path / 'data.csv'} --extra {extra}"
+        f" --extra {extra} '--example=-a dash' --example bread"
     )
 
 

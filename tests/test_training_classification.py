@@ -145,6 +145,8 @@ def test_texts_truth_values_and_whole_numbers_are_labels(
         (["100000000000000000", "100000000000000001"], None),
         (["1e5", "2e5"], ("1e5", "2e5")),
         (["1.0", "2.0", "1"], ("1", "2")),
+        (["1.0", "new", "1"], ("1", "new")),
+        (["2024-01-02", "2024-03-04", "2024-01-02 00:00:00"], ("2024-01-02", "2024-03-04")),
     ],
 )
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -288,7 +290,7 @@ def learn_from_more(table: pd.DataFrame, more: pd.DataFrame, target: str, folder
     """Return what is said of the rows of --extra."""
     said: list[str] = []
     more.to_csv(folder / "more.csv", index=False)
-    source = Source(save(table, folder), target, extra=folder / "more.csv")
+    source = Source(save(table, folder), target, extra=[folder / "more.csv"])
     read_training_rows(source, True, said.append)
     return next(line for line in said if line.startswith("Learning from"))
 
@@ -326,7 +328,7 @@ def test_labels_of_more_rows_may_be_written_otherwise(tmp_path: Path) -> None:
         each["place"] = [written(sides[place]) for place in each["place"]]
     more.to_csv(tmp_path / "more.csv", index=False)
     said: list[str] = []
-    options: dict[str, Any] = {"model": "linear", "extra": tmp_path / "more.csv"}
+    options: dict[str, Any] = {"model": "linear", "extra": [tmp_path / "more.csv"]}
     trained(table, "place", tmp_path, **options, say=said.append)
     assert any("Learning from 100 more rows" in line for line in said)
 
@@ -341,7 +343,7 @@ def test_more_rows_are_learned_from_and_never_held_out(tmp_path: Path) -> None:
     said: list[str] = []
     options: dict[str, Any] = {
         "model": "boosted",
-        "extra": tmp_path / "more.csv",
+        "extra": [tmp_path / "more.csv"],
         "say": said.append,
     }
     after = trained(table, "place", tmp_path, **options)
@@ -351,4 +353,4 @@ def test_more_rows_are_learned_from_and_never_held_out(tmp_path: Path) -> None:
     assert float(str(after.manifest.metrics["log_loss"])) < float(
         str(before.manifest.metrics["log_loss"])
     )
-    assert "--extra" not in str(after.manifest.training["command"])
+    assert f"--extra {tmp_path / 'more.csv'}" in str(after.manifest.training["command"])

@@ -222,9 +222,11 @@ def plain_labels(values: Sequence[str | None], say: Say) -> Sequence[str | None]
     if len(given) > 2 and set(truths.values()) == {True, False}:
         say(f"The labels {quote(sorted(given))} are read as True and False")
         return [None if value is None else str(truths[value]) for value in values]
-    if not any(all(map(kind.fullmatch, given)) for kind in (NUMBER, _MIDNIGHT)):
-        return values
-    return [None if value is None else drop_ending(value) for value in values]
+    if any(all(map(kind.fullmatch, given)) for kind in (NUMBER, _MIDNIGHT)):
+        return [None if value is None else drop_ending(value) for value in values]
+    # Among other words, 1.0 is 1 if there is a 1: serving takes them for the same.
+    same = {value: plain for value in given if (plain := drop_ending(value)) in given}
+    return [None if value is None else same.get(value, value) for value in values]
 
 
 # --- categories ------------------------------------------------------------------------------

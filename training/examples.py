@@ -24,6 +24,7 @@ MOST = 4  # examples; of more labels, those of the most frequent
 WORDS = 5  # of an example
 LEAST = 5  # texts that a word must occur in; of few texts, two
 SEEN = 1_000  # texts per label that words are counted in
+LONGEST_WORD = 40  # characters; what is longer is no word that people write
 FREQUENT = 20  # words of the golden text that any label may get
 
 
@@ -52,11 +53,12 @@ def make_examples(reviews: Reviews) -> list[str]:
 
 
 def frequent_words(reviews: Reviews) -> str:
-    """Return the words that occur in most texts, in one text."""
+    """Return the words that occur in most texts, in one text; it is empty if none is in two."""
     everywhere = Counter[str]()
     for label in range(len(reviews.labels)):
         everywhere.update(_count(reviews, label)[0])
-    return " ".join(word for word, _ in everywhere.most_common(FREQUENT))
+    frequent = (word for word, texts in everywhere.most_common(FREQUENT) if texts > 1)
+    return " ".join(frequent)
 
 
 def _count(reviews: Reviews, label: int) -> tuple[Counter[str], int]:
@@ -69,7 +71,8 @@ def _count(reviews: Reviews, label: int) -> tuple[Counter[str], int]:
     for row in rows.tolist():
         text = reviews.texts[row]
         spans = reader.read(text[: min(len(text), LONGEST)]).spans.tolist()
-        found.update({word.lower() for word in _words(text, spans)})
+        words = _words(text, spans)
+        found.update({word.lower() for word in words if len(word) <= LONGEST_WORD})
     return found, len(rows)
 
 
