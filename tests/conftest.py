@@ -47,6 +47,7 @@ SHIPPED = ROOT / "artifacts"
 NETWORKS = ROOT / "tests" / "networks"  # made by `python -m tests.small_networks`
 # The files whose slow tests reach what no fast one does.
 MEASURED = (
+    "test_cli",
     "test_cluster",
     "test_drills",
     "test_feedback",
@@ -54,10 +55,15 @@ MEASURED = (
     "test_pages",
     "test_processes",
     "test_promotion",
+    "test_publish",
+    "test_repository",
     "test_retrain",
+    "test_score_cli",
     "test_server",
+    "test_service_score",
     "test_shadow",
     "test_tables",
+    "test_training_classification",
     "test_writing",
 )
 TRACING = "COVERAGE_PROCESS_CONFIG"  # the variable by which coverage traces what is started

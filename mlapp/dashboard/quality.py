@@ -6,6 +6,7 @@ A family's report says what there is to show; a part without its figures is left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -16,6 +17,8 @@ from mlapp.manifest import Manifest
 
 IN_SAMPLE = "_in_sample"  # ends the metrics of a model's own training rows
 BASELINE = "baseline_"  # begins the metrics of the baseline
+MOST_DRAWN = 20  # labels of a confusion matrix that can be read
+MOST_CONFUSED = 20  # pairs of labels that are listed instead
 PERCENT = st.column_config.NumberColumn(format="percent")
 
 
@@ -185,6 +188,21 @@ def show_coefficients(report: Mapping[str, Any]) -> None:
     )
 
 
+def _list_confused(labels: Sequence[str], counts: Sequence[Sequence[int]], unit: str) -> None:
+    """List the labels that are confused most often; a matrix of so many cannot be read."""
+    wrong = np.array(counts)
+    np.fill_diagonal(wrong, 0)
+    first = np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [divmod(place, len(labels)) for place in first.tolist()]
+    rows = [(labels[a], labels[b], int(wrong[a, b])) for a, b in pairs if wrong[a, b]]
+    st.dataframe(
+        pd.DataFrame(rows, columns=["true label", "predicted label", unit]),
+        hide_index=True,
+        alt="The labels that are confused most often",
+    )
+    st.caption(f"Of {len(labels)} labels, those that were confused most often.")
+
+
 def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -> None:
     """Show which labels are mixed up, and how far the probabilities can be trusted.
 
@@ -197,10 +215,13 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
     if confusion := report.get("confusion"):
         with left:
             st.subheader("Confusion matrix")
-            st.altair_chart(
-                charts.confusion(list(labels), confusion, unit),
-                alt=f"Held-out {unit} by true and predicted label",
-            )
+            if len(labels) <= MOST_DRAWN:
+                st.altair_chart(
+                    charts.confusion(list(labels), confusion, unit),
+                    alt=f"Held-out {unit} by true and predicted label",
+                )
+            else:
+                _list_confused(labels, confusion, unit)
     if per_class := report.get("per_class"):
         with left:
             st.dataframe(
