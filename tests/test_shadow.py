@@ -79,6 +79,43 @@ def test_a_candidate_answers_along_and_the_served_version_is_served(
 
 
 @pytest.mark.slow
+def test_a_request_that_a_candidate_refuses_is_logged_without_its_values(
+    folder: Path,
+    recording: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    houses = make_houses()
+    table = tmp_path / "elsewhere.csv"
+    houses[houses["district"] != "north"].to_csv(table, index=False)
+    train(root=folder, data=table, target="price", name="houses", say=lambda line: None)
+    artifacts.candidate_mark(folder, "houses", 2).touch()
+    monkeypatch.setenv("MLAPP_SHADOW", "houses=2")
+    client = client_of(create_app())
+    for rows in (1, 2, 1):
+        predict(client, "houses", *[HOUSE] * rows)
+    records.close()
+    message = "Version 2 of houses refuses requests in shadow mode: 'district'"
+    assert [line for line in caplog.messages if "shadow" in line] == [message]
+    assert "north" not in caplog.text
+
+
+def test_a_candidate_that_is_not_published_is_named_at_the_start(
+    folder: Path,
+    recording: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLAPP_SHADOW", "houses=7,huoses=1,regression=1")
+    records.writer()
+    assert [line.partition(": ")[2] for line in caplog.messages] == [
+        "version 7 of houses is not published",
+        "version 1 of huoses is not published",
+    ]
+
+
+@pytest.mark.slow
 def test_the_pages_and_the_metrics_say_how_often_a_candidate_differs(client: Client) -> None:
     predict(client, "houses", HOUSE, HOUSE | {"area": 80})
     records.close()

@@ -47,6 +47,9 @@ class Shadow:
         self._waiting, self._mutex = 0, threading.Lock()
         self._end: float | None = None
         self._logged: set[str] = set()
+        for name, version in versions.items():
+            if not (root / name / str(version)).is_dir():
+                self._log_once(f"MLAPP_SHADOW: version {version} of {name} is not published")
         self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
         self._thread.start()
 
