@@ -1,6 +1,7 @@
 """Was it right: feedback over HTTP, from files, and the live quality that follows from it."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,48 @@ from mlapp.records.feedback import Given, give, read_truth
 from mlapp.records.quality import bootstrap, measure, monday, r2, wilson
 from mlapp.service import create_app
 from mlapp.settings import read_settings
-from tests.conftest import ROOT, client_of
+from mlapp.store import artifacts, changes
+from tests.conftest import ROOT, client_of, make_once, quiet, use_artifacts
+from training import regression
 from training.classification import train
 
 OLD = "0190a6a0-0000-7000-8000-000000000000"  # an identifier of the year 2024
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
+
+
+PLOT = {"zip": "777", "parcel": "9007199254740992", "size": 41.25, "sold": "1999-02-03"}
+
+
+def train_plots(root: Path) -> None:
+    """Train `plots` on codes that are equal as numbers, decimal commas and dates."""
+    rng = np.random.default_rng(7)
+    codes = rng.choice(["01234", "1234", "00777", "777"], 120)
+    lines = ["zip;parcel;size;sold;price"]
+    for place, code in enumerate(codes):
+        parcel = 9007199254740992 + int(rng.integers(2))
+        price = len(code) * 10 + parcel % 2 * 5 + place % 40 + rng.normal()
+        row = f"{code};{parcel};{place % 40},25;{1 + place % 28:02}/02/1999;{price:.2f}"
+        lines.append(row.replace(".", ","))
+    root.mkdir()
+    (root / "plots.csv").write_text("\n".join(lines))
+    regression.train(root / "plots.csv", "price", "plots", root, model="linear", say=quiet)
+
+
+@pytest.fixture(scope="module")
+def trained_plots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_once("trained-plots", train_plots, tmp_path_factory)
+
+
+@pytest.fixture
+def plots(
+    trained_plots: Path, tmp_path: Path, recording: None, monkeypatch: pytest.MonkeyPatch
+) -> Client:
+    """A service with `plots`, where answers are recorded with their inputs, from none on."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(trained_plots, root)
+    use_artifacts(root, monkeypatch)
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    return client_of(create_app())
 
 
 @pytest.fixture
@@ -38,6 +76,12 @@ def predict(client: Client, name: str, *instances: object, **more: object) -> st
     body = {"instances": list(instances), **more}
     identifier: str = client.post(f"/v1/models/{name}:predict", json=body).get_json()["id"]
     return identifier
+
+
+def add_version(root: Path, name: str) -> None:
+    """Publish what is served once more, as the next version."""
+    served = artifacts.open(root, name)
+    artifacts.publish(root, served, check=lambda _: None)
 
 
 def kept() -> list[dict[str, Any]]:
@@ -79,6 +123,48 @@ def test_a_list_is_kept_whole_or_not_at_all(client: Client) -> None:
     answer = client.post("/v1/feedback", json=both).get_json()
     assert answer == {"feedback": [{"id": each["id"], "new": True} for each in both]}
     assert len(kept()) == 2
+
+
+def test_truths_of_a_list_that_contradict_each_other_are_refused_by_their_rows(
+    client: Client,
+) -> None:
+    name = predict(client, "houses", HOUSE, HOUSE)
+    other = {"id": f"{name}-1", "truth": 300}
+    told = [{"id": f"{name}-0", "truth": 1}, other, {"id": f"{name}-0", "truth": 0}]
+    answer = client.post("/v1/feedback", json=told)
+    assert answer.status_code == 422
+    [fault] = answer.get_json()["faults"]
+    assert (fault["row"], fault["input"], fault["got"]) == (2, "truth", "0")
+    assert fault["expected"] == "1, as row 0 says of the same answer"
+    assert kept() == []
+    assert client.post("/v1/feedback", json=[told[0], other, told[0]]).status_code == 200
+    assert [row["number"] for row in kept()] == [1.0, 300.0]
+
+
+def test_a_true_label_of_a_removed_version_is_one_of_the_other_versions(
+    client: Client, fresh: Path
+) -> None:
+    name = predict(client, "moods", "we were furious")
+    add_version(fresh, "moods")
+    changes.remove(fresh, "moods", 1)
+    [fault] = client.post("/v1/feedback", json={"id": name, "truth": "blue"}).get_json()["faults"]
+    assert fault["expected"] == "one of 'angry', 'calm', 'glad'"
+    assert client.post("/v1/feedback", json={"id": name, "truth": "angry"}).status_code == 200
+    assert [(row["version"], row["label"]) for row in kept()] == [(1, "angry")]
+
+
+def test_no_true_label_is_taken_where_no_version_says_which_there_are(
+    client: Client, fresh: Path
+) -> None:
+    label = predict(client, "moods", "we were furious")
+    number = predict(client, "houses", HOUSE)
+    for model in ("moods", "houses"):
+        changes.remove(fresh, model, 1)
+    answer = client.post("/v1/feedback", json={"id": label, "truth": "angry"})
+    assert answer.status_code == 404
+    assert "says which labels there are" in answer.get_json()["detail"]
+    assert client.post("/v1/feedback", json={"id": number, "truth": 300}).status_code == 200
+    assert [row["model"] for row in kept()] == ["houses"]
 
 
 @pytest.mark.slow
@@ -235,6 +321,109 @@ def test_outcomes_of_a_file_are_matched_by_an_input_where_inputs_are_kept(
     options = ["--key", "area", "--truth", "price", "--model", "houses"]
     assert main(["feedback", str(path), *options]) == 0
     assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 1.5), (1, 2.5)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("zip", ["01234", "1234"], "zip,truth\n01234,10\n1234,20\n"),
+        (
+            "parcel",
+            ["9007199254740992", "9007199254740993"],
+            "parcel,truth\n9007199254740992,10\n9007199254740993,20\n",
+        ),
+        ("size", [41.25, 1041.5], "size;truth\n41,25;10,0\n1.041,50;20,0\n"),
+        ("size", [41.25, 1041.5], "size,truth\n41.250,10\n1041.5,20\n"),
+        ("sold", ["1999-02-03", "1999-02-04"], "sold,truth\n03/02/1999,10\n04/02/1999,20\n"),
+        ("sold", ["1999-02-03", "1999-02-04"], "sold,truth\n1999-02-03,10\n1999-02-04,20\n"),
+    ],
+)
+def test_the_values_of_an_input_in_a_file_of_outcomes_are_read_as_those_to_score(
+    plots: Client, tmp_path: Path, name: str, values: list[object], text: str
+) -> None:
+    predict(plots, "plots", *[PLOT | {name: value} for value in values])
+    records.close()
+    path = tmp_path / "outcomes.csv"
+    path.write_text(text)
+    assert main(["feedback", str(path), "--key", name, "--model", "plots"]) == 0
+    assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 10.0), (1, 20.0)]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "xlsx"])
+def test_dates_of_any_format_match_the_answers_of_their_day(
+    plots: Client, tmp_path: Path, suffix: str
+) -> None:
+    days = ["1999-02-03", "1999-02-04"]
+    predict(plots, "plots", *[PLOT | {"sold": day} for day in days])
+    records.close()
+    path = tmp_path / f"outcomes.{suffix}"
+    table = pd.DataFrame({"sold": pd.to_datetime(days), "truth": [10.0, 20.0]})
+    table.to_parquet(path) if suffix == "parquet" else table.to_excel(path, index=False)
+    assert main(["feedback", str(path), "--key", "sold", "--model", "plots"]) == 0
+    assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 10.0), (1, 20.0)]
+
+
+def test_a_request_key_of_a_column_of_numbers_has_no_decimal_point(
+    client: Client, tmp_path: Path
+) -> None:
+    for key in ("17", "18"):
+        predict(client, "moods", "we were furious", key=key)
+    records.close()
+    path = tmp_path / "outcomes.parquet"
+    table = pd.DataFrame({"mail": [17.0, 18.0, np.nan], "truth": ["angry", "calm", None]})
+    table.to_parquet(path)
+    assert main(["feedback", str(path), "--key", "mail"]) == 3
+    assert sorted(row["label"] for row in kept()) == ["angry", "calm"]
+
+
+def test_what_was_asked_of_a_removed_version_is_read_as_by_the_others(
+    plots: Client, tmp_path: Path
+) -> None:
+    predict(plots, "plots", PLOT)
+    records.close()
+    root = read_settings().artifacts
+    regression.train(root / "plots.csv", "price", "plots", root, model="linear", say=quiet)
+    changes.remove(root, "plots", 1)
+    path = tmp_path / "outcomes.csv"
+    path.write_text("size;truth\n41,25;10,5\n")
+    assert main(["feedback", str(path), "--key", "size", "--model", "plots"]) == 0
+    assert [(row["version"], row["number"]) for row in kept()] == [(1, 10.5)]
+
+
+@pytest.mark.slow
+def test_categories_that_training_did_not_see_are_not_taken_for_each_other(
+    empty_folder: Path,
+    recording: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLAPP_LOG_INPUTS", "values")
+    towns = [f"town {place % 60 if place < 600 else place}" for place in range(700)]
+    table = pd.DataFrame({"town": towns, "price": np.arange(700.0) % 60})
+    table.to_csv(tmp_path / "towns.csv", index=False)
+    regression.train(
+        tmp_path / "towns.csv", "price", "towns", empty_folder, model="linear", say=quiet
+    )
+    predict(client_of(create_app()), "towns", {"town": "Newville"}, {"town": "Oldtown"})
+    records.close()
+    path = tmp_path / "outcomes.csv"
+    path.write_text("town,truth\nNewville,10\nOldtown,20\nNowhere,30\n")
+    assert main(["feedback", str(path), "--key", "town", "--model", "towns"]) == 3
+    assert "row 3, No answer with the key 'Nowhere' is recorded" in capsys.readouterr().err
+    assert sorted((row["place"], row["number"]) for row in kept()) == [(0, 10.0), (1, 20.0)]
+
+
+def test_a_row_of_several_answers_is_refused_by_its_number_in_the_file(
+    plots: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(plots, "plots", PLOT, PLOT, PLOT | {"size": 2})
+    records.close()
+    path = tmp_path / "outcomes.csv"
+    path.write_text("size,truth\n2,1\n41.25,abc\n")
+    assert main(["feedback", str(path), "--key", "size", "--model", "plots"]) == 3
+    refused = capsys.readouterr().err.splitlines()[1:]
+    assert refused == ["row 2, truth: got 'abc', expected a finite number"]
 
 
 @pytest.mark.parametrize(
@@ -405,11 +594,11 @@ def test_a_calibration_error_has_no_interval_since_chance_alone_makes_one(client
         (["angry", "calm"], "calm", "calm"),
         (["angry", "calm"], 1, None),
         (["0", "1"], 2, None),
-        (None, 1, None),
+        ([], "calm", None),
     ],
 )
 def test_a_true_label_may_be_a_number_or_a_truth_value_where_labels_are(
-    labels: list[str] | None, given: object, kept_as: str | None
+    labels: list[str], given: object, kept_as: str | None
 ) -> None:
     assert read_truth(Given("", given), False, labels, False) == kept_as
 

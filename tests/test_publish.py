@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,13 @@ from mlapp.errors import ArtifactError, InvalidData
 from mlapp.families.classification import ClassificationModel
 from mlapp.families.contract import replay
 from mlapp.families.regression import Interval, RegressionModel
-from mlapp.records import bins, drift, reference
+from mlapp.records import bins, drift, quality, queries, reference
+from mlapp.records import writer as records
+from mlapp.records.bins import Series
+from mlapp.records.database import Database
 from mlapp.schema import Checked
 from mlapp.service import create_app
+from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from tests.conftest import client_of, make_houses
 from training.foreign import OnnxEstimator
@@ -662,6 +667,78 @@ def test_a_renamed_model_keeps_its_versions_and_answers(
     assert artifacts.names(folder) == ["homes", "regression"]
     assert artifacts.pinned(folder, "homes") == 1
     replay(store.open_model(folder, "homes"))
+
+
+def answer_and_judge(name: str) -> None:
+    """Ask a model for the price of a house, and say what it was sold for."""
+    client = client_of(create_app())
+    row = {"area": 100.5, "rooms": 3, "district": "north"}
+    answer = client.post(f"/v1/models/{name}:predict", json={"instances": [row]}).get_json()
+    judged = client.post("/v1/feedback", json={"id": answer["id"], "truth": 300})
+    assert judged.status_code == 200
+    records.close()
+
+
+def recorded(name: str) -> tuple[int, int, int]:
+    """Return how many answers, judged answers and counted values are recorded under a name."""
+    database = Database(read_settings())
+    judged = sum(each.rows for each in quality.measure(database, name) if each.week is None)
+    counted = queries.totals(database, name, 0).get(Series("input", "area"), {})
+    return len(list(queries.export(database, name))), judged, sum(counted.values())
+
+
+def test_a_renamed_model_keeps_its_records(folder: Path, recording: None, tmp_path: Path) -> None:
+    shutil.copytree(folder / "houses", tmp_path / "copy")
+    answer_and_judge("houses")
+    assert main(["rename", "houses", "homes"]) == 0
+    assert (recorded("houses"), recorded("homes")) == ((0, 0, 0), (1, 1, 1))
+    # Counts of a model that had the name before are kept: the bins of both are the same.
+    shutil.rmtree(folder / "homes")
+    shutil.move(tmp_path / "copy", folder / "houses")
+    answer_and_judge("houses")
+    assert main(["rename", "houses", "homes"]) == 0
+    assert (recorded("houses"), recorded("homes")) == ((0, 0, 0), (2, 2, 2))
+
+
+def test_a_model_without_records_is_renamed_and_leaves_no_database(
+    folder: Path, recording: None
+) -> None:
+    assert main(["rename", "houses", "homes"]) == 0
+    assert not Database(read_settings()).exists
+
+
+def test_a_model_whose_records_cannot_be_renamed_keeps_its_name(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "records.db").write_bytes(b"this is no database" * 100)
+    monkeypatch.setenv("MLAPP_DATABASE_URL", f"sqlite:///{tmp_path}/records.db")
+    before = sorted(path.name for path in folder.iterdir())
+    assert main(["rename", "houses", "homes"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("file is not a database; houses is not renamed")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    replay(store.open_model(folder, "houses"))
+
+
+def test_a_model_whose_folder_cannot_be_renamed_keeps_its_records(
+    folder: Path,
+    recording: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer_and_judge("houses")
+
+    def refuse(path: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    assert main(["rename", "houses", "homes"]) == 1
+    assert "homes cannot be written: Permission denied" in capsys.readouterr().err
+    assert (recorded("houses"), recorded("homes")) == ((1, 1, 1), (0, 0, 0))
+    assert artifacts.names(folder) == ["houses", "regression"]
 
 
 def test_checked_rows_pass_through(houses: pd.DataFrame, empty_folder: Path) -> None:

@@ -10,31 +10,44 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from mlapp.cli.score import LISTED, REFUSED
-from mlapp.errors import InvalidTable, MlappError, RecordsUnavailable, quote
-from mlapp.settings import read_settings
+from mlapp.errors import (
+    AnswerNotFound,
+    InvalidInput,
+    InvalidTable,
+    MlappError,
+    RecordsUnavailable,
+    quote,
+)
+from mlapp.schema import Category, Input, parse_text
+from mlapp.settings import Settings, read_settings
 from mlapp.tables.formats import format_of
 from mlapp.tables.numbers import decimal_of, find_unit, parse_number, strip_unit
 from mlapp.tables.options import add_reading_options
 from mlapp.tables.reading import open_table
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # take longer to import than other commands run
+    import pyarrow as pa
+
     from mlapp.records.database import Database
 
+    # Returns the identifiers of answers by a column of ids or keys, given its decimal mark.
+    Finder: TypeAlias = Callable[[pa.Array, str | None], list[list[str]]]
 
 AT_ONCE = 500  # rows that are kept in one transaction
 
 
 class _Outcome(NamedTuple):
-    """A row: its number, from 1, an answer's id or key, and what is said of that answer.
+    """A row: its number, from 1, an answer's id or key, and what is said of the answers it names.
 
     The truth is a number, too, if it has a unit, a decimal comma or thousands marks.
     """
 
     number: int
     name: str
+    answers: list[str]
     truth: Any
     as_number: float | None
     note: str | None
@@ -78,7 +91,7 @@ def give_feedback(options: argparse.Namespace) -> int:
 
     settings = read_settings()
     database = Database(settings)
-    find = _finder(database, options)
+    find = _finder(database, settings, options)
     recorded = known = 0
     refused: list[str] = []
 
@@ -86,11 +99,13 @@ def give_feedback(options: argparse.Namespace) -> int:
         """Keep rows at once; where one is at fault, each by itself."""
         nonlocal recorded, known
         try:
-            found = [find(row.name) for row in rows]
+            for row in rows:
+                if not row.answers:
+                    raise AnswerNotFound(f"No answer with the key {row.name!r} is recorded")
             given = [
                 Given(each, row.truth, row.note, row.as_number)
-                for row, names in zip(rows, found, strict=True)
-                for each in names
+                for row in rows
+                for each in row.answers
             ]
             new = iter(give(database, settings.artifacts, given, "file", as_text=True))
         except RecordsUnavailable:
@@ -100,13 +115,13 @@ def give_feedback(options: argparse.Namespace) -> int:
                 for row in rows:
                     keep([row])
             else:
-                refused.append(f"row {rows[0].number:,}, {error}")
+                refused.append(f"row {rows[0].number:,}, {_reason(error)}")
             return
-        for names in found:
-            is_new = any(list(islice(new, len(names))))
+        for row in rows:
+            is_new = any(list(islice(new, len(row.answers))))
             recorded, known = recorded + is_new, known + (not is_new)
 
-    outcomes = _rows(options)
+    outcomes = _rows(options, find)
     while some := list(islice(outcomes, AT_ONCE)):
         keep(some)
     print(
@@ -120,11 +135,20 @@ def give_feedback(options: argparse.Namespace) -> int:
     return REFUSED if refused else 0
 
 
-def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
+def _reason(error: MlappError) -> str:
+    """Return what is wrong with a row of the file, which may be about several answers."""
+    if not isinstance(error, InvalidInput):
+        return str(error)
+    # The faults are numbered by answer, which would be another row to the reader.
+    return "; ".join(dict.fromkeys(fault.message for fault in error.faults))
+
+
+def _rows(options: argparse.Namespace, find: "Finder") -> Iterator[_Outcome]:
     """Yield the rows of the file.
 
     Raises:
         InvalidTable: the file cannot be read, or lacks a column.
+        RecordsUnavailable: the database cannot be read.
     """
     path = Path(options.file)
     file_format = format_of(options.file).reading(options.encoding, options.decimal, options.sheet)
@@ -134,16 +158,20 @@ def _rows(options: argparse.Namespace) -> Iterator[_Outcome]:
         for name in (first, options.truth, *([options.note] if options.note else [])):
             if name not in names:
                 raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
-        mark = decimal_of(table.schema.field(options.truth))
+        mark_of_first, mark = (
+            decimal_of(table.schema.field(name)) for name in (first, options.truth)
+        )
         number = 0
         for chunk in table.chunks():
             called, truths = (chunk.batch.column(name) for name in (first, options.truth))
             notes = chunk.batch.column(note_column) if note_column in names else None
+            found = find(called, mark_of_first)
             for place in range(chunk.batch.num_rows):
                 number += 1
                 cell, name = truths[place].as_py(), _text(called[place].as_py())
                 note = _text(notes[place].as_py()) if notes is not None else None
-                yield _Outcome(number, name, cell, _as_number(cell, mark), note or None)
+                as_number = _as_number(cell, mark)
+                yield _Outcome(number, name, found[place], cell, as_number, note or None)
 
 
 def _as_number(cell: Any, mark: str | None) -> float | None:
@@ -157,23 +185,48 @@ def _as_number(cell: Any, mark: str | None) -> float | None:
     return parse_number(strip_unit(cell, unit), mark or ".") if unit else None
 
 
-def _finder(database: "Database", options: argparse.Namespace) -> Callable[[str], list[str]]:
-    """Return what finds the identifiers of answers by an id or a key."""
-    from mlapp.errors import AnswerNotFound
-    from mlapp.records.feedback import find_by_input, find_by_key, plain
+def _finder(database: "Database", settings: Settings, options: argparse.Namespace) -> "Finder":
+    """Return what finds the identifiers of the answers that ids or keys are about.
 
-    if options.key is None:
-        return lambda name: [name]
-    by_input = find_by_input(database, options.model, options.key) if options.model else {}
+    Raises:
+        RecordsUnavailable: the database cannot be read; so does what is returned.
+    """
+    from mlapp.records.feedback import find_by_input, find_by_key
 
-    def find(key: str) -> list[str]:
-        found = find_by_key(database, key, options.model) or by_input.get(plain(key), [])
-        if not found:
-            raise AnswerNotFound(f"No answer with the key {key!r} is recorded")
-        return found
+    key, model = options.key, options.model
+    if key is None:
+        return lambda column, _: [[_text(cell)] for cell in column.to_pylist()]
+    asked = find_by_input(database, settings.artifacts, model, key) if model else []
+
+    def find(column: "pa.Array", mark: str | None) -> list[list[str]]:
+        found: list[list[str]] = [[] for _ in range(len(column))]
+        for each in asked:
+            for names, value in zip(found, _read_input(each.spec, column, mark), strict=True):
+                names += each.answers.get(value, [])
+        called = [find_by_key(database, _text(cell), model) for cell in column.to_pylist()]
+        return [by_key or by_input for by_key, by_input in zip(called, found, strict=True)]
 
     return find
 
 
+def _read_input(spec: Input | None, column: "pa.Array", mark: str | None) -> list[float | str]:
+    """Return a column's values as answers to them have them, read as files to score are."""
+    from mlapp.scoring.batch import parse_column
+
+    values: list[float | str] = [_text(cell) for cell in column.to_pylist()]
+    if spec is None:
+        return values
+    if isinstance(spec, Category):
+        # Categories that are not listed must not be taken for each other.
+        spec = spec.model_copy(update={"other": None})
+    parsed, wrong = parse_column(spec, column, mark)
+    refused = set(wrong)
+    for place, number in enumerate(parsed.tolist()):
+        value = None if place in refused else spec.plain(number)
+        if value is not None:
+            values[place] = value
+    return values
+
+
 def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+    return value.strip() if isinstance(value, str) else parse_text(value) or ""

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from mlapp.cli.drift import MOST_DAYS
 from mlapp.settings import read_settings
 
 
@@ -85,6 +86,8 @@ def parse_days(text: str) -> int:
     Raises:
         ArgumentTypeError: the text is something else.
     """
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0")
+    if not (text.isascii() and text.isdecimal() and float(text) <= MOST_DAYS):
+        raise argparse.ArgumentTypeError(
+            f"got {text[:80]!r}, expected a whole number from 0 to {MOST_DAYS}"
+        )
     return int(text)

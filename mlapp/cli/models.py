@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp import store
-from mlapp.errors import MlappError, ModelNotFound
+from mlapp.errors import MlappError, ModelNotFound, RecordsUnavailable
 from mlapp.families.contract import replay
 from mlapp.settings import read_settings
 from mlapp.store import artifacts, changes
@@ -144,8 +144,17 @@ def rename_model(old: str, new: str) -> int:
     Raises:
         ModelNotFound: nothing is published under the old name.
         ArtifactError: the new name is taken or cannot be used.
+        RecordsUnavailable: what is recorded of it cannot be renamed, so nothing is.
     """
-    changes.rename(read_settings().artifacts, old, new)
+    from mlapp.records.database import Database  # take longer to import than other commands run
+    from mlapp.records.feedback import renamed
+
+    settings = read_settings()
+    try:
+        records = renamed(Database(settings), old, new)
+        changes.rename(settings.artifacts, old, new, records)
+    except RecordsUnavailable as error:
+        raise RecordsUnavailable(f"{error}; {old} is not renamed") from error
     print(f"{old} is now {new}")
     return 0
 

@@ -68,8 +68,16 @@ def roll_back(name: str, reason: str) -> int:
 
 
 def show_history(name: str) -> int:
-    """Print a line for each promotion and rollback, the newest last."""
-    for each in promotion.history(read_settings().artifacts, name):
+    """Print a line for each promotion and rollback, the newest last.
+
+    Raises:
+        ModelNotFound: there is no such model, and there was none that left a history.
+    """
+    root = read_settings().artifacts
+    changes = promotion.history(root, name)
+    if not changes and not artifacts.versions(root, name):
+        raise ModelNotFound(f"No complete version of {name!r} in {root}")
+    for each in changes:
         forced = ", forced" if each.forced else ""
         before = "" if each.previous is None else f" after {each.previous}"
         print(

@@ -7,26 +7,28 @@ place k of several. The same truth may be given again, and changes nothing; anot
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, delete, literal, or_, select, update
 
 from mlapp.errors import (
     AnswerNotFound,
     ArtifactError,
     Fault,
     InvalidInput,
+    ModelNotFound,
     OtherTruth,
     RecordsUnavailable,
 )
 from mlapp.manifest import Manifest
-from mlapp.records.database import Database, answers, feedback, time_of
+from mlapp.records.database import TABLES, Database, answers, counts, feedback, time_of
 from mlapp.records.queries import now
-from mlapp.schema import describe, match_label, parse_text, quote
+from mlapp.schema import Input, describe, match_label, quote
 from mlapp.store import artifacts
 from mlapp.tables.numbers import LARGEST, parse_number
 
@@ -61,6 +63,18 @@ class _Key(NamedTuple):
     place: int | None
 
 
+class Asked(NamedTuple):
+    """Answers of a version by what was asked in an input.
+
+    Attributes:
+        spec: the input; None for a text, or where no version says what the input is.
+        answers: identifiers by the value, as `spec.plain` has it.
+    """
+
+    spec: Input | None
+    answers: dict[float | str, list[str]]
+
+
 def give(
     database: Database,
     root: Path,
@@ -84,8 +98,10 @@ def give(
         For each whether it is new, and not what was recorded before.
 
     Raises:
-        InvalidInput: with every fault: of identifiers, truths and notes.
+        InvalidInput: with every fault: of identifiers, truths and notes, and truths that contradict
+            each other.
         AnswerNotFound: an answer is not recorded.
+        ModelNotFound: an answer is a label, and no version is left that says which there are.
         OtherTruth: another truth of an answer is recorded.
         RecordsUnavailable: the database cannot be used, or is behind; nothing is kept.
     """
@@ -94,32 +110,31 @@ def give(
     if faults:
         raise InvalidInput(_unnumbered(faults, given))
     rows = _find(database, [key for key in keys if key])
-    manifests: dict[tuple[str, int], Manifest | None] = {}
-    entries = []
+    labels: dict[tuple[str, int], tuple[str, ...]] = {}
+    entries: dict[int, dict[str, Any]] = {}
     for place, (each, key) in enumerate(zip(given, keys, strict=True)):
         row = rows.get(key) if key else None
         if row is None and is_behind():
             raise RecordsUnavailable(f"Answers wait to be recorded, perhaps {each.id!r} too")
         if row is None or key is None:
             raise AnswerNotFound(f"No answer {each.id!r} is recorded")
-        which = row.model, row.version
-        if which not in manifests:
-            manifests[which] = _manifest(root, *which)
-        manifest = manifests[which]
-        labels = manifest.labels if manifest else None
-        truth = read_truth(each, row.label is None, labels, as_text)
+        which, is_number = (row.model, row.version), row.label is None
+        if not is_number and which not in labels:
+            labels[which] = _labels(root, *which)
+        allowed = () if is_number else labels[which]
+        truth = read_truth(each, is_number, allowed, as_text)
         if key.place is None and row.rows > 1:
             got = f"an answer of {row.rows} rows"
             faults.append(Fault("id", got, f"one of its rows, as in {key.id}-0", place))
         elif truth is None:
-            allowed = f"one of {quote(labels)}" if labels else "a label"
-            allowed = "a finite number" if row.label is None else allowed
-            faults.append(Fault("truth", describe(each.truth), allowed, place))
+            expected = "a finite number" if is_number else f"one of {quote(allowed)}"
+            faults.append(Fault("truth", describe(each.truth), expected, place))
         else:
-            entries.append(_entry(row, channel, truth, each.note))
+            entries[place] = _entry(row, channel, truth, each.note)
+    faults += _contradictions(entries, given)
     if faults:
         raise InvalidInput(_unnumbered(faults, given))
-    return _keep(database, entries)
+    return _keep(database, list(entries.values()))
 
 
 def find_by_key(database: Database, key: str, model: str | None = None) -> list[str]:
@@ -142,31 +157,36 @@ def find_by_key(database: Database, key: str, model: str | None = None) -> list[
         return [f"{row.id}-{row.place}" for row in connection.execute(wanted)]
 
 
-def find_by_input(database: Database, model: str, name: str) -> dict[float | str, list[str]]:
-    """Return the identifiers of a model's answers by the value of an input, as `plain` has it.
+def find_by_input(database: Database, root: Path, model: str, name: str) -> list[Asked]:
+    """Return a model's answers by the value of an input, for each version that answered.
 
     Only answers whose inputs were kept are found.
+
+    Args:
+        database: where to look.
+        root: the folder of artifacts, whose manifests say what the input is.
+        model: the model's name.
+        name: the input's name.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
     """
-    found: dict[float | str, list[str]] = {}
+    found: dict[int, Asked] = {}
     if not database.exists:
-        return found
-    wanted = select(answers.c.id, answers.c.place, answers.c.inputs)
+        return []
+    wanted = select(answers.c.id, answers.c.place, answers.c.version, answers.c.inputs)
     wanted = wanted.where(answers.c.model == model, answers.c.inputs.is_not(None))
     with database.begin() as connection:
         for row in connection.execute(wanted):
             value = orjson.loads(row.inputs).get(name)
-            if value is not None:
-                found.setdefault(plain(value), []).append(f"{row.id}-{row.place}")
-    return found
-
-
-def plain(value: float | str) -> float | str:
-    """Return what a value and its spellings have in common: 17 and "17.0" are the same."""
-    number = parse_number(value)
-    return str(value).strip() if number is None or math.isnan(number) else number
+            if value is None:
+                continue
+            if row.version not in found:
+                found[row.version] = Asked(_spec(root, model, row.version, name), {})
+            value = value.strip() if isinstance(value, str) else value
+            asked = found[row.version].answers.setdefault(value, [])
+            asked.append(f"{row.id}-{row.place}")
+    return list(found.values())
 
 
 def truth_of(database: Database, name: str) -> float | str | None:
@@ -207,9 +227,9 @@ def _faults(place: int, given: Given) -> list[Fault]:
 
 
 def read_truth(
-    said: Given, is_number: bool, labels: Sequence[str] | None, as_text: bool
+    said: Given, is_number: bool, labels: Sequence[str], as_text: bool
 ) -> float | str | None:
-    """Return the truth, as a number or as a label; None where it is not allowed."""
+    """Return the truth, as a number or as one of the labels; None where it is not allowed."""
     given = said.truth
     if is_number and as_text:
         number = parse_number(given) if said.number is None else said.number
@@ -218,12 +238,10 @@ def read_truth(
         if not isinstance(given, int | float) or isinstance(given, bool):
             return None
         return float(given) if abs(given) <= LARGEST else None
-    if labels and given in labels:
+    if given in labels:
         return str(given)
-    if not (as_text or isinstance(given, str) or (labels and isinstance(given, int | float))):
+    if not (as_text or isinstance(given, str | int | float)):
         return None
-    if not labels:
-        return parse_text(given) or None
     # A label is as its training's file wrote it, 1,5, or the number that older versions read, 1.5.
     return match_label(given, labels) or match_label(said.number, labels) or None
 
@@ -243,12 +261,49 @@ def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict
     }
 
 
-def _manifest(root: Path, name: str, version: int) -> Manifest | None:
-    """Return the manifest of the version that answered; None where it is no longer there."""
+def _manifests(root: Path, name: str, version: int) -> list[Manifest]:
+    """Return the manifest of a version; where it is gone, those of the others, newest first."""
     try:
-        return artifacts.read_manifest(root / name / str(version))
+        return [artifacts.read_manifest(root / name / str(version))]
     except ArtifactError:
-        return None
+        return artifacts.readable_manifests(root, name)[::-1]
+
+
+def _labels(root: Path, name: str, version: int) -> tuple[str, ...]:
+    """Return the labels of a version; where it is gone, those of the model's other versions.
+
+    Raises:
+        ModelNotFound: no version says which labels there are.
+    """
+    manifests = _manifests(root, name, version)
+    found = dict.fromkeys(label for each in manifests for label in each.labels or ())
+    if not found:
+        raise ModelNotFound(
+            f"Version {version} of {name!r} answered, and neither it nor another version in {root}"
+            " says which labels there are"
+        )
+    return tuple(found)
+
+
+def _spec(root: Path, name: str, version: int, wanted: str) -> Input | None:
+    """Return an input of a version; where that is gone, of the newest other version that has it."""
+    for manifest in _manifests(root, name, version):
+        schema = manifest.input_schema
+        if schema and wanted in schema.names:
+            return schema[wanted]
+    return None
+
+
+def _contradictions(
+    entries: Mapping[int, dict[str, Any]], given: Sequence[Given]
+) -> Iterator[Fault]:
+    """Yield a fault for each row of `feedback`, by its place, that contradicts an earlier one."""
+    first: dict[tuple[str, int], int] = {}
+    for place, entry in entries.items():
+        earlier = first.setdefault(_primary(entry), place)
+        if any(entry[name] != entries[earlier][name] for name in ("number", "label")):
+            allowed = f"{describe(given[earlier].truth)}, as row {earlier} says of the same answer"
+            yield Fault("truth", describe(given[place].truth), allowed, place)
 
 
 def _unnumbered(faults: list[Fault], given: Sequence[Given]) -> list[Fault]:
@@ -311,3 +366,32 @@ def _keep(database: Database, entries: Sequence[dict[str, Any]]) -> list[bool]:
 
 def _primary(entry: dict[str, Any]) -> tuple[str, int]:
     return entry["id"], entry["place"]
+
+
+# --- renaming --------------------------------------------------------------------------------
+
+
+@contextmanager
+def renamed(database: Database, old: str, new: str) -> Iterator[None]:
+    """Give the records of a model another name, if what is done in the block succeeds.
+
+    Raises:
+        RecordsUnavailable: the database cannot be written; nothing is changed.
+    """
+    if not database.exists:
+        yield
+        return
+    same = [column for column in counts.columns if column is not counts.c.model]
+    of_old = select(literal(new), *same).where(counts.c.model == old).order_by(*same)
+    add = database.insert(counts).from_select([counts.c.model, *same], of_old)
+    with database.begin() as connection:
+        for table in TABLES:
+            if table is not counts:
+                changed = update(table).where(table.c.model == old).values(model=new)
+                connection.execute(changed)
+        # A model that had the new name before may have left counts in the same bins.
+        total = {"count": counts.c.count + add.excluded.count}
+        key = list(counts.primary_key.columns)
+        connection.execute(add.on_conflict_do_update(index_elements=key, set_=total))
+        connection.execute(delete(counts).where(counts.c.model == old))
+        yield

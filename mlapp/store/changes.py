@@ -6,9 +6,11 @@ A removed version leaves an empty folder, so that its number is not used again.
 import json
 import secrets
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from mlapp.disk import writing
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
@@ -35,13 +37,23 @@ def remove(root: Path, name: str, version: int) -> None:
         artifacts.candidate_mark(root, name, version).unlink(missing_ok=True)
 
 
-def rename(root: Path, old: str, new: str) -> None:
+def rename(
+    root: Path, old: str, new: str, records: AbstractContextManager[None] | None = None
+) -> None:
     """Rename a model, with all its versions, candidates, pin and history.
 
     The manifests contain the name, so they are rewritten in a copy, which appears by one rename.
+    If anything fails before that, or the records do, the old name stays.
+
+    Args:
+        root: the artifact folder.
+        old: the present name.
+        new: the new one.
+        records: renames what is recorded of the model, if the block succeeds; by default nothing.
 
     Raises:
         ModelNotFound: nothing is published under the old name.
+        OutputError: the folder cannot be written to.
         ArtifactError: the new name is taken or cannot be used, or a version is damaged.
         InvalidSettings: the environment pins a version.
     """
@@ -54,17 +66,18 @@ def rename(root: Path, old: str, new: str) -> None:
         raise InvalidSettings(f"MLAPP_PINS pins a version of {old}: change it there")
     for version in artifacts.versions(root, old):
         artifacts.open(root, old, version)  # damaged files must not get new digests
-    temporary = root / f"{artifacts.TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with artifacts.locked(root / old):
-            shutil.copytree(root / old, temporary)
+    made = root / f"{artifacts.TEMPORARY}{secrets.token_hex(8)}"
+    with artifacts.locked(root / old):
+        try:
+            shutil.copytree(root / old, made)
             for version in artifacts.versions(root, old):
-                _state_name(temporary / str(version), new)
-            temporary.rename(root / new)
-            shutil.rmtree(root / old)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+                _state_name(made / str(version), new)
+            with records or nullcontext(), writing(str(root / new)):
+                made = made.rename(root / new)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        shutil.rmtree(root / old)
 
 
 def _state_name(folder: Path, name: str) -> None:
