@@ -71,8 +71,6 @@ def choose(app: AppTest, key: str) -> AppTest:
     return app
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("recorded")
 def test_a_category_called_missing_is_told_from_missing_values() -> None:
     cut = bins.Binning(values=("missing", "there"))
     counts = {bins.MISSING: 100, 0: 200, 1: 300}
@@ -92,6 +90,8 @@ def test_a_series_says_why_its_drift_is_unknown() -> None:
     assert reason(300, 45) == "at least 50 values are needed"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("recorded")
 def test_values_like_those_of_training_are_green() -> None:
     ask()
     app = choose(page("monitor"), "_monitor_model")

@@ -21,6 +21,8 @@ Bytes: TypeAlias = bytes | memoryview
 
 GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # the limits of a row group of Parquet
 
+# A time that is out of its range, or whose zone it does not know; pytz raises the last.
+UNKNOWN_TO_PYTHON = (OverflowError, ValueError, KeyError)
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 # Spreadsheets run a cell that begins like this, also in full width, unless it is a number.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
@@ -218,7 +220,7 @@ def _values(column: pa.Array) -> list[Any]:
     column = _known_zone(column)
     try:
         values: list[Any] = column.to_pylist()
-    except (OverflowError, ValueError):  # the latter for an unknown time zone in a nested type
+    except UNKNOWN_TO_PYTHON:
         return [_value(column.slice(place, 1)) for place in range(len(column))]
     return values
 
@@ -229,7 +231,7 @@ def _value(column: pa.Array) -> Any:
     kind = column.type
     try:
         return column[0].as_py()
-    except (OverflowError, ValueError):
+    except UNKNOWN_TO_PYTHON:
         if pa.types.is_struct(kind):
             children = zip(kind, column.flatten(), strict=True)
             return {field.name: _value(child) for field, child in children}
