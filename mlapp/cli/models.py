@@ -147,7 +147,7 @@ def rename_model(old: str, new: str) -> int:
         RecordsUnavailable: what is recorded of it cannot be renamed, so nothing is.
     """
     from mlapp.records.database import Database  # take longer to import than other commands run
-    from mlapp.records.feedback import renamed
+    from mlapp.records.renaming import renamed
 
     settings = read_settings()
     try:

@@ -19,4 +19,5 @@ reference  what a model saw in training, counted in bins
 drift      whether what comes in still looks like it
 queries    counts by hour, export, purge
 deleting   what purge does
+renaming   records under another name
 """

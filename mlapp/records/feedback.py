@@ -8,13 +8,12 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from sqlalchemy import and_, delete, literal, or_, select, update
+from sqlalchemy import and_, or_, select
 
 from mlapp.errors import (
     AnswerNotFound,
@@ -26,7 +25,7 @@ from mlapp.errors import (
     RecordsUnavailable,
 )
 from mlapp.manifest import Manifest
-from mlapp.records.database import TABLES, Database, answers, counts, feedback, time_of
+from mlapp.records.database import Database, answers, feedback, time_of
 from mlapp.records.queries import now
 from mlapp.schema import Input, describe, match_label, quote
 from mlapp.store import artifacts
@@ -366,32 +365,3 @@ def _keep(database: Database, entries: Sequence[dict[str, Any]]) -> list[bool]:
 
 def _primary(entry: dict[str, Any]) -> tuple[str, int]:
     return entry["id"], entry["place"]
-
-
-# --- renaming --------------------------------------------------------------------------------
-
-
-@contextmanager
-def renamed(database: Database, old: str, new: str) -> Iterator[None]:
-    """Give the records of a model another name, if what is done in the block succeeds.
-
-    Raises:
-        RecordsUnavailable: the database cannot be written; nothing is changed.
-    """
-    if not database.exists:
-        yield
-        return
-    same = [column for column in counts.columns if column is not counts.c.model]
-    of_old = select(literal(new), *same).where(counts.c.model == old).order_by(*same)
-    add = database.insert(counts).from_select([counts.c.model, *same], of_old)
-    with database.begin() as connection:
-        for table in TABLES:
-            if table is not counts:
-                changed = update(table).where(table.c.model == old).values(model=new)
-                connection.execute(changed)
-        # A model that had the new name before may have left counts in the same bins.
-        total = {"count": counts.c.count + add.excluded.count}
-        key = list(counts.primary_key.columns)
-        connection.execute(add.on_conflict_do_update(index_elements=key, set_=total))
-        connection.execute(delete(counts).where(counts.c.model == old))
-        yield
