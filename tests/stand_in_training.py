@@ -1,7 +1,7 @@
 """A training of a second, with the options of the real ones: least squares on numeric columns.
 
 python -m tests.stand_in_training --data FILE --target COLUMN --name NAME [--shift N] [--fail]
-    [--artifacts FOLDER] [--candidate] [--extra FILE]
+    [--artifacts FOLDER] [--candidate] [--feedback FILE]
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fail", action="store_true")
     parser.add_argument("--artifacts", type=Path)
     parser.add_argument("--candidate", action="store_true")
-    parser.add_argument("--extra", type=Path)
+    parser.add_argument("--feedback", type=Path)
     options = parser.parse_args(arguments)
     if options.fail:
         print("the disk of the stand-in is broken", file=sys.stderr)
@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A candidate is judged by answers alone: it has no held-out rows in common with the first.
     out = table.index % 4 == int(options.candidate)
     held_out, rows = table[out], table[~out]
-    if options.extra:
-        rows = pd.concat([rows, pd.read_parquet(options.extra)[list(table)]])
+    if options.feedback:
+        rows = pd.concat([rows, pd.read_parquet(options.feedback)[list(table)]])
     model = make_pipeline(SimpleImputer(), LinearRegression())
     model.fit(rows.drop(columns=options.target), rows[options.target] + options.shift)
     mlapp.publish(

@@ -10,7 +10,7 @@ import requests
 
 from mlapp import loaders
 from mlapp.cli import main
-from mlapp.errors import InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
 from mlapp.store import artifacts, gate, promotion
@@ -63,6 +63,30 @@ def test_a_promoted_candidate_is_served_at_once_and_rolled_back_at_once(folder: 
     assert history(folder)[1].reason == "customers complained"
 
 
+def test_a_damaged_version_is_not_rolled_back_to(folder: Path) -> None:
+    for _ in range(2):
+        publish(folder, candidate=False)
+    damage(folder / NAME / "2")
+    assert promotion.roll_back(folder, NAME, "customers complained").version == 1
+    assert artifacts.candidates(folder, NAME) == [2, 3]
+    assert loaders.load_model(NAME).manifest.version == 1
+
+
+def test_a_rollback_to_damaged_versions_alone_changes_nothing(folder: Path) -> None:
+    publish(folder, candidate=False)
+    damage(folder / NAME / "1")
+    with pytest.raises(ArtifactError, match=r"report\.json"):
+        promotion.roll_back(folder, NAME, "customers complained")
+    assert (artifacts.candidates(folder, NAME), history(folder)) == ([], [])
+    assert loaders.load_model(NAME).manifest.version == 2
+
+
+def damage(version: Path) -> None:
+    """Add a byte to a file of a version."""
+    with (version / "report.json").open("ab") as file:
+        file.write(b" ")
+
+
 def history(folder: Path) -> list[promotion.Change]:
     return promotion.history(folder, NAME)
 
@@ -84,14 +108,22 @@ def test_the_gate_refuses_a_candidate_that_is_worse_beyond_chance(
     assert change.reason == "the new rooms matter"
 
 
-@pytest.mark.parametrize("shift", [-0.5, 0.0])
-def test_the_gate_lets_a_candidate_pass_that_is_no_worse(
-    folder: Path, shift: float, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("shift", "wobble", "said"),
+    [
+        (-0.5, 0.0, "better; mean"),
+        (0.0, 1e-9, "no different; mean"),
+        (0.0, 0.0, "no verdict: each"),
+    ],
+)
+def test_the_gate_lets_a_candidate_pass_that_is_no_worse_and_says_what_it_knows(
+    folder: Path, shift: float, wobble: float, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(folder, losses(), candidate=False)
-    publish(folder, losses(shift))
+    publish(folder, [loss + wobble * (-1) ** place for place, loss in enumerate(losses(shift))])
     assert main(["promote", NAME]) == 0
-    assert ("better" if shift else "no different") in capsys.readouterr().out
+    assert f"held-out rows: {said}" in capsys.readouterr().out
+    assert f"held-out rows: {said}" in history(folder)[0].reason
     assert not history(folder)[0].forced
 
 
@@ -184,6 +216,15 @@ def test_the_commands_list_candidates_and_the_history(
     lines = capsys.readouterr().out.splitlines()
     assert "version 2 after 1 promoted" in lines[0]
     assert lines[1].endswith(": a mistake")
+
+
+def test_the_history_of_a_model_that_does_not_exist_is_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", "typo"]) == 1
+    assert "No complete version of 'typo'" in capsys.readouterr().err
+    assert main(["history", NAME]) == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

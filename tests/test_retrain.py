@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
 
 import mlapp
 from mlapp import answering, loaders
@@ -19,7 +22,7 @@ from mlapp.records.confirmed import Confirmed
 from mlapp.records.feedback import Given
 from mlapp.scoring import candidates
 from mlapp.scoring.candidates import judge_confirmed
-from mlapp.scoring.retraining import find_option, set_data
+from mlapp.scoring.retraining import describe_replay, find_option, set_data
 from mlapp.store import artifacts, promotion
 from mlapp.store.learned import fingerprint, load_learned
 from tests import stand_in_training
@@ -45,9 +48,9 @@ def plots(
     return root
 
 
-def ask(name: str, instances: list[object]) -> answering.Answered:
+def ask(name: str, instances: Sequence[object]) -> answering.Answered:
     model = loaders.load_model(name)
-    answered = answering.answer(model, model.check(instances), "v1")
+    answered = answering.answer(model, model.check(list(instances)), "v1")
     log = records.writer()
     assert log is not None
     assert log.flush()
@@ -65,7 +68,7 @@ def judge_plots(root: Path, shift: float, count: int = 150) -> None:
     """Ask about plots, and say that each is worth so much more than was answered."""
     rng = np.random.default_rng(2)
     rows = [{"area": float(a), "rooms": 3.0} for a in rng.uniform(40, 200, count).round(2)]
-    answered = ask(NAME, rows)  # type: ignore[arg-type]
+    answered = ask(NAME, rows)
     predicted = answered.answers.tensors()["prediction"] + rng.normal(0, 5, count)
     judge(root, answered, (predicted + shift).tolist())
 
@@ -163,7 +166,9 @@ def test_answers_about_what_a_version_learned_from_do_not_judge_it(
             regression.train(data, "price", model="linear", **options)
         else:
             sentiment.train(data, **options)
-    given = table.drop(columns="price").to_dict("records") if kind == "row" else table.review
+    # A text is known however its spaces and punctuation are.
+    texts = table.get("review", pd.Series(dtype=object)) + " !\n"
+    given = table.drop(columns="price").to_dict("records") if kind == "row" else texts
     target = table.price if kind == "row" else table.sentiment
     judge(plots, ask(name, list(given)), target.tolist())
     log = records.writer()
@@ -172,6 +177,28 @@ def test_answers_about_what_a_version_learned_from_do_not_judge_it(
     held_back = [place for place, each in enumerate(given) if confirmed.is_held_back(row_of(each))]
     assert verdict.rows == sum(place >= 150 for place in held_back)
     assert 30 < verdict.rows < len(held_back)
+
+
+@pytest.mark.slow
+def test_answers_are_known_to_versions_whose_data_spelled_them_otherwise(
+    plots: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    table = pd.DataFrame(
+        {"x": rng.normal(size=400).round(5), "new": rng.choice([True, False], 400)}
+    )
+    table["y"] = (3 * table.x + 2 * table.new + rng.normal(size=400)).round(5)
+    table[:300].to_csv(tmp_path / "first.csv", index=False)
+    table.to_excel(tmp_path / "all.xlsx", index=False)
+    options: dict[str, Any] = {"name": "known", "root": plots, "say": quiet, "model": "linear"}
+    regression.train(tmp_path / "first.csv", "y", **options)
+    regression.train(tmp_path / "all.xlsx", "y", candidate=True, **options)
+    asked = table.drop(columns="y").assign(new=table.new.map(str)).to_dict("records")
+    judge(plots, ask("known", list(asked)), table.y.tolist())
+    log = records.writer()
+    assert log is not None
+    held_out, judged = candidates.judge(plots, log.database, "known", 2)
+    assert (held_out.rows, judged.rows) == (300, 0)
 
 
 def test_answers_about_rows_of_a_published_estimator_do_not_judge_it(plots: Path) -> None:
@@ -189,6 +216,68 @@ def test_answers_about_rows_of_a_published_estimator_do_not_judge_it(plots: Path
     _, verdict = candidates.judge(plots, log.database, "known", 2)
     held_back = [place for place, each in enumerate(given) if confirmed.is_held_back(each)]
     assert verdict.rows == sum(place >= known for place in held_back)
+
+
+def test_what_is_equal_is_on_one_side_however_it_is_written() -> None:
+    texts = [f"A gloomy sea, seen {n} times" for n in range(100)]
+    for text in texts:
+        written = (text, f"{text}\n", text.replace(" ", "  ").lower(), f"{text}!")
+        assert len({confirmed.is_held_back({"text": each}) for each in written}) == 1
+    assert 15 < sum(confirmed.is_held_back({"text": text}) for text in texts) < 55
+    for area in range(20):
+        rows: list[dict[str, object]] = [
+            {"area": float(area), "balance": 0.0, "new": "True"},
+            {"area": float(area), "balance": -0.0, "new": "true"},
+        ]
+        assert len({confirmed.is_held_back(row) for row in rows}) == 1
+        assert len({fingerprint(row) for row in rows}) == 1
+
+
+def test_inputs_may_be_named_like_the_columns_of_a_candidate(plots: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["candidate_prediction", "candidate__difference"]
+    inputs = pd.DataFrame(rng.normal(size=(300, 2)), columns=names)
+    price = inputs.sum(axis=1) + rng.normal(size=300)
+    for rows, candidate in ((20, False), (60, True)):
+        fitted = LinearRegression().fit(inputs[:rows], price[:rows])
+        data = (inputs[:rows], price[:rows])
+        mlapp.publish(fitted, *data, "named", root=plots, candidate=candidate, say=quiet)
+    judge(plots, ask("named", inputs[60:].to_dict("records")), price[60:].tolist())
+    log = records.writer()
+    assert log is not None
+    assert candidates.judge(plots, log.database, "named", 2)[1].rows > 50
+    served, waiting = loaders.load_model("named"), loaders.load_model("named", version=2)
+    found = candidates.replay(log.database, served, waiting)
+    assert found is not None
+    assert found.compared == 240
+    lines = list(describe_replay(found, served, waiting))
+    assert "for candidate_prediction = " in lines[1]
+    assert "candidate__difference = " in lines[1]
+
+
+def test_answers_of_another_kind_are_left_out_and_counted(
+    plots: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge_plots(plots, shift=80, count=30)
+    inputs = pd.DataFrame({"area": np.arange(40.0, 100.0), "rooms": 3.0})
+    labels = np.where(inputs.area < 70, "small", "large")
+    fitted = LogisticRegression().fit(inputs, labels)
+    command = (plots / NAME / "1" / artifacts.MANIFEST).read_text()
+    mlapp.publish(
+        fitted,
+        inputs,
+        labels,
+        NAME,
+        root=plots,
+        command=json.loads(command)["training"]["command"],
+        say=quiet,
+    )
+    judge(plots, ask(NAME, inputs.to_dict("records")), labels.tolist())
+    capfd.readouterr()
+    assert main(["retrain", NAME, "--dry-run"]) == 0
+    told = capfd.readouterr().out
+    assert "90 answers of plots have feedback" in told
+    assert "30 left out, of versions with another kind of answer" in told
 
 
 def row_of(given: object) -> dict[str, object]:
@@ -218,7 +307,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert main(["retrain", NAME, "--dry-run"]) == 0
     told = capfd.readouterr().out
     assert "Running python -m tests.stand_in_training --data" in told
-    assert f"--candidate --artifacts {plots.resolve()} --extra" in told
+    assert f"--candidate --artifacts {plots.resolve()} --feedback" in told
     assert artifacts.versions(plots, NAME) == [1]
 
 
@@ -328,3 +417,57 @@ def test_options_are_found_in_both_spellings() -> None:
     assert set_data(["training.x", "--data", "imdb"], None) == ["training.x", "--data", "imdb"]
     with pytest.raises(TrainingError, match="say where it is"):
         set_data(words, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "kept"),
+    [
+        ("new.csv", ["--encoding=koi8-r", "--decimal", ","]),
+        ("new.xlsx", ["--sheet", "second"]),
+        ("new.parquet", []),
+        ("texts", ["--encoding=koi8-r"]),
+        ("unnamed.bin", ["--encoding=koi8-r", "--decimal", ",", "--sheet", "second"]),
+    ],
+)
+def test_options_to_read_the_data_are_kept_where_they_apply_to_the_new_data(
+    tmp_path: Path, data: str, kept: list[str]
+) -> None:
+    path = tmp_path / data
+    if data == "texts":
+        path.mkdir()
+    else:
+        path.touch()
+    words = ["training.x", "--data", "a.csv", "--seed", "3"]
+    reading = ["--encoding=koi8-r", "--decimal", ",", "--sheet", "second"]
+    expected = ["training.x", "--seed", "3", *kept, "--data", str(path)]
+    assert set_data([*words, *reading], path) == expected
+
+
+def test_more_rows_of_the_training_are_looked_for_before_it_begins(tmp_path: Path) -> None:
+    data, more = tmp_path / "data.csv", tmp_path / "more.csv"
+    words = ["training.x", "--data", str(data), "--extra", str(more)]
+    for path in (data, more):
+        with pytest.raises(TrainingError, match=r"is not in"):
+            set_data(words, None)
+        path.touch()
+    assert set_data(words, None) == words
+
+
+@pytest.mark.slow
+def test_a_model_is_trained_again_with_its_own_extra_rows_and_with_judged_answers(
+    plots: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table, data, more = make_houses(300), tmp_path / "data.csv", tmp_path / "more.csv"
+    table[:200].to_csv(data, index=False)
+    table[200:].to_csv(more, index=False)
+    words = ["--data", str(data), "--target", "price", "--name", "houses", "--model", "linear"]
+    assert regression.main([*words, "--extra", str(more), "--artifacts", str(plots)]) == 0
+    given = table[:60].drop(columns="price")
+    judge(plots, ask("houses", given.to_dict("records")), table.price[:60].add(1).tolist())
+    assert main(["retrain", "houses"]) == 0
+    told = capfd.readouterr().out
+    assert f"more rows of {more}" in told
+    assert "judged answers; left out are 0 that are held out" in told
+    commands = [artifacts.open(plots, "houses", each).manifest.training for each in (1, 2)]
+    assert commands[0]["command"] == commands[1]["command"]
+    assert f"--extra {more}" in str(commands[1]["command"])

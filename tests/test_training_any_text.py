@@ -500,6 +500,45 @@ def test_extra_labels_are_names_or_values(tmp_path: Path, labels: list[str]) -> 
     assert (reviews.extra, reviews.own) == (3, 40)
 
 
+@pytest.mark.parametrize(
+    ("names", "given", "classes"),
+    [
+        (["0", "1"], ["1", "2"], [0, 1]),  # values: a 2 is no name
+        (["2", "3"], ["3", "2"], [1, 0]),  # names: a 3 is no value
+        (["1", "2"], ["1", "2"], [0, 1]),  # both, and the same
+    ],
+)
+def test_labels_of_an_extra_file_are_read_in_one_way(
+    tmp_path: Path, names: list[str], given: list[str], classes: list[int]
+) -> None:
+    data = write_numbered(tmp_path)
+    extra = write_extra(tmp_path, [(f"text {label}", label) for label in given])
+    reviews = read_reviews(data, labels=names, extra=[extra], say=quiet)
+    assert reviews.classes[-2:].tolist() == classes
+
+
+@pytest.mark.parametrize("given", [["1", "2"], ["1"]])
+def test_labels_of_an_extra_file_that_could_be_others_are_refused(
+    tmp_path: Path, given: list[str]
+) -> None:
+    data = write_numbered(tmp_path)
+    extra = write_extra(tmp_path, [(f"text {label}", label) for label in given])
+    with pytest.raises(InvalidData, match="1 is named 2, 2 is named 1; give them other names"):
+        read_reviews(data, labels=["2", "1"], extra=[extra], say=quiet)
+    # Judged answers have the names that were published.
+    reviews = read_reviews(data, labels=["2", "1"], feedback=extra, say=quiet)
+    assert [reviews.labels[place] for place in reviews.classes[-len(given) :]] == given
+
+
+def write_numbered(folder: Path) -> Path:
+    """Write texts with the labels 1 and 2."""
+    frame = topics()
+    frame = frame[frame["sentiment"] != "food"]
+    frame["sentiment"] = (frame["sentiment"] == "travel") + 1
+    frame.to_csv(folder / "data.csv", index=False)
+    return folder / "data.csv"
+
+
 @pytest.mark.slow
 def test_losses_of_held_out_texts_let_two_versions_be_compared(tmp_path: Path) -> None:
     frame = topics()

@@ -1,6 +1,7 @@
 """Folds keep together what belongs together, and go forwards in time."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,10 +210,53 @@ def test_extra_rows_predict_no_past_and_are_learned_from_in_the_end(tmp_path: Pa
     table[1000:].to_csv(tmp_path / "extra.csv", index=False)
     alone, _ = train_on(table[:1000], tmp_path, model="boosted", time="day")
     options: dict[str, Any] = {"model": "boosted", "time": "day"}
-    more, said = train_on(table[:1000], tmp_path, extra=tmp_path / "extra.csv", **options)
+    more, said = train_on(table[:1000], tmp_path, extra=[tmp_path / "extra.csv"], **options)
     assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.01)
     assert more.manifest.training["rows_used"] == 1300
-    assert any(line.startswith("Rows of --extra have no known time") for line in said)
+    assert any(line.startswith("300 more rows have no known time") for line in said)
+
+
+@pytest.mark.slow
+def test_extra_rows_whose_group_is_unknown_predict_no_held_out_group(tmp_path: Path) -> None:
+    patients = make_patients().rename(columns={"output": "y"})
+    visits = patients.drop(columns="patient")
+    visits.assign(weight=visits.weight + 0.01).to_csv(tmp_path / "extra.csv", index=False)
+    options: dict[str, Any] = {"model": "boosted", "group": "patient"}
+    alone, _ = train_on(patients, tmp_path, **options)
+    more, said = train_on(patients, tmp_path, extra=[tmp_path / "extra.csv"], **options)
+    assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.01)
+    assert more.manifest.training["rows_used"] == 800
+    assert any(line.startswith("400 more rows have no known group") for line in said)
+    assert "no verdict" in str(gate.compare_held_out(alone, more))
+
+
+def test_rows_of_several_files_are_learned_from_with_judged_answers(tmp_path: Path) -> None:
+    table, said = make_noisy(100), list[str]()
+    table.to_csv(tmp_path / "t.csv", index=False)
+    names = ("a.csv", "b.csv", "judged.csv")
+    for place, name in enumerate(names):
+        table[place : place + 1 + place].assign(a=9 + place).to_csv(tmp_path / name, index=False)
+    *extra, judged = (tmp_path / name for name in names)
+    source = Source(tmp_path / "t.csv", "y", extra=extra, feedback=judged)
+    rows = read_training_rows(source, False, said.append)
+    assert rows.extra == 6
+    assert f"Learning from 2 more rows of {extra[1]}; left out are 0 that" in "\n".join(said)
+    assert "Learning from 3 judged answers; left out are 0 that" in "\n".join(said)
+
+
+def test_judged_answers_without_an_input_of_the_data_are_counted_as_unusable(
+    tmp_path: Path,
+) -> None:
+    table, said = make_noisy(100), list[str]()
+    table[:9].to_csv(tmp_path / "more.csv", index=False)
+    table.assign(age=np.arange(100) % 7).to_csv(tmp_path / "t.csv", index=False)
+    source = Source(tmp_path / "t.csv", "y", feedback=tmp_path / "more.csv")
+    assert read_training_rows(source, False, said.append).extra == 0
+    assert "Judged answers have no value of 'age', which the data has" in said
+    assert said[-1].endswith("and 9 whose values cannot be used")
+    named = replace(source, extra=[tmp_path / "more.csv"], feedback=None)
+    with pytest.raises(InvalidData, match=r"more\.csv has no column 'age'"):
+        read_training_rows(named, False, quiet)
 
 
 @pytest.mark.slow
@@ -253,7 +297,7 @@ def test_extra_rows_with_the_inputs_of_a_held_out_row_do_not_predict_it(tmp_path
     table = make_noisy(300)
     table.assign(y=table.y + 1e-6).to_csv(tmp_path / "extra.csv", index=False)
     alone, _ = train_on(table, tmp_path, model="boosted")
-    more, _ = train_on(table, tmp_path, model="boosted", extra=tmp_path / "extra.csv")
+    more, _ = train_on(table, tmp_path, model="boosted", extra=[tmp_path / "extra.csv"])
     assert more.manifest.training["rows_used"] == 600  # the model that is served learns from all
     assert r2_of(more) == pytest.approx(r2_of(alone), abs=0.1)
 

@@ -222,18 +222,22 @@ def test_extra_texts_have_names_or_values_as_labels(
     data, extra = tmp_path / "data.csv", tmp_path / "extra.csv"
     made().to_csv(data, index=False)
     pd.DataFrame({"review": ["one", "two"], "sentiment": given}).to_csv(extra, index=False)
-    reviews = read(data, labels=labels, extra=extra)
+    reviews = read(data, labels=labels, extra=[extra])
     assert reviews.classes[60:].tolist() == expected
 
 
 def test_every_file_is_read_with_the_options_that_apply_to_it(tmp_path: Path) -> None:
     data, extra, more = tmp_path / "data.csv", tmp_path / "extra.csv", tmp_path / "more.parquet"
+    judged = tmp_path / "judged.parquet"
     frame = made().assign(review=[f"прекрасно {row}" for row in range(60)])
     frame.to_csv(data, index=False, encoding="koi8-r")
     frame[:1].assign(review="ужасно").to_csv(extra, index=False, encoding="koi8-r")
     frame[:1].assign(review="скучно").to_parquet(more)
-    reviews = read(data, more, extra=extra, encoding="koi8-r")
-    assert (reviews.texts[0], reviews.texts[60]) == ("прекрасно 0", "ужасно")
+    frame[:1].assign(review="неплохо").to_parquet(judged)
+    given = [extra, extra, more]  # repeated texts count once, also those of other files
+    reviews = read(data, more, extra=given, feedback=judged, encoding="koi8-r")
+    assert reviews.texts[0] == "прекрасно 0"
+    assert reviews.texts[60:] == ["ужасно", "скучно", "неплохо"]
     assert reviews.unlabelled == ["скучно"]
 
 

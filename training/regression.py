@@ -108,8 +108,8 @@ def train(
         maximum: where they end.
         candidate: whether the version waits for `mlapp promote`.
         say: called with each line of the report.
-        reading: `group`, `time`, `drop`, `keep` and `extra` of `rows.Source`; `encoding`, `decimal`
-            and `sheet` of `tables.read_table`.
+        reading: `group`, `time`, `drop`, `keep`, `extra` and `feedback` of `rows.Source`;
+            `encoding`, `decimal` and `sheet` of `tables.read_table`.
 
     Raises:
         InvalidData: the table cannot be trained on; the message names the column.

@@ -1,7 +1,7 @@
 """A table as it is trained on: the file, the columns, and the checked rows with their targets."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from training.tables import (
 
 FEWEST_OF_LABEL = 5  # rows; a label with fewer can be neither learned nor measured
 MOST_LABELS = 100
+FEEDBACK_HELP = "judged answers, as --extra, but not of the next training: mlapp retrain adds them"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Source:
         time: the column whose order the folds follow.
         drop: columns to leave out.
         keep: columns to use, and no others; by default all.
-        extra: a table with more rows, which are only learned from.
+        extra: tables with more rows, which are only learned from.
+        feedback: the same, of judged answers; `mlapp retrain` writes it anew each time.
     """
 
     data: Path
@@ -52,7 +54,8 @@ class Source:
     time: str | None = None
     drop: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    extra: Path | None = None
+    extra: Sequence[Path] = ()
+    feedback: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,54 +110,43 @@ def read_training_rows(source: Source, classifies: bool, say: Say) -> TrainingRo
         None if source.time is None else _times(source.time, table.loc[used, source.time]),
         about,
     )
-    return found if source.extra is None else add_extra(found, source, say)
+    added = [*source.extra, *([] if source.feedback is None else [source.feedback])]
+    return add_extra(found, source, added, say) if added else found
 
 
-def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
-    """Return the rows with those of `--extra` behind them, which are only learned from.
+def add_extra(rows: TrainingRows, source: Source, added: Sequence[Path], say: Say) -> TrainingRows:
+    """Return the rows with those of more tables behind them, which are only learned from.
 
     Left out are rows that the model could not be asked about, or without a target, and those that
     are among the others, which are held out at some time, unless equal rows are observations of
     their own. Categories and labels are matched as the file writes them.
 
     Raises:
-        InvalidData: the table cannot be read, or a column is not there.
+        InvalidData: a table cannot be read, or a column is not there.
     """
-    assert source.extra is not None  # or there is nothing to add
-    read, _ = read_rows(source.extra, **for_file(source.extra, source.reading))
     schema = rows.checked.schema
-    texts = {spec.name for spec in schema.inputs if not isinstance(spec, Number)}
-    table = to_frame(read, texts | {source.target} if rows.labels else texts)
-    needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
-    if absent := [name for name in needed if name not in table]:
-        raise InvalidData(f"{source.extra} has no column {quote(absent)}")
-    places = {label: place for place, label in enumerate(rows.labels)}
-    if not places:
-        mark = table.attrs["decimals"].get(source.target)
-        numbers, _ = read_column(source.target, table[source.target], lambda _: None, mark)
-        table[source.target] = numbers
     alone = find_observations(number_rows(rows.checked.matrix), rows.target)
     held = np.flatnonzero(~alone)
     kept = Checked(schema, rows.checked.matrix[held])
     known = set(fingerprints(kept, rows.target[held].tolist(), source.target))
-    matrix, targets, bad, repeated = [], [], 0, 0
-    for row in table.to_dict("records"):
-        value = row[source.target]
-        target = places.get(match_label(value, places) or "") if places else parse_number(value)
-        parsed = [spec.parse(row.get(spec.name)) for spec in schema.inputs]
-        if target is None or math.isnan(target) or None in parsed:
-            bad += 1
-            continue
-        one = Checked(schema, np.array([parsed], dtype=np.float64))
-        if fingerprints(one, [target], source.target)[0] in known:
-            repeated += 1
-            continue
-        matrix.append(one.matrix[0])
-        targets.append(target)
-    say(
-        f"Learning from {len(matrix):,} more rows of {source.extra}; left out are {repeated:,} that"
-        f" are held out, and {bad:,} whose values cannot be used"
-    )
+    matrix, targets = list[Floats](), list[float]()
+    for path in added:
+        table = _read_extra(path, rows, source, say)
+        found, repeated = list[tuple[Floats, float]](), 0
+        usable = list(_usable(table, rows, source.target))
+        for parsed, target in usable:
+            one = Checked(schema, np.array([parsed], dtype=np.float64))
+            if fingerprints(one, [target], source.target)[0] in known:
+                repeated += 1
+            else:
+                found.append((one.matrix[0], target))
+        what = "judged answers" if path == source.feedback else f"more rows of {path}"
+        say(
+            f"Learning from {len(found):,} {what}; left out are {repeated:,} that are held out, and"
+            f" {len(table) - len(usable):,} whose values cannot be used"
+        )
+        matrix += [row for row, _ in found]
+        targets += [target for _, target in found]
     if not matrix:
         return rows
     return replace(
@@ -163,6 +155,42 @@ def add_extra(rows: TrainingRows, source: Source, say: Say) -> TrainingRows:
         target=np.concatenate([rows.target, np.array(targets, dtype=rows.target.dtype)]),
         extra=len(matrix),
     )
+
+
+def _read_extra(path: Path, rows: TrainingRows, source: Source, say: Say) -> pd.DataFrame:
+    """Return a table of more rows.
+
+    Raises:
+        InvalidData: it cannot be read, or a column is not there.
+    """
+    read, _ = read_rows(path, **for_file(path, source.reading))
+    schema = rows.checked.schema
+    texts = {spec.name for spec in schema.inputs if not isinstance(spec, Number)}
+    table = to_frame(read, texts | {source.target} if rows.labels else texts)
+    needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
+    if absent := [name for name in needed if name not in table]:
+        if path != source.feedback:
+            raise InvalidData(f"{path} has no column {quote(absent)}")
+        say(f"Judged answers have no value of {quote(absent)}, which the data has")
+    if not rows.labels:
+        mark = table.attrs["decimals"].get(source.target)
+        numbers, _ = read_column(source.target, table[source.target], lambda _: None, mark)
+        table[source.target] = numbers
+    return table
+
+
+def _usable(
+    table: pd.DataFrame, rows: TrainingRows, name: str
+) -> Iterator[tuple[list[float], float]]:
+    """Yield the parsed inputs and the target of each row of a table that has both."""
+    places = {label: place for place, label in enumerate(rows.labels)}
+    for row in table.to_dict("records"):
+        value = row[name]
+        target = places.get(match_label(value, places) or "") if places else parse_number(value)
+        parsed = [spec.parse(row.get(spec.name)) for spec in rows.checked.schema.inputs]
+        values = [each for each in parsed if each is not None]
+        if target is not None and not math.isnan(target) and len(values) == len(parsed):
+            yield values, target
 
 
 def _choose(

@@ -3,7 +3,7 @@
 python -m training.sentiment --data FILE [--unlabelled FILE] [--text-column review]
     [--label-column sentiment] [--labels Negative,Positive] [--model auto|linear|network]
     [--example TEXT ...] [--film-phrases] [--name NAME] [--artifacts DIR] [--seed N]
-    [--recipe best|chapter] [--extra FILE] [--candidate]
+    [--recipe best|chapter] [--extra FILE ...] [--candidate]
 
     read     texts and labels; what cannot be learned from is left out
     split    parts that learn, choose and judge; near copies stay together
@@ -40,6 +40,7 @@ from training.phrases import LABELS
 from training.plan import MANY_LABELS, NETWORK_FROM, Plan, count_folds, in_folds, split_texts
 from training.progress import MANY, describe_seconds
 from training.recipes import RECIPES, SEED, Options
+from training.rows import FEEDBACK_HELP
 from training.splits import CALIBRATION, HELD_OUT
 from training.tables import Say
 from training.text_candidates import Chosen, choose_best, fit_candidates
@@ -50,7 +51,7 @@ NAME = "sentiment"
 CACHE = Path.home() / ".cache" / "mlapp"  # where the public data set is kept
 LIBRARIES = ("mlapp", "numpy", "scikit-learn", "scipy", "tokenizers")
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
-OF_ONE_RUN = ("artifacts", "candidate", "extra")  # options that train no other model
+OF_ONE_RUN = ("artifacts", "candidate", "feedback")  # options that are not of the next training
 OF_NETWORK = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras", "gensim")
 
 
@@ -63,7 +64,8 @@ def train(
     text_column: str = "review",
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
-    extra: Path | None = None,
+    extra: Sequence[Path] = (),
+    feedback: Path | None = None,
     candidate: bool = False,
     say: Say = print,
     encoding: str | None = None,
@@ -81,7 +83,8 @@ def train(
         text_column: the table's column of texts.
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values.
-        extra: more labelled texts, likewise, which are used for training only.
+        extra: files of more labelled texts, likewise, which are used for training only.
+        feedback: the same, of judged answers.
         candidate: whether the version waits for `promotion.promote` before it is served.
         say: called with each line of the report.
         encoding: of a text file; see `FileFormat`.
@@ -97,7 +100,8 @@ def train(
     asked = Options(**options)
     reading: dict[str, Any] = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
     reading |= {"text_column": text_column, "label_column": label_column}
-    reviews = read_reviews(data, unlabelled, labels=labels, extra=extra, say=say, **reading)
+    added: dict[str, Any] = {"extra": extra, "feedback": feedback}
+    reviews = read_reviews(data, unlabelled, labels=labels, say=say, **added, **reading)
     _require_sense(asked, reviews)
     counted = _count(reviews, asked, say)
     plan = split_texts(reviews, counted, asked, say)
@@ -225,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             label_column=options.label_column,
             labels=names,
             extra=options.extra,
+            feedback=options.feedback,
             candidate=options.candidate,
             model=options.model,
             examples=options.example,
@@ -309,8 +314,13 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extra",
         type=Path,
-        help="more labelled texts with the same columns, which are used for training only",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="more labelled texts with the same columns, which are used for training only; may be"
+        " repeated",
     )
+    parser.add_argument("--feedback", type=Path, metavar="FILE", help=FEEDBACK_HELP)
 
 
 def _add_model_options(parser: argparse.ArgumentParser) -> None:

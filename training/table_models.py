@@ -38,7 +38,7 @@ from training.folds import (
 )
 from training.least_squares import LEVEL as LEVEL
 from training.least_squares import MOST_TERMS
-from training.rows import Source, TrainingRows
+from training.rows import FEEDBACK_HELP, Source, TrainingRows
 from training.tables import Say
 
 LEAKS = 0.999  # of R², or of the area under the ROC curve: too good to be true
@@ -167,8 +167,13 @@ def split(rows: TrainingRows, say: Say) -> Split:
             parts = max(2, min(parts, len(np.unique(clusters))))
         folds = random_folds(clusters, parts, target if rows.labels else None)
     added = np.arange(count, count + rows.extra)
-    if rows.extra and rows.times is not None:
-        say("Rows of --extra have no known time: only the final fit uses them, the folds do not")
+    # Without them, nobody knows which held-out rows they would give away.
+    unknown = "group" if rows.groups is not None else "time" if rows.times is not None else None
+    if rows.extra and unknown:
+        say(
+            f"{rows.extra:,} more rows have no known {unknown}: only the final fit uses them, the"
+            " folds do not"
+        )
     elif rows.extra:
         copies = number_rows(rows.checked.matrix)
         copies = set_apart(copies, find_observations(copies, rows.target))
@@ -332,6 +337,7 @@ def command(module: str, options: Options, usual: Mapping[str, object]) -> str:
         ("--time", source.time),
         *(("--drop", name) for name in source.drop),
         *(("--keep", name) for name in source.keep),
+        *(("--extra", path) for path in source.extra),
         ("--minimum", options.minimum),
         ("--maximum", options.maximum),
         *((f"--{flag}", value) for flag, value in source.reading.items()),
@@ -376,7 +382,15 @@ def make_parser(
     add("--time", metavar="COLUMN", help="predict each row from earlier ones only")
     add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out")
     add("--keep", metavar="COLUMN", action="append", default=[], help="use only this column")
-    add("--extra", type=Path, metavar="FILE", help="more rows, used only for training")
+    add(
+        "--extra",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="more rows, used only for training; may be repeated",
+    )
+    add("--feedback", type=Path, metavar="FILE", help=FEEDBACK_HELP)
     add("--candidate", action="store_true", help="publish a version that is not served yet")
     add(
         "--artifacts",

@@ -34,9 +34,12 @@ def fit_candidates(
     if asked.model != "network":
         say("Fitting the linear model")
         found.append(_fit_linear(reviews, counted, plan))
+    trains_network = asked.model != "linear" and plan.fold is None
+    if reviews.unlabelled and not trains_network:
+        say(f"{len(reviews.unlabelled):,} texts without a label are not used: they teach networks")
     if asked.model == "linear":
         return found
-    if plan.fold is not None:
+    if not trains_network:
         say(
             f"A network is compared from {NETWORK_FROM:,} texts on: it learns less from fewer than"
             " the linear model. --model network trains it all the same"

@@ -9,7 +9,6 @@ import hashlib
 import io
 import re
 import tarfile
-import unicodedata
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ import pyarrow as pa
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.families.text import LONGEST, Ids, clean, is_readable, without_markup
 from mlapp.manifest import Data
-from mlapp.schema import match_label, parse_text
+from mlapp.schema import match_label, parse_text, quote
+from mlapp.store.learned import key as key
 from mlapp.tables.decoding import BLOCK, Text
 from training.columns import NUMBER, plain_labels
 from training.tables import Say, for_file, read_rows
@@ -78,7 +78,8 @@ def read_reviews(
     text_column: str = "review",
     label_column: str = "sentiment",
     labels: Sequence[str] = (),
-    extra: Path | None = None,
+    extra: Sequence[Path] = (),
+    feedback: Path | None = None,
     say: Say = print,
     encoding: str | None = None,
     decimal: str | None = None,
@@ -94,8 +95,9 @@ def read_reviews(
         label_column: the table's column of labels.
         labels: names for the labels, in the order of the sorted values; by default the values
             themselves, or Negative and Positive for the folders neg and pos.
-        extra: more labelled texts, which may only be learned from; their labels are names, or
-            else values, and texts with a label that the data does not have are left out.
+        extra: files of more labelled texts, which may only be learned from; their labels are
+            names, or else values, and texts with a label that the data does not have are left out.
+        feedback: the same, of judged answers.
         say: called with a line for each thing left out.
         encoding: of a text file; see `FileFormat`.
         decimal: the decimal mark of CSV and TSV; see `FileFormat`.
@@ -121,76 +123,92 @@ def read_reviews(
     names = tuple(labels) or (NAMED.get(tuple(found)) if _holds_files(path) else None)
     name_of = dict(zip(found, names or found, strict=True))
     named = [name_of[value] for value in values]
-    more_texts, more_named = list[str](), list[str]()
-    if extra is not None:
-        more_texts, more_named = _read_extra(
-            extra, text_column, label_column, _for_file(extra, reading), name_of, say
-        )
+    added = [*extra, *([] if feedback is None else [feedback])]
+    more_texts, more_named = _read_extra(
+        added, text_column, label_column, reading, name_of, feedback, say
+    )
     places = {name: place for place, name in enumerate(name_of.values())}
     classes = np.array([places[name] for name in named + more_named], dtype=np.int64)
     return Reviews(texts + more_texts, classes, tuple(places), alone, about, len(more_texts))
 
 
 def _read_extra(
-    path: Path,
+    paths: Sequence[Path],
     text_column: str,
     label_column: str,
     reading: Mapping[str, str | None],
     name_of: Mapping[str, str],
+    feedback: Path | None,
     say: Say,
 ) -> tuple[list[str], list[str]]:
     """Return more texts with the names of their labels.
 
     Args:
-        path: the texts.
-        text_column: the table's column of texts.
-        label_column: the table's column of names or values of labels.
-        reading: the options to read the file.
+        paths: the files of the texts.
+        text_column: the tables' column of texts.
+        label_column: the tables' column of names or values of labels.
+        reading: the options to read the data.
         name_of: the name of each value.
+        feedback: which of the files holds judged answers, whose labels are names.
         say: called with a line for each thing left out.
+
+    Raises:
+        InvalidData: a file cannot be read, or its labels mean others as names than as values.
     """
-    texts, values, _, _ = _read(path, text_column, label_column, reading, say)
-    texts, given = _usable(texts, values, say, "extra texts")
-    matched = [_match(each, name_of) for each in given]
-    kept = [row for row, name in enumerate(matched) if name is not None]
-    if len(kept) < len(given):
-        say(f"Left out {len(given) - len(kept):,} extra texts with a label that the data lacks")
-    named = [name for name in matched if name is not None]
-    texts, named, _ = _without_twins([texts[row] for row in kept], named, say, "extra texts")
+    texts, values = list[str](), list[str | None]()
+    for path in paths:
+        found = _read(path, text_column, label_column, _for_file(path, reading), say)
+        given = {value for value in found[1] if value is not None}
+        names = _first_names(given, name_of)
+        if path != feedback:
+            names = _names_in(path, given, name_of) or names
+        texts += found[0]
+        values += [None if value is None else names.get(value, value) for value in found[1]]
+    texts, named = _usable(texts, values, say, "extra texts")
+    kept = [row for row, name in enumerate(named) if name in name_of.values()]
+    if len(kept) < len(named):
+        say(f"Left out {len(named) - len(kept):,} extra texts with a label that the data lacks")
+    texts, named = [texts[row] for row in kept], [named[row] for row in kept]
+    texts, named, _ = _without_twins(texts, named, say, "extra texts")
     return texts, named
 
 
-def _match(given: str, name_of: Mapping[str, str]) -> str | None:
-    """Return the label that a name or a value of it means; what is spelled alike comes first."""
-    names = tuple(name_of.values())
-    if given in names:
-        return given
-    value = match_label(given, name_of)
-    return match_label(given, names) if value is None else name_of[value]
+def _first_names(given: Iterable[str], name_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the label that each name or value means; what is spelled alike comes first."""
+    names, found = tuple(name_of.values()), dict[str, str]()
+    for each in given:
+        value = match_label(each, name_of)
+        meant = match_label(each, names) if value is None or each in names else name_of[value]
+        if meant is not None:
+            found[each] = meant
+    return found
+
+
+def _names_in(path: Path, given: set[str], name_of: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the name of each label of a file whose labels are all values of the data.
+
+    It is None where one is not.
+
+    Raises:
+        InvalidData: they are all names, too, and mean other labels.
+    """
+    values = {each: match_label(each, name_of) for each in given}
+    found = {each: name_of[value] for each, value in values.items() if value is not None}
+    if len(found) < len(given):
+        return None
+    names = {each: match_label(each, tuple(name_of.values())) for each in given}
+    if None not in names.values() and names != found:
+        renamed = ", ".join(f"{value} is named {name}" for value, name in name_of.items())
+        raise InvalidData(
+            f"{path}: the labels {quote(sorted(given))} are values of the data and names of other"
+            f" labels, since {renamed}; give them other names with --labels"
+        )
+    return found
 
 
 def _for_file(path: Path, reading: Mapping[str, str | None]) -> Mapping[str, str | None]:
     """Return those options to read the data that also apply to another file or folder."""
     return {"encoding": reading["encoding"]} if _holds_files(path) else for_file(path, reading)
-
-
-def key(text: str) -> str:
-    """Return what two texts have in common that differ in case, punctuation and spaces alone."""
-    return " ".join(text.lower().translate(_GAPS).split())
-
-
-class _Gaps(dict[int, str]):
-    """What each character becomes in a key: itself, or a space."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        # Emoji and vowel signs tell texts apart; the symbols of ASCII are mostly markup.
-        symbol = code > 127 and unicodedata.category(character)[0] in "MS"
-        self[code] = character if character.isalnum() or symbol else " "
-        return self[code]
-
-
-_GAPS = _Gaps()
 
 
 # --- reading ---------------------------------------------------------------------------------

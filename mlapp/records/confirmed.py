@@ -1,8 +1,8 @@
 """Answers with feedback whose inputs were recorded: for training and for evaluating new versions.
 
 One in three is held back: it is never trained on, so that it can evaluate versions that were
-trained on the others. The choice depends on the inputs alone, so equal inputs are always on the
-same side, and all versions are evaluated on rows that none of them was trained on.
+trained on the others. The choice depends on the inputs alone, so equal inputs (`learned.unify`) are
+always on the same side, and all versions are evaluated on rows that none of them was trained on.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import select
 
 from mlapp.records.database import Database, answers, feedback
+from mlapp.store.learned import unify
 
 HELD_BACK = 3  # one in so many is held back
 
@@ -33,16 +34,33 @@ class Feedback:
         learned: those for training, oldest first.
         held_back: those for evaluation, oldest first.
         without_inputs: how many others have feedback, but no recorded inputs.
+        of_other_kind: how many others are numbers where labels are wanted, or labels where numbers
+            are; see `of_kind`.
     """
 
     learned: list[Confirmed] = field(default_factory=list)
     held_back: list[Confirmed] = field(default_factory=list)
     without_inputs: int = 0
+    of_other_kind: int = 0
 
     @property
     def judged(self) -> int:
         """How many answers were judged."""
-        return len(self.learned) + len(self.held_back) + self.without_inputs
+        usable = len(self.learned) + len(self.held_back)
+        return usable + self.without_inputs + self.of_other_kind
+
+    def of_kind(self, kind: type[float] | type[str]) -> "Feedback":
+        """Return the answers whose truths are of a kind; earlier versions may have given another.
+
+        Args:
+            kind: float for numbers, str for labels.
+        """
+        learned, held_back = (
+            [each for each in side if isinstance(each.truth, kind)]
+            for side in (self.learned, self.held_back)
+        )
+        others = len(self.learned) + len(self.held_back) - len(learned) - len(held_back)
+        return Feedback(learned, held_back, self.without_inputs, self.of_other_kind + others)
 
 
 def read(database: Database, model: str) -> Feedback:
@@ -70,5 +88,5 @@ def read(database: Database, model: str) -> Feedback:
 
 def is_held_back(inputs: Mapping[str, Any]) -> bool:
     """Return whether an instance is held back for evaluation, and never trained on."""
-    content = orjson.dumps(inputs, option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps(unify(inputs), option=orjson.OPT_SORT_KEYS)
     return int.from_bytes(hashlib.sha256(content).digest()[:8]) % HELD_BACK == 0

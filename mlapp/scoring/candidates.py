@@ -22,7 +22,7 @@ from mlapp.errors import (
     ModelNotFound,
     RecordsUnavailable,
 )
-from mlapp.families.contract import Model
+from mlapp.families.contract import Model, TextInput
 from mlapp.records import confirmed, queries
 from mlapp.records.confirmed import Confirmed
 from mlapp.records.database import Database
@@ -32,12 +32,12 @@ from mlapp.scoring.comparison import Comparison, plan_comparison
 from mlapp.scoring.distributions import Differences
 from mlapp.store import artifacts, gate, promotion
 from mlapp.store.gate import Verdict
-from mlapp.store.learned import fingerprint, load_learned
+from mlapp.store.learned import fingerprint, key, load_learned, unify
 from mlapp.store.promotion import Change
 
 REPLAYED = 1_000  # the most recent rows that are replayed
 AT_ONCE = 250  # rows that are answered at once
-PREFIX = "candidate_"  # the prefix of the candidate's columns
+PREFIX = "candidate_"  # of the candidate's columns, unless inputs have it
 SMALLEST = 1e-12  # the smallest probability, so that the log loss stays finite
 SOURCE = "judged answers"
 
@@ -69,8 +69,15 @@ def judge(root: Path, database: Database, name: str, version: int) -> list[Verdi
 def _is_learned(given: Confirmed, learned: frozenset[str], model: Model) -> bool:
     """Return whether a version has learned from the inputs of an answer."""
     row = {name: given.inputs.get(name) for name in model.takes.names}
-    text = next(iter(row.values())) if model.takes.kind == "text" else None
-    return fingerprint(row if text is None else str(text)) in learned
+    if isinstance(model.takes, TextInput):
+        text = str(next(iter(row.values())))
+        spelled: list[Mapping[str, Any] | str] = [text, key(text)]
+    else:
+        # The answer may be spelled as another version does, whose data had another format.
+        parsed = [(spec, spec.parse(row[spec.name])) for spec in model.takes.inputs]
+        own = {spec.name: spec.plain(value) for spec, value in parsed if value is not None}
+        spelled = [row, row | own]
+    return any(fingerprint(each) in learned for each in spelled)
 
 
 def judge_confirmed(current: Model, candidate: Model, held_back: Sequence[Confirmed]) -> Verdict:
@@ -112,7 +119,7 @@ def _average(losses: Floats, inputs: Sequence[Mapping[str, Any]]) -> Floats:
     found: dict[str, list[Floats]] = {}
     for each, row in zip(inputs, losses, strict=True):
         given = {name: value for name, value in each.items() if value is not None}
-        found.setdefault(fingerprint(given), []).append(row)
+        found.setdefault(fingerprint(unify(given)), []).append(row)
     return np.array([np.mean(rows, axis=0) for rows in found.values()]).reshape(-1, 2)
 
 
@@ -191,10 +198,20 @@ def _compare(
     Raises:
         InvalidInput, InvalidTable: as `plan_comparison`.
     """
-    table = tabulate(asked)
-    plan = plan_comparison(candidate, current, table.schema, Options(prefix=PREFIX))
+    names = {*current.takes.names, *candidate.takes.names}  # and not of versions before
+    table = tabulate([{name: row[name] for name in row if name in names} for row in asked])
+    options = Options(prefix=choose_prefix(current, candidate))
+    plan = plan_comparison(candidate, current, table.schema, options)
     batches = table.to_batches(max_chunksize=AT_ONCE)
     return plan, (plan.score(candidate, plan.plan, batch).batch for batch in batches)
+
+
+def choose_prefix(current: Model, candidate: Model) -> str:
+    """Return what the names of the candidate's columns begin with, and no input's does."""
+    prefix = PREFIX
+    while any(name.startswith(prefix) for name in (*current.takes.names, *candidate.takes.names)):
+        prefix += "_"
+    return prefix
 
 
 def tabulate(asked: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlapp import store
-from mlapp.errors import TrainingError, describe
+from mlapp.errors import InvalidTable, TrainingError, describe
 from mlapp.families.contract import Model
 from mlapp.manifest import Manifest, command_of
 from mlapp.records import confirmed
@@ -24,6 +24,8 @@ from mlapp.scoring import candidates
 from mlapp.scoring.distributions import Differences
 from mlapp.settings import Settings
 from mlapp.store import artifacts
+from mlapp.tables.formats import TEXT_FORMATS, format_of
+from mlapp.tables.options import READING
 
 Say: TypeAlias = Callable[[str], object]
 
@@ -64,7 +66,8 @@ def retrain(
     root, database = settings.artifacts, Database(settings)
     current = store.open_model(root, name)
     words = set_data(read_command(current.manifest), data)
-    feedback = confirmed.read(database, name)
+    gives_labels = current.gives.kind == "labels"
+    feedback = confirmed.read(database, name).of_kind(str if gives_labels else float)
     say(count_feedback(name, feedback, settings))
     if not feedback.learned and data is None:
         raise TrainingError(
@@ -76,9 +79,9 @@ def retrain(
         words = [*_without(words, "--name"), "--name", name]
         words += ["--candidate", "--artifacts", str(root.resolve())]
         if feedback.learned:
-            extra = Path(folder) / "feedback.parquet"
-            write_extra(extra, current, words, feedback.learned)
-            words += ["--extra", str(extra)]
+            judged = Path(folder) / "feedback.parquet"
+            write_feedback(judged, current, words, feedback.learned)
+            words += ["--feedback", str(judged)]
         say(f"Running {shlex.join(['python', '-m', *words])}")
         if dry_run:
             return None
@@ -124,14 +127,24 @@ def read_command(manifest: Manifest) -> list[str]:
 def set_data(words: Sequence[str], data: Path | None) -> list[str]:
     """Return a module and its arguments, with other data if given.
 
+    Options to read the data are left out where they do not apply to the other data.
+
     Raises:
-        TrainingError: the data file does not exist.
+        TrainingError: the data, or a file with more rows, does not exist.
     """
-    given = find_option(words, "--data")
+    for more in find_options(words, "--extra"):
+        if not Path(more).exists():
+            raise TrainingError(
+                f"The file {more} of the training's --extra is not in {Path.cwd()}: go where it is"
+            )
     if data is not None:
         if not data.exists():
             raise TrainingError(f"--data: there is no file {data}")
-        return [*_without(words, "--data"), "--data", str(data)]
+        kept = _without(words, "--data")
+        for option in set(READING) - _options_of(data):
+            kept = _without(kept, f"--{option}")
+        return [*kept, "--data", str(data)]
+    given = find_option(words, "--data")
     # A name without a folder or a suffix may be that of a public data set.
     if given is not None and re.search(r"[/\\.]", given) and not Path(given).exists():
         raise TrainingError(
@@ -140,15 +153,33 @@ def set_data(words: Sequence[str], data: Path | None) -> list[str]:
     return list(words)
 
 
-def find_option(words: Sequence[str], flag: str) -> str | None:
-    """Return the value of an option among arguments, None if it is not given."""
-    found = None
+def _options_of(data: Path) -> set[str]:
+    """Return the options to read a table that apply to a file, or a folder or archive of texts."""
+    if data.is_dir() or data.name.endswith((".tar.gz", ".tgz", ".tar")):
+        return {"encoding"}
+    try:
+        found = format_of(data.name).format
+    except InvalidTable:  # its name says none
+        return set(READING)
+    if found in TEXT_FORMATS:
+        return {"encoding", "decimal"}
+    return {"sheet"} if found == "xlsx" else set()
+
+
+def find_options(words: Sequence[str], flag: str) -> list[str]:
+    """Return the values of an option that may be repeated, in order."""
+    found = []
     for word, after in zip(words, [*words[1:], None], strict=True):
-        if word == flag:
-            found = after
+        if word == flag and after is not None:
+            found.append(after)
         elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
+            found.append(word.partition("=")[2])
     return found
+
+
+def find_option(words: Sequence[str], flag: str) -> str | None:
+    """Return the value of an option among arguments, the last one, None if it is not given."""
+    return next(reversed(find_options(words, flag)), None)
 
 
 def _without(words: Sequence[str], flag: str) -> list[str]:
@@ -169,10 +200,12 @@ def count_feedback(name: str, feedback: Feedback, settings: Settings) -> str:
     if feedback.without_inputs:
         line += f", {feedback.without_inputs:,} without their inputs"
         line += "" if settings.log_inputs else " (MLAPP_LOG_INPUTS=values keeps them)"
+    if feedback.of_other_kind:
+        line += f", {feedback.of_other_kind:,} left out, of versions with another kind of answer"
     return line
 
 
-def write_extra(
+def write_feedback(
     path: Path, model: Model, words: Sequence[str], learned: Sequence[Confirmed]
 ) -> None:
     """Write answers with feedback as a Parquet table with the columns of the training data."""
@@ -231,7 +264,8 @@ def describe_replay(found: Differences | None, current: Model, candidate: Model)
         f" differently by {versions[0]}, and {found.changed:,} {changed}; the mean difference is"
         f" {found.mean:.4g}"
     )
-    own, other = candidates.PREFIX, f"{candidates.PREFIX}v{current.manifest.version}_"
+    own = candidates.choose_prefix(current, candidate)
+    other = f"{own}v{current.manifest.version}_"
     shown = "label" if is_label else "prediction"
     for _, row in found.largest[:SHOWN]:
         inputs = {key: value for key, value in row.items() if not key.startswith(own)}

@@ -8,7 +8,7 @@ versions know groups of rows, as of `--group`, whole groups are resampled: rows 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Verdict:
         lower, upper: the interval of candidate minus current.
         source: where the rows come from.
         groups: how many groups the rows are of; None where each stands alone.
+        same: whether each held-out row cost both exactly the same, as where only the final fit saw
+            judged answers: that says nothing of what only one of the two learned from.
     """
 
     rows: int
@@ -44,6 +46,7 @@ class Verdict:
     upper: float
     source: str
     groups: int | None = None
+    same: bool = False
 
     @property
     def worse(self) -> bool:
@@ -62,6 +65,11 @@ class Verdict:
             return f"{self.rows} rows in common, too few to compare"
         if self.groups is not None and self.groups < FEWEST_GROUPS:
             return f"{self.rows:,} rows of {self.groups} groups in common, too few to compare"
+        if self.same:
+            return (
+                f"no verdict: each of {self.rows:,} rows cost both versions exactly the same, which"
+                " says nothing of what only one of them learned from"
+            )
         of_groups = "" if self.groups is None else f" of {self.groups:,} groups"
         outcome = "worse" if self.worse else "better" if self.better else "no different"
         return (
@@ -75,18 +83,22 @@ class Verdict:
 
 
 def compare_held_out(current: Artifact, candidate: Artifact) -> Verdict:
-    """Compare two versions on the held-out rows that both report on."""
+    """Compare two versions on the held-out rows that both report on.
+
+    Where all losses are the same, they are of the same fits, and there is no verdict.
+    """
     ours, theirs = _losses(current), _losses(candidate)
     old, new = ours.get("values", {}), theirs.get("values", {})
     common = sorted(old.keys() & new.keys()) if ours.get("metric") == theirs.get("metric") else []
     groups = theirs.get("groups") or ours.get("groups")  # none in reports without `--group`
-    return compare(
+    found = compare(
         [old[key] for key in common],
         [new[key] for key in common],
         str(theirs.get("metric", "loss")),
         "held-out rows",
         None if groups is None else [groups[key] for key in common],
     )
+    return replace(found, same=bool(common) and all(old[key] == new[key] for key in common))
 
 
 def compare(
