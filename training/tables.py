@@ -339,7 +339,7 @@ def _learn_number(name: str, column: "pd.Series[float]") -> Number:
         minimum=column.min(),
         maximum=column.max(),
         quantiles=(low, lower, middle, upper, high),
-        typical=round(middle, decimals),
+        typical=round(middle, decimals) + 0.0,  # no -0
         step=max(10.0**-decimals, _round_step((column.max() - column.min()) / 1000)),
         decimals=decimals,
         missing=bool(column.isna().any()),

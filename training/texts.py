@@ -196,8 +196,7 @@ def _names_in(path: Path, given: set[str], name_of: Mapping[str, str]) -> dict[s
     found = {each: name_of[value] for each, value in values.items() if value is not None}
     if len(found) < len(given):
         return None
-    names = {each: match_label(each, tuple(name_of.values())) for each in given}
-    if None not in names.values() and names != found:
+    if given <= {*name_of.values()} and any(each != name for each, name in found.items()):
         renamed = ", ".join(f"{value} is named {name}" for value, name in name_of.items())
         raise InvalidData(
             f"{path}: the labels {quote(sorted(given))} are values of the data and names of other"
