@@ -101,7 +101,7 @@ def test_a_wrong_mapping_is_reported(
 
 def test_a_prediction_does_not_overwrite_a_column(regression: RegressionModel) -> None:
     columns = texts([ROW]) | {"lower": ["kept"], "error": ["kept"]}
-    with pytest.raises(InvalidTable, match=r"already has columns 'lower', 'error'.*--prefix"):
+    with pytest.raises(InvalidTable, match=r"already has columns 'lower', 'error'; give.* prefix"):
         score(regression, columns)
     found = score(regression, columns, prefix="new_").batch
     assert found.schema.names[-5:] == [f"new_{n}" for n in (*COLUMNS, "notice", "error")]

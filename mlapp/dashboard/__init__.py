@@ -11,5 +11,6 @@ quality      the tab "About this model"
 monitor      the parts of the page Monitor
 promotions   the parts of the page Versions
 charts, label_charts  the charts
+axes         axes and legends: numbers of any size, names of any length
 markup       text from outside, made safe to show
 """

@@ -1,5 +1,10 @@
 """Answers and their reasons on pages, for every kind of model."""
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -16,13 +21,56 @@ from mlapp.families.contract import (
     RowReasons,
     TextReasons,
 )
+from mlapp.scoring.distributions import without_noise
 
 DECIMALS = 2  # of a logit
+ROOM = 20  # characters that are shown large; more would be cut off
+SIGNIFICANT = st.column_config.NumberColumn(format="%.6g")  # six digits, also of small numbers
 
 
 def as_percent(probability: float) -> str:
     """Return a probability as text that never claims certainty."""
     return "over 99%" if probability > 0.99 else f"{probability:.0%}"
+
+
+def significant(table: pd.DataFrame) -> dict[str, Any]:
+    """Return formats for the numbers of a table, by column; by default four decimals are shown."""
+    return {
+        str(name): st.column_config.NumberColumn(format=significant_format(column))
+        for name, column in table.select_dtypes("float").items()
+    }
+
+
+def significant_format(numbers: Iterable[float]) -> str:
+    """Return the format of a column: six digits, or more where two decimals need more."""
+    most = max((abs(each) for each in numbers if math.isfinite(each)), default=0.0)
+    digits = math.ceil(math.log10(most)) + 2 if 1 < most < 1e13 else 0
+    return f"%.{max(6, digits)}g"
+
+
+def show_value(title: str, value: str, hint: str | None = None) -> None:
+    """Show a value under a title, large if it is short, else as text that wraps.
+
+    Args:
+        title: Markdown.
+        value: any text.
+        hint: Markdown, shown on request.
+    """
+    if len(value) <= ROOM:
+        st.metric(title, literal(value), help=hint)
+        return
+    with st.container(width="content", gap="xsmall"):
+        st.markdown(f":small[{title}]", help=hint)
+        st.markdown(f"**{literal(value)}**")
+
+
+def write_difference(ours: float, theirs: float, decimals: int) -> str:
+    """Return the difference of two numbers as text, with more digits where it is small."""
+    [found] = without_noise(np.array([ours - theirs]), np.array([ours]), np.array([theirs]))
+    if not found:
+        return f"{0:.{decimals}f}"
+    shown = f"{found:+,.{decimals}f}"
+    return shown if any(digit in shown for digit in "123456789") else f"{found:+.2g}"
 
 
 def show_answer(answers: Answers) -> None:
@@ -36,7 +84,7 @@ def show_answer(answers: Answers) -> None:
 def show_number(answers: Numbers) -> None:
     """Show a predicted number, with its interval if the model has one."""
     output, [answer] = answers.output, answers.records()
-    st.metric(f"Predicted {literal(output.name)}", output.format(answer["prediction"]))
+    show_value(f"Predicted {literal(output.name)}", output.format(answer["prediction"]))
     if output.level is None:
         st.caption("This model gives no interval.")
     else:
@@ -48,7 +96,7 @@ def show_labels(answers: Labels) -> None:
     """Show the most likely label and the probability of each label."""
     output, [label] = answers.output, answers.labels
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.metric(f"Predicted {literal(output.name)}", literal(label))
+        show_value(f"Predicted {literal(output.name)}", label)
         st.metric("Probability", as_percent(float(answers.probability[0])))
         if answers.unsure[0]:
             st.badge("Unsure", icon=":material/help:", color="orange")

@@ -1,16 +1,29 @@
 """The pages' charts: data in, Altair chart out. Colours and fonts come from the app's theme."""
 
-from typing import TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
 
+from mlapp.dashboard.axes import (
+    COUNTS,
+    bar_height,
+    elided,
+    name_axis,
+    name_legend,
+    number_axis,
+    quiet_color,
+    write,
+)
 from mlapp.families.contract import Explanation
 from mlapp.schema import Category, Input
 
 Drawn: TypeAlias = alt.Chart | alt.LayerChart | alt.FacetChart
 
 BARS = 12  # the most bars; the last one sums up all further inputs
+MOST_COUNTED = 12  # labels of a confusion matrix whose cells have room for their counts
+ACROSS = 40  # characters that have room below half a page
 
 
 def contributions(baseline: float, effects: "pd.Series[float]", name: str, decimals: int) -> Drawn:
@@ -34,20 +47,21 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
             "start": ends - added,
             "end": ends,
             "effect": ["raises" if value >= 0 else "lowers" for value in added],
-            "label": [f"{value:+,.{decimals}f}" for value in added],
+            "label": [_write_added(value, decimals) for value in added],
         }
     )
     bars["right"] = bars[["start", "end"]].max(axis=1)
-    scale = alt.Scale(zero=False, nice=False, padding=56)  # the padding holds the labels
+    room = 12 + 7 * max(6, bars["label"].str.len().max())  # for the numbers
+    scale = alt.Scale(zero=False, nice=False, padding=room)
     base = alt.Chart(bars).encode(
         # An order by name: without one, Vega keeps that of the answer before.
-        y=alt.Y("input:N", sort=[*added.index], title=None, axis=alt.Axis(labelOverlap=False))
+        y=alt.Y("input:N", sort=[*added.index], title=None, axis=name_axis(added.index))
     )
     drawn = base.mark_bar(height={"band": 0.6}).encode(
         x=alt.X(
             "start:Q",
             scale=scale,
-            axis=alt.Axis(tickCount=8),
+            axis=number_axis([*bars["start"], *bars["end"]], tickCount=8),
             title=name,
         ),
         x2="end:Q",
@@ -58,10 +72,15 @@ def contributions(baseline: float, effects: "pd.Series[float]", name: str, decim
         ),
         tooltip=[alt.Tooltip("input:N"), alt.Tooltip("label:N", title=f"added to {name}")],
     )
-    text = base.mark_text(align="left", dx=6, fontSize=12, color="gray").encode(
+    text = base.mark_text(align="left", dx=6, fontSize=12, color=quiet_color()).encode(
         x=alt.X("right:Q", scale=scale), text="label:N"
     )
-    return alt.layer(drawn, text).properties(height=120 + 32 * len(bars))
+    return alt.layer(drawn, text).properties(height=alt.Step(bar_height(bars["input"], 32)))
+
+
+def _write_added(value: float, decimals: int) -> str:
+    shown = f"{value:+,.{decimals}f}"
+    return shown if len(shown) <= 12 else f"{value:+.4g}"
 
 
 def what_if(
@@ -80,41 +99,75 @@ def what_if(
         current: the input's current value; None if it is missing, then nothing is marked.
         prediction: the current prediction.
     """
-    name, banded = spec.name, moved.shape[1] > 2
     # By position, since the input may have the name of a column of the answers.
-    data = moved.set_axis(["value", "prediction", "lower", "upper"][: moved.shape[1]], axis=1)
-    data = data.assign(series="prediction")
+    columns = ["prediction", "lower", "upper"][: moved.shape[1] - 1]
+    banded, number = len(columns) > 1, not isinstance(spec, Category)
+    data = moved.set_axis(["value", *columns], axis=1)
+    data = _prepare(spec, data.assign(series="prediction"), columns)
     here = pd.DataFrame({"value": [current], "prediction": [prediction], "series": ["now"]})
-    number = not isinstance(spec, Category)
-    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
-    x = alt.X(
-        value,
-        title=name,
-        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
-    )
-    y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False))
-    tooltip = [
-        alt.Tooltip(value, title=name),
-        alt.Tooltip("prediction:Q", format=".4~g", title=output),
-    ]
+    here = _prepare(spec, here, columns[:1])
+    x = varied_axis(spec, moved.iloc[:, 0])
+    axis = number_axis(data[columns].to_numpy().ravel().tolist())
+    y = alt.Y("prediction:Q", title=output, scale=alt.Scale(zero=False), axis=axis)
+    titles = {"value": spec.name, "prediction": output, "lower": "lower", "upper": "upper"}
+    tooltip = [alt.Tooltip(f"{name} text:N", title=title) for name, title in titles.items()]
     color = alt.Color(
         "series:N",
-        scale=alt.Scale(domain=["prediction", "now"]),
+        scale=alt.Scale(domain=["prediction", "now"][: 1 if current is None else 2]),
         legend=alt.Legend(orient="top", title=None),
     )
-    line = alt.Chart(data).encode(x=x, y=y, color=color, tooltip=tooltip)
-    point = alt.Chart(here).mark_point(filled=True, size=140, opacity=1)
-    point = point.encode(x=x, y=y, color=color, tooltip=tooltip)
+    line = alt.Chart(data).encode(x=x, y=y, color=color, tooltip=tooltip[: 1 + len(columns)])
     layers = []
     if banded:
-        band = alt.Chart(data).encode(x=x, y=alt.Y("lower:Q", title=output), y2="upper:Q")
+        # Its tooltip is the line's: by default it would call the lower end the prediction.
+        lower = alt.Y("lower:Q", title=output, axis=axis)
+        band = alt.Chart(data).encode(x=x, y=lower, y2="upper:Q", tooltip=tooltip)
         layers.append(
             band.mark_area(opacity=0.18) if number else band.mark_rule(strokeWidth=2, color="gray")
         )
     layers.append(line.mark_line() if number else line.mark_point(filled=True, size=50))
     if current is not None:
-        layers.append(point)
+        point = alt.Chart(here).mark_point(filled=True, size=140, opacity=1)
+        layers.append(point.encode(x=x, y=y, color=color, tooltip=tooltip[:2]))
     return alt.layer(*layers).properties(height=300)
+
+
+def _prepare(spec: Input, data: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Add the texts of the tooltips, and the values as Vega reads them."""
+    texts = {f"{name} text": [write(value) for value in data[name]] for name in columns}
+    texts["value text"] = written(data["value"])
+    return data.assign(value=as_drawn(spec, data["value"]), **texts)
+
+
+def written(values: Iterable[float | str | None]) -> list[str]:
+    """Return values of an input as texts."""
+    return [write(value) if isinstance(value, float | int) else str(value) for value in values]
+
+
+def as_drawn(spec: Input, values: Iterable[Any]) -> list[Any]:
+    """Return values of an input as Vega reads them: dates with their zone, UTC.
+
+    Vega takes a date without a zone for UTC, and a time without one for local time.
+    """
+    if spec.kind != "date":
+        return [*values]
+    full = (str(value).replace(" ", "T") for value in values)
+    return [value + ("Z" if "T" in value else "T00:00:00Z") for value in full]
+
+
+def varied_axis(spec: Input, values: Iterable[Any]) -> alt.X:
+    """Return the axis of an input that varies, of the values that `as_drawn` returned.
+
+    Args:
+        spec: the input.
+        values: those that it takes.
+    """
+    if spec.kind == "number":
+        scale, axis = alt.Scale(zero=False, nice=False), number_axis(values)
+        return alt.X("value:Q", title=spec.name, scale=scale, axis=axis)
+    if spec.kind == "date":  # in UTC, since local time may be on another day
+        return alt.X("value:T", title=spec.name, scale=alt.Scale(type="utc"))
+    return alt.X("value:N", title=spec.name, axis=alt.Axis(labelLimit=0, labelExpr=elided(values)))
 
 
 def predicted_against_actual(name: str, held_out: dict[str, list[float]]) -> Drawn:
@@ -128,15 +181,18 @@ def predicted_against_actual(name: str, held_out: dict[str, list[float]]) -> Dra
     ends = data[["actual", "prediction"]]
     low, high = float(ends.min().min()), float(ends.max().max())
     scale = alt.Scale(domain=[low, high], nice=True)
+    axis = number_axis([low, high])
+    for column in ("prediction", "actual"):
+        data[f"{column} text"] = [write(value) for value in data[column]]
     points = (
         alt.Chart(data)
         .mark_circle(size=18, opacity=0.45)
         .encode(
-            x=alt.X("prediction:Q", title=f"predicted {name}", scale=scale),
-            y=alt.Y("actual:Q", title=f"actual {name}", scale=scale),
+            x=alt.X("prediction:Q", title=f"predicted {name}", scale=scale, axis=axis),
+            y=alt.Y("actual:Q", title=f"actual {name}", scale=scale, axis=axis),
             tooltip=[
-                alt.Tooltip("prediction:Q", format=".4~g"),
-                alt.Tooltip("actual:Q", format=".4~g"),
+                alt.Tooltip("prediction text:N", title="prediction"),
+                alt.Tooltip("actual text:N", title="actual"),
             ],
         )
     )
@@ -157,8 +213,13 @@ def residuals(held_out: dict[str, list[float]]) -> Drawn:
         alt.Chart(data)
         .mark_bar()
         .encode(
-            x=alt.X("residual:Q", bin=alt.Bin(maxbins=40), title="actual minus predicted"),
-            y=alt.Y("count():Q", title="rows"),
+            x=alt.X(
+                "residual:Q",
+                bin=alt.Bin(maxbins=40),
+                title="actual minus predicted",
+                axis=number_axis(data["residual"]),
+            ),
+            y=alt.Y("count():Q", title="rows", axis=COUNTS),
             tooltip=[alt.Tooltip("count():Q", title="rows")],
         )
         .properties(height=320)
@@ -186,20 +247,15 @@ def words(text: str, explanation: Explanation, other: str) -> Drawn:
         .mark_bar()
         .encode(
             x=alt.X("weight:Q", title="added to the logit"),
-            y=alt.Y(
-                "word:N",
-                sort=bars["word"].tolist(),
-                title=None,
-                axis=alt.Axis(labelOverlap=False),
-            ),
+            y=alt.Y("word:N", sort=bars["word"].tolist(), title=None, axis=name_axis(bars["word"])),
             color=alt.Color(
                 "supports:N",
                 scale=alt.Scale(domain=[explanation.label, other]),
-                legend=alt.Legend(orient="top"),
+                legend=name_legend([explanation.label, other]),
             ),
             tooltip=["word:N", alt.Tooltip("weight:Q", format="+.3f"), "supports:N"],
         )
-        .properties(height=110 + 24 * len(bars))
+        .properties(height=alt.Step(bar_height(bars["word"], 26)))
     )
     return drawn
 
@@ -219,9 +275,17 @@ def confusion(labels: list[str], counts: list[list[int]], unit: str) -> Drawn:
             for column, predicted in enumerate(labels)
         ]
     )
+    slanted = len(labels) * max(len(label) for label in labels) > ACROSS
+    many = len(labels) > MOST_COUNTED
+    x_axis = alt.Axis(
+        labelAngle=-90 if many else -45 if slanted else 0,
+        labelOverlap="parity" if many else False,
+        labelLimit=0,
+        labelExpr=elided(labels),
+    )
     base = alt.Chart(data).encode(
-        x=alt.X("predicted label:N", sort=labels, axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("true label:N", sort=labels),
+        x=alt.X("predicted label:N", sort=labels, axis=x_axis),
+        y=alt.Y("true label:N", sort=labels, axis=name_axis(labels)),
         tooltip=[
             "true label:N",
             "predicted label:N",
@@ -229,14 +293,21 @@ def confusion(labels: list[str], counts: list[list[int]], unit: str) -> Drawn:
         ],
     )
     most = int(data["count"].max())
-    squares = base.mark_rect().encode(
-        color=alt.Color("count:Q", scale=alt.Scale(scheme="teals"), legend=None)
-    )
-    text = base.mark_text(fontSize=15).encode(
-        text=alt.Text("count:Q", format=","),
-        color=alt.condition(alt.datum["count"] > most / 2, alt.value("white"), alt.value("black")),
-    )
-    return alt.layer(squares, text).properties(height=300)
+    layers = [
+        base.mark_rect().encode(
+            color=alt.Color("count:Q", scale=alt.Scale(scheme="teals"), legend=None)
+        )
+    ]
+    if not many:
+        dark = alt.datum["count"] > most / 2
+        layers.append(
+            base.mark_text(fontSize=15 if len(labels) <= MOST_COUNTED // 2 else 11).encode(
+                text=alt.Text("count:Q", format=","),
+                color=alt.condition(dark, alt.value("white"), alt.value("black")),
+            )
+        )
+    step = max(bar_height(labels, 28), 210 // len(labels))
+    return alt.layer(*layers).properties(height=alt.Step(step))
 
 
 def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
@@ -307,16 +378,18 @@ def histogram(name: str, bars: pd.DataFrame) -> Drawn:
         name: the output's.
         bars: what `distributions.Histogram.bars` returned: columns start, end, rows.
     """
+    ends = {"from": bars["start"], "to": bars["end"]}
+    axis = number_axis([*bars["start"], *bars["end"]], tickCount=8)
     drawn: alt.Chart = (
-        alt.Chart(bars)
+        alt.Chart(bars.assign(**{key: written(values) for key, values in ends.items()}))
         .mark_bar()
         .encode(
-            x=alt.X("start:Q", bin="binned", title=f"predicted {name}", axis=alt.Axis(tickCount=8)),
+            x=alt.X("start:Q", bin="binned", title=f"predicted {name}", axis=axis),
             x2="end:Q",
-            y=alt.Y("rows:Q", title="rows"),
+            y=alt.Y("rows:Q", title="rows", axis=COUNTS),
             tooltip=[
-                alt.Tooltip("start:Q", format=".6~g", title="from"),
-                alt.Tooltip("end:Q", format=".6~g", title="to"),
+                "from:N",
+                "to:N",
                 alt.Tooltip("rows:Q", format=","),
             ],
         )
@@ -341,10 +414,7 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
                 axis=alt.Axis(format=".0%", tickCount=5),
             ),
             y=alt.Y(
-                "label:N",
-                sort=bars["label"].tolist(),
-                title=None,
-                axis=alt.Axis(labelOverlap=False),
+                "label:N", sort=bars["label"].tolist(), title=None, axis=name_axis(bars["label"])
             ),
             color=alt.Color(
                 "answer:N",
@@ -358,6 +428,6 @@ def label_shares(bars: pd.DataFrame) -> Drawn:
                 alt.Tooltip("share:Q", format=".1%"),
             ],
         )
-        .properties(height=110 + 44 * bars["label"].nunique())
+        .properties(height=alt.Step(bar_height(bars["label"], 44)))
     )
     return drawn

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from mlapp.dashboard import answers
 from mlapp.dashboard.markup import literal
 from mlapp.dashboard.shared import to_csv
 from mlapp.families.contract import Model, NumberOutput
@@ -30,7 +31,7 @@ def show(model: Model, other: Model, result: Result) -> None:
                     border=True,
                     help=f"The prediction is outside the interval of version {version}.",
                 )
-            mean = f"{found.mean:,.{gives.decimals + 1}f}"
+            mean = answers.write_difference(found.mean, 0.0, gives.decimals + 1).removeprefix("+")
             meaning = "The mean absolute difference of the predictions."
         else:
             st.metric("Other label", f"{found.changed:,}", border=True, help="The labels differ.")
@@ -47,7 +48,12 @@ def show(model: Model, other: Model, result: Result) -> None:
         return
     table = found.table()
     st.markdown("**The rows that differ most**")
-    st.dataframe(table, hide_index=True, alt="The rows whose answers differ most")
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=answers.significant(table),
+        alt="The rows whose answers differ most",
+    )
     st.download_button(
         "Download these rows as CSV",
         lambda: to_csv(table),

@@ -35,6 +35,7 @@ def _show(model: Model, answered: Answered) -> None:
             truth = st.number_input(
                 f"Correct {literal(gives.name)}",
                 value=None,
+                step=10.0**-gives.decimals,
                 format="%g",
                 key=f"_feedback_truth_{name}",
             )
@@ -44,7 +45,6 @@ def _show(model: Model, answered: Answered) -> None:
                 gives.labels,
                 index=None,
                 placeholder="Choose one",
-                format_func=literal,
                 key=f"_feedback_truth_{name}",
             )
         note = st.text_input(

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import altair as alt
 import pandas as pd
 
-from mlapp.dashboard.charts import BARS, Drawn
+from mlapp.dashboard.axes import bar_height, name_axis, name_legend, quiet_color
+from mlapp.dashboard.charts import BARS, Drawn, as_drawn, varied_axis, written
 from mlapp.schema import Category, Floats, Input
 
+LONG = 20  # characters of a label from which the legend is a list
 LINES = 6  # the most labels whose curves are drawn: the number of the theme's colours
 
 
@@ -38,14 +40,14 @@ def probabilities(labels: Sequence[str], values: Floats) -> Drawn:
             "label:N",
             sort=bars["label"].tolist(),
             title=None,
-            axis=alt.Axis(labelOverlap=False, labelLimit=140),
+            axis=name_axis(bars["label"]),
         ),
         tooltip=["label:N", alt.Tooltip("probability:Q", format=".2%")],
     )
-    text = base.mark_text(align="left", dx=5, fontSize=12, color="gray")
+    text = base.mark_text(align="left", dx=5, fontSize=12, color=quiet_color())
     text = text.encode(text="shown:N")
     return alt.layer(base.mark_bar(height={"band": 0.6}), text).properties(
-        height=50 + 30 * len(bars), padding={"right": 44}
+        height=alt.Step(bar_height(bars["label"], 30)), padding={"right": 44}
     )
 
 
@@ -73,31 +75,27 @@ def what_if(
     """
     places = sorted(range(len(values)), key=lambda place: -values[place])[:LINES]
     labels = [label for place, label in enumerate(columns) if place in places]
+    taken = moved.iloc[:, 0].tolist()
     parts = [
         pd.DataFrame(
-            {"value": moved.iloc[:, 0], "probability": moved.iloc[:, place + 1], "label": label}
+            {"probability": moved.iloc[:, place + 1], "label": label}
+            | {"value": as_drawn(spec, taken), "value text": written(taken)}
         )
         for place, label in enumerate(columns)
         if place in places
     ]
-    here = pd.DataFrame({"value": [current]})
     number = not isinstance(spec, Category)
-    value = {"number": "value:Q", "date": "value:T"}.get(spec.kind, "value:N")
-    x = alt.X(
-        value,
-        title=spec.name,
-        scale=alt.Scale(zero=False, nice=False) if spec.kind == "number" else alt.Scale(),
-    )
+    x = varied_axis(spec, taken)
     lines = alt.Chart(pd.concat(parts)).encode(
         x=x,
         y=alt.Y("probability:Q", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%")),
         color=alt.Color(
             "label:N",
             scale=alt.Scale(domain=labels),
-            legend=alt.Legend(orient="top", title=None, columns=3, labelLimit=140),
+            legend=name_legend(labels),
         ),
         tooltip=[
-            alt.Tooltip(value, title=spec.name),
+            alt.Tooltip("value text:N", title=spec.name),
             "label:N",
             alt.Tooltip("probability:Q", format=".1%"),
         ],
@@ -105,6 +103,10 @@ def what_if(
     drawn = lines.mark_line() if number else lines.mark_point(filled=True, size=90)
     layers: list[alt.Chart] = [drawn]
     if current is not None:
+        here = pd.DataFrame({"value": as_drawn(spec, [current])})
         rule = alt.Chart(here).mark_rule(strokeDash=[4, 4], color="gray")
         layers.append(rule.encode(x=x))
-    return alt.layer(*layers).properties(height=300)
+    listed = (
+        bar_height(labels, 16) * len(labels) if max(map(len, labels)) > LONG else 0
+    )  # the height of the legend
+    return alt.layer(*layers).properties(height=300 + listed)

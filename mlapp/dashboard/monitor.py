@@ -8,6 +8,8 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
+from mlapp.dashboard import answers
+from mlapp.dashboard.axes import SHORT, elided
 from mlapp.dashboard.markup import literal
 from mlapp.families.contract import Model
 from mlapp.records import bins, drift, quality, queries, reference
@@ -25,6 +27,7 @@ BADGES: Mapping[str, tuple[str, str]] = {
     "unreferenced": ("No reference", "gray"),
 }
 SHOWN = 100  # answers that the page lists
+MOST_NAMED = 20  # bins that all have room for their names
 CHANNELS = {
     "page": "Dashboard",
     "form": "Form",
@@ -172,12 +175,23 @@ def distribution(each: Drift) -> alt.Chart:
     """Draw the shares of each bin in training and now, side by side."""
     data = pd.DataFrame(each.bins, columns=["bin", "training", "now"])
     order = data["bin"].tolist()
+    below = 5 * max(0, min(SHORT, max(map(len, order), default=0)) - 10)  # for the slanted names
     long = data.melt("bin", ["training", "now"], "when", "share")
     drawn: alt.Chart = (
         alt.Chart(long)
         .mark_bar()
         .encode(
-            x=alt.X("bin:N", sort=order, title=None, axis=alt.Axis(labelAngle=-30)),
+            x=alt.X(
+                "bin:N",
+                sort=order,
+                title=None,
+                axis=alt.Axis(
+                    labelAngle=-45,
+                    labelOverlap="parity" if len(order) > MOST_NAMED else False,
+                    labelLimit=0,
+                    labelExpr=elided(order),
+                ),
+            ),
             xOffset=alt.XOffset("when:N", sort=["training", "now"]),
             y=alt.Y("share:Q", axis=alt.Axis(format=".0%")),
             color=alt.Color(
@@ -185,7 +199,7 @@ def distribution(each: Drift) -> alt.Chart:
             ),
             tooltip=["bin:N", "when:N", alt.Tooltip("share:Q", format=".1%")],
         )
-        .properties(height=300)
+        .properties(height=300 + below)
     )
     return drawn
 
@@ -212,10 +226,12 @@ def show_shadows(database: Database, name: str, since: int) -> None:
         }
         for each in found
     ]
+    table = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    shares = dict.fromkeys(("differing", "outside the interval"), percent)
     st.dataframe(
-        pd.DataFrame(rows).dropna(axis="columns", how="all"),
+        table,
         hide_index=True,
-        column_config=dict.fromkeys(("differing", "outside the interval"), percent),
+        column_config=answers.significant(table) | shares,
         alt="How often the candidates differ from what was served",
     )
 
@@ -297,7 +313,8 @@ def show_latest(database: Database, name: str) -> None:
     st.dataframe(
         table[[*first, *others, *last]],
         hide_index=True,
-        column_config={
+        column_config=answers.significant(table)
+        | {
             "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),
             "ms": st.column_config.NumberColumn(
                 format="%.2f", help="Time the model took for the request, in milliseconds."

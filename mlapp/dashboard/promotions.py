@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mlapp import loaders
-from mlapp.dashboard import monitor, quality
+from mlapp.dashboard import answers, monitor, quality
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, GateRefused, MlappError
 from mlapp.manifest import Manifest
@@ -42,8 +42,9 @@ def show_versions(name: str) -> None:
             | {"trained on": manifest.describe_use()}
             | {key: value for key, value in manifest.metrics.items() if key in metrics}
         )
+    table = pd.DataFrame(rows)
     st.dataframe(
-        pd.DataFrame(rows),
+        table,
         hide_index=True,
         column_config={
             "created": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
@@ -51,10 +52,13 @@ def show_versions(name: str) -> None:
         | {
             metric.key: st.column_config.NumberColumn(
                 metric.label,
-                format="percent" if metric.write(0).endswith("%") else "%.4f",
+                format="percent"
+                if metric.write(0).endswith("%")
+                else answers.significant_format(table[metric.key]),
                 help=metric.help,
             )
             for metric in metrics.values()
+            if metric.key in table
         },
         alt="All versions with their metrics",
     )
@@ -125,7 +129,12 @@ def show_candidate(name: str, version: int) -> None:
             st.caption(
                 f"The last {candidates.REPLAYED:,} recorded rows, largest differences first."
             )
-            st.dataframe(differing, hide_index=True, alt="The rows whose answers differ most")
+            st.dataframe(
+                differing,
+                hide_index=True,
+                column_config=answers.significant(differing),
+                alt="The rows whose answers differ most",
+            )
 
 
 @st.cache_data(ttl=60, max_entries=20, show_spinner="Comparing the candidate")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from mlapp.dashboard import charts
+from mlapp.dashboard import answers, charts
 from mlapp.dashboard.file_results import size as size_text
 from mlapp.families.contract import Gives, Model, NumberOutput
 from mlapp.manifest import Manifest
@@ -88,6 +88,13 @@ def metrics_of(gives: Gives) -> list[Metric]:
     return of_numbers(gives) if gives.kind == "number" else of_labels()
 
 
+def write_metric(metric: Metric, value: float) -> str:
+    """Return a metric's value as text, with four digits where it is very small or large."""
+    shown = metric.write(value)
+    small = 0 < abs(value) < 1e-3 and not shown.endswith("%")
+    return f"{value:.4g}" if small or abs(value) >= 1e9 else shown
+
+
 def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) -> None:
     """Show those of some metrics that the manifest has, and what they were measured on.
 
@@ -117,13 +124,14 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
         st.caption(_how_measured(model.manifest, there))
     with st.grid(len(shown) + size, min_column_width=150):
         for each in shown:
-            st.metric(each.label, each.write(there[each.key]), border=True, help=each.help)
+            value = write_metric(each, there[each.key])
+            st.metric(each.label, value, border=True, help=each.help)
         if size:
             st.metric("Size", size_text(model.size), border=True, help="All its files.")
     if not own and "r2_in_sample" in there:
         st.caption(f"R² on the rows it was trained on: {there['r2_in_sample']:.7f}")
     baselines = [
-        f"{each.label} {each.write(there[BASELINE + each.key])}"
+        f"{each.label} {write_metric(each, there[BASELINE + each.key])}"
         for each in shown
         if BASELINE + each.key in there
     ]
@@ -147,9 +155,11 @@ def show_compared(report: Mapping[str, Any]) -> None:
     if not (compared := report.get("compared")):
         return
     st.subheader("Models that were compared")
+    table = pd.DataFrame(compared).rename(columns=lambda name: str(name).replace("_", " "))
     st.dataframe(
-        pd.DataFrame(compared).rename(columns=lambda name: str(name).replace("_", " ")),
+        table,
         hide_index=True,
+        column_config=answers.significant(table),
         alt="The models that were compared, with errors",
     )
     st.caption(
@@ -164,10 +174,11 @@ def show_coverage(report: Mapping[str, Any]) -> None:
     if not (fifths := report.get("coverage_by_fifth")):
         return
     st.subheader("Where the intervals hold")
+    table = pd.DataFrame(fifths)
     st.dataframe(
-        pd.DataFrame(fifths),
+        table,
         hide_index=True,
-        column_config={"coverage": PERCENT},
+        column_config=answers.significant(table) | {"coverage": PERCENT},
         alt="The share of rows in their interval, by fifths of the predictions",
     )
     st.caption("Held-out rows, from the lowest fifth of the predictions to the highest.")
@@ -179,11 +190,10 @@ def show_coefficients(report: Mapping[str, Any]) -> None:
         return
     st.subheader("Coefficients")
     st.caption("In the inputs' own units, with their intervals.")
-    number = st.column_config.NumberColumn(format="%.6g")
     st.dataframe(
         pd.DataFrame(coefficients),
         hide_index=True,
-        column_config=dict.fromkeys(("estimate", "lower", "upper"), number),
+        column_config=dict.fromkeys(("estimate", "lower", "upper"), answers.SIGNIFICANT),
         alt="The model's coefficients",
     )
 

@@ -11,6 +11,7 @@ from mlapp.dashboard import answers, shared, whole_files
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families.contract import Answers, Labels, Model, Numbers, Reasons, RowReasons
+from mlapp.scoring.distributions import without_noise
 
 Instance = Mapping[str, Any] | str
 
@@ -124,10 +125,10 @@ def _show_difference(ours: Found, theirs: Found) -> None:
     (model, given, reasons), (other, before, reasons_before) = ours, theirs
     names = [f"version {each.manifest.version}" for each in (model, other)]
     if isinstance(given, Numbers) and isinstance(before, Numbers):
-        values = [float(each.values[0, 0]) for each in (given, before)]
+        values = (float(given.values[0, 0]), float(before.values[0, 0]))
         st.metric(
             f"{given.output.name}: {names[0]} minus {names[1]}",
-            f"{values[0] - values[1]:+,.{given.output.decimals}f}",
+            answers.write_difference(*values, given.output.decimals),
         )
     elif isinstance(given, Labels) and isinstance(before, Labels):
         _show_label_difference(given, before, names)
@@ -171,7 +172,8 @@ def _show_table(
     table: pd.DataFrame, first: str, names: list[str], formats: Mapping[str, Any]
 ) -> None:
     """Show values of both versions and their difference, largest first."""
-    table["difference"] = table[names[0]].fillna(0) - table[names[1]].fillna(0)
+    ours, theirs = (table[name].fillna(0).to_numpy() for name in names)
+    table["difference"] = without_noise(ours - theirs, ours, theirs)
     table = table.sort_values("difference", key=abs, ascending=False)
     st.dataframe(
         table.rename_axis(first).reset_index(),

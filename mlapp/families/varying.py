@@ -1,5 +1,6 @@
 """How an answer varies with one input, for any model that takes a row."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ def what_if(
         model: a model that takes a row.
         row: the row that is varied; the range is widened to include its value.
         name: the input that varies. A category takes each of its values.
-        points: how many values a number takes, 2 or more.
+        points: how many values a number or a date takes, 2 or more; with 3 or more, the row's
+            own is one of them.
 
     Returns:
         A column of the input's name, then prediction and, if the model has intervals, lower and
@@ -36,13 +38,13 @@ def what_if(
 
     assert isinstance(model.takes, RowInput)  # as its kind says
     spec = model.takes.schema[name]
-    if isinstance(spec, Number):
-        current = model.check([row]).row(0)[name]
-        ends = [spec.minimum, spec.maximum] + ([] if current is None else [current])
-        moved: list[Any] = np.linspace(min(ends), max(ends), points).tolist()
-    elif isinstance(spec, Date):
-        between = np.linspace(spec.minimum, spec.maximum, points).tolist()
-        moved = [spec.plain(each) for each in between]
+    moved: list[Any]
+    if isinstance(spec, Number | Date):
+        current = spec.parse(model.check([row]).row(0)[name])
+        known = None if current is None or math.isnan(current) else current
+        moved = _spread(spec, known, points)
+        if isinstance(spec, Date):
+            moved = [spec.plain(each) for each in moved]
     else:
         moved = list(spec.categories)
     answers = model.answer(model.check([{**row, name: value} for value in moved]))
@@ -52,3 +54,14 @@ def what_if(
         columns = answers.tensors()
     # Concatenated, since the input may have the name of a column of the answers.
     return pd.concat([pd.Series(moved, name=name), pd.DataFrame(columns)], axis=1)
+
+
+def _spread(spec: Number | Date, current: float | None, points: int) -> list[float]:
+    """Return values from the lowest to the highest of the training range and the current value."""
+    ends = [spec.minimum, spec.maximum] + ([] if current is None else [current])
+    moved: list[float] = np.linspace(min(ends), max(ends), points).tolist()
+    inside = range(1, points - 1)
+    if current is not None and current not in moved and inside:
+        # So that the mark of the current value lies on the curve.
+        moved[min(inside, key=lambda place: abs(moved[place] - current))] = current
+    return moved

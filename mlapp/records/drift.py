@@ -56,7 +56,7 @@ class Drift:
         missing: the share of missing values.
         outside: the share outside the training range; for a category, always 0.
         refused: how many values were refused, such as categories that training did not have.
-        bins: the name of each bin, and its shares in training and now.
+        bins: the name of each bin, and its shares in training and now; refused values have one.
     """
 
     series: Series
@@ -130,14 +130,14 @@ def compare(
     new = np.array([live.get(place, 0) for place in places], dtype=float)
     rows, known, refused = int(new.sum()), int(old.sum()), live.get(REFUSED, 0)
     names = name_bins(cut, show)
-    none = "missing"
-    while none in names:  # as a category may be called
-        none = f"({none})"
-    shares = tuple(
-        (name, before / max(1, known), now / max(1, rows))
-        for name, before, now in zip([none, *names], old.tolist(), new.tolist(), strict=True)
+    named = [_name_apart("missing", names), *names]
+    shares = [
+        (name, before / max(1, known), now / max(1, rows + refused))
+        for name, before, now in zip(named, old.tolist(), new.tolist(), strict=True)
         if before or now
-    )
+    ]
+    if refused:
+        shares.insert(0, (_name_apart("refused", names), 0.0, refused / (rows + refused)))
     ends = () if cut.values else (0, len(cut) - 1)
     outside = sum(live.get(place, 0) for place in ends) / max(1, rows)
     missing = live.get(MISSING, 0) / max(1, rows)
@@ -150,7 +150,14 @@ def compare(
         psi, p = stability_index(joined), p_value(joined)
         flagged = p < CHANCE
         state = ("act" if psi >= LARGE else "watch") if flagged else "green"
-    return Drift(series, state, rows, known, psi, p, missing, outside, refused, shares)
+    return Drift(series, state, rows, known, psi, p, missing, outside, refused, tuple(shares))
+
+
+def _name_apart(name: str, names: Sequence[str]) -> str:
+    """Return a name that no category has."""
+    while name in names:
+        name = f"({name})"
+    return name
 
 
 def name_bins(cut: Binning, show: Show | None = None) -> list[str]:

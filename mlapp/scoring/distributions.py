@@ -16,6 +16,7 @@ from mlapp.schema import Floats, name_columns
 FINEST = 2048  # bars that are counted
 MOST_DIFFERING = 100  # rows that are kept, of those that differ most
 SHOWN = 40  # the most bars that are shown
+NOISE = 1e-9  # a difference below this part of the numbers is one of floating-point arithmetic
 
 
 class Histogram:
@@ -83,8 +84,25 @@ class Shares:
         return pd.DataFrame(rows, columns=["label", "answer", "rows", "share"])
 
 
+def without_noise(difference: Floats, ours: Floats, theirs: Floats) -> Floats:
+    """Return differences of numbers, 0 where they are no larger than rounding errors.
+
+    Args:
+        difference: of each row, NaN where there is none.
+        ours: one of the numbers of each row.
+        theirs: the other.
+    """
+    sizes = np.fmax(np.abs(ours), np.abs(theirs))
+    # Where the terms of a sum cancel, its error is that of the terms; others tell their size.
+    usual = float(np.nanmedian(sizes)) if np.isfinite(sizes).any() else 0.0
+    least = np.maximum(NOISE * sizes, 1e-5 * NOISE * usual)
+    return np.where(np.abs(difference) <= least, 0.0, difference)
+
+
 class Differences:
     """How two answers to each row differ: counts, and the rows that differ most.
+
+    Differences that are no larger than rounding errors are none.
 
     Attributes:
         compared: rows that both answered.
@@ -119,11 +137,11 @@ class Differences:
             batch: columns as `comparison` has them.
             before: how many rows came before it.
         """
-        size = np.abs(_numbers(batch, f"{self._prefix}difference"))
+        size = np.abs(self._sizes(batch))
         both = ~np.isnan(size)
         self.compared += int(both.sum())
         self.differing += int((size[both] > 0).sum())
-        self.changed += self._count_changed(batch)
+        self.changed += self._count_changed(batch, size)
         first, second = (batch.column(f"{prefix}error").is_null() for prefix in self._prefixes)
         self.alone += sum(
             ours != theirs
@@ -132,7 +150,14 @@ class Differences:
         self._sum += float(size[both].sum())
         self._keep(batch, np.where(both, size, 0), before)
 
-    def _count_changed(self, batch: pa.RecordBatch) -> int:
+    def _sizes(self, batch: pa.RecordBatch) -> Floats:
+        difference = _numbers(batch, f"{self._prefix}difference")
+        names = [f"{prefix}prediction" for prefix in self._prefixes]
+        if f"{self._prefix}changed" in batch.schema.names:  # of probabilities, which are up to 1
+            return without_noise(difference, np.ones_like(difference), np.ones_like(difference))
+        return without_noise(difference, *(_numbers(batch, name) for name in names))
+
+    def _count_changed(self, batch: pa.RecordBatch, size: Floats) -> int:
         names = batch.schema.names
         if (changed := f"{self._prefix}changed") in names:
             return int(pc.sum(batch.column(changed)).as_py() or 0)
@@ -142,7 +167,7 @@ class Differences:
         outside = (prediction < _numbers(batch, lower)) | (
             prediction > _numbers(batch, f"{self._other}upper")
         )
-        return int(outside.sum())
+        return int((outside & (size > 0)).sum())
 
     def _keep(self, batch: pa.RecordBatch, size: Floats, before: int) -> None:
         name = f"{self._prefix}difference"
