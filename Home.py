@@ -11,6 +11,7 @@ import mlapp
 from mlapp import loaders
 from mlapp.dashboard import shared
 from mlapp.dashboard.markup import literal
+from mlapp.dashboard.wording import name_target
 from mlapp.errors import ArtifactError, InvalidSettings
 from mlapp.manifest import Kind
 from mlapp.settings import read_settings
@@ -69,19 +70,19 @@ def show_card(name: str) -> None:
     try:
         model = loaders.load_model(name)
     except ArtifactError as error:
-        st.subheader(name)
+        st.header(name)
         shared.show_artifact_error(error, "This model cannot be opened")
         return
     manifest = model.manifest
     metric = model.headline
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(name)
+        st.header(name)
         st.badge(f"version {manifest.version}")
         if artifacts.pinned(read_settings().artifacts, name) is not None:
             st.badge("pinned", icon=":material/keep:", color="orange")
     st.metric(metric.name[0].upper() + metric.name[1:], metric.value, help=metric.meaning)
     st.markdown(
-        f"Predicts **{literal(model.gives.name)}**. Trained on {manifest.describe_use('**')},"
+        f"Predicts **{literal(name_target(model))}**. Trained on {manifest.describe_use('**')},"
         f" {manifest.created:%d %B %Y, %H:%M} UTC."
     )
     refusal = loaders.refused(name)

@@ -45,13 +45,13 @@ if about_tab.open:
         if held_out := report.get("held_out"):
             left, right = st.columns(2)
             with left:
-                st.subheader("Predicted and actual")
+                st.header("Predicted and actual")
                 st.altair_chart(
                     charts.predicted_against_actual(gives.name, held_out),
                     alt="Held-out rows, predicted against actual",
                 )
             with right:
-                st.subheader("Residuals")
+                st.header("Residuals")
                 st.altair_chart(
                     charts.residuals(held_out),
                     alt="Histogram of the residuals of held-out rows",

@@ -9,7 +9,7 @@ from mlapp import answering, loaders
 from mlapp.answering import Answered
 from mlapp.dashboard import answers, charts, feedback, label_charts, quality, shared
 from mlapp.dashboard.markup import literal
-from mlapp.dashboard.wording import as_title, read_wording
+from mlapp.dashboard.wording import as_title
 from mlapp.errors import InvalidInput
 from mlapp.families.contract import Labels
 from mlapp.families.sentiment import FEW_KNOWN
@@ -40,7 +40,7 @@ model = shared.choose(
 )
 manifest, labels, name = model.manifest, model.labels, model.manifest.name
 report = shared.read_report(model)
-wording, examples = read_wording(report), model.examples[:EXAMPLES]
+wording, examples = model.wording, model.examples[:EXAMPLES]
 heading.title(literal(as_title(name)), icon=":material/reviews:")
 
 # Each model has an answer of its own; the entry is the same for all.
@@ -104,11 +104,11 @@ with predict_tab:
         known, tokens = 1 - float(given.extras["unknown"][0]), int(given.extras["tokens"][0])
         if fresh:
             shared.write_link(model, {"review": text} if len(text) <= LINKED else {})
-            shared.remember(model, answered, {"review": text})
+            shared.remember(model, answered, {wording.text: text})
         with reasons:
             with st.container(border=True):
                 with st.container(horizontal=True, vertical_alignment="bottom"):
-                    st.metric(literal(wording.label.capitalize()), literal(answer))
+                    answers.show_value(literal(wording.label.capitalize()), answer)
                     st.metric(
                         "Probability",
                         answers.as_percent(max(own)),
@@ -144,7 +144,7 @@ with predict_tab:
             if f"_explained_{name}" not in state:
                 with st.spinner("Finding the most influential words ..."):
                     state[f"_explained_{name}"] = model.reasons(answered.batch)
-            st.subheader("Most influential words")
+            st.header("Most influential words")
             answers.show_text_reasons(model, state[f"_explained_{name}"])
             st.caption(f"The model knows {known:.0%} of the words.")
     else:
@@ -155,7 +155,7 @@ with predict_tab:
 
     percent = st.column_config.NumberColumn(format="percent")
     shown = dict.fromkeys(("probability", "unknown", *model.gives.columns.values()), percent)
-    shared.show_history(name, shown | {"review": st.column_config.TextColumn(width="medium")})
+    shared.show_history(name, shown | {wording.text: st.column_config.TextColumn(width="medium")})
 
 if many_tab.open:
     from mlapp.dashboard import whole_files  # nothing of it is loaded before
@@ -175,6 +175,6 @@ if about_tab.open:
         quality.show_compared(report)
         quality.show_mistakes(labels, report, "texts")
         if curve := report.get("learning_curve"):
-            st.subheader("How it learned")
+            st.header("How it learned")
             st.altair_chart(charts.learning_curve(curve), alt="Accuracy after each epoch")
         shared.show_origin(manifest)

@@ -11,11 +11,12 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp import store
 from mlapp.dashboard import rows
+from mlapp.dashboard.markup import literal
 from mlapp.dashboard.shared import to_csv
 from mlapp.families.regression import RegressionModel
 from mlapp.families.varying import what_if
 from mlapp.store import artifacts, open_model
-from tests.conftest import open_regression
+from tests.conftest import make_houses, open_regression
 from training.regression import train
 
 pytestmark = pytest.mark.slow(3)
@@ -67,7 +68,7 @@ def history(app: AppTest) -> pd.DataFrame:
 @pytest.mark.usefixtures("folder")
 def test_home_shows_each_model_with_its_quality_and_a_link() -> None:
     app = home()
-    assert [card.value for card in app.subheader] == ["houses", "regression"]
+    assert [card.value for card in app.header] == ["houses", "regression"]
     assert [metric.value for metric in app.metric] == ["0.992", "0.868"]
     assert "Trained on **1,232** rows" in texts(app)
     assert [link.value for link in app.page_link] == ["Use houses", "Use regression"]
@@ -198,7 +199,122 @@ def test_what_if_marks_no_point_where_the_value_is_missing() -> None:
         assert len(json.loads(app.get("vega_lite_chart")[1].proto.spec)["layer"]) == layers
 
 
+@pytest.fixture
+def homes(folder: Path, tmp_path: Path) -> Path:
+    """Two models of houses whose district may be missing, beside the others."""
+    table = make_houses(120)
+    table.loc[::5, "district"] = None
+    for name in ("homes", "huts"):
+        train_on(table, folder, name, tmp_path)
+    return folder
+
+
+def train_on(table: pd.DataFrame, folder: Path, name: str, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / f"{name}.csv", index=False)
+    path = tmp_path / f"{name}.csv"
+    train(path, "price", name, folder, model="linear", say=lambda line: None)
+
+
+@pytest.mark.usefixtures("homes")
+def test_a_missing_category_is_shown_as_not_known() -> None:
+    app = page({"_model": "homes"})
+    assert app.selectbox(key="district").options == ["east", "north", "west", "not known"]
+    app.selectbox(key="district").select("not known")
+    app = predict(app, {"area": 100.0})
+    assert app.query_params["district"] == ""
+    assert pd.isna(history(app)["district"][0])
+    assert displayed(app, "district") == "not known"
+
+
+@pytest.mark.usefixtures("homes")
+def test_a_missing_category_survives_a_link_and_another_model() -> None:
+    app = page({"_model": "homes", "area": "100", "rooms": "3", "district": ""})
+    answer = app.metric[0].value
+    assert displayed(app, "district") == "not known"
+    app.selectbox(key="_model_regression").select("huts")
+    assert displayed(run(app), "district") == "east"
+    app.selectbox(key="_model_regression").select("homes")
+    assert displayed(run(app), "district") == "not known"
+    assert (app.number_input(key="area").value, app.number_input(key="rooms").value) == (100, 3)
+    assert app.metric[0].value == answer
+    app.button(key="predict").click()
+    assert run(app).metric[0].value == answer
+
+
+def test_a_category_called_not_known_is_told_apart_from_a_missing_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    table = make_houses(120).replace({"district": {"west": "not known"}})
+    table.loc[::5, "district"] = None
+    train_on(table, folder, "homes", tmp_path)
+    app = page({"_model": "homes"})
+    assert app.selectbox(key="district").options == ["east", "north", "not known", "(not known)"]
+    app.selectbox(key="district").select("not known")
+    assert predict(app, {}).query_params["district"] == "not known"
+    assert app.metric
+
+
+def displayed(app: AppTest, key: str) -> str:
+    """Return what a select box shows."""
+    found = app.selectbox(key=key)
+    assert found.index is not None
+    return found.options[found.index]
+
+
+def test_a_value_that_another_version_does_not_know_is_named_when_it_is_replaced(
+    folder: Path, tmp_path: Path
+) -> None:
+    moved = make_houses(120).replace({"district": {"west": "*south*"}})
+    train_on(moved, folder, "houses", tmp_path)
+    app = page({"_model": "houses", "_version": "1"})
+    app.selectbox(key="district").select("west")
+    app = predict(app, {"area": 100.0})
+    app.selectbox(key="_version").select(2)
+    run(app)
+    assert app.selectbox(key="district").value == "east"
+    named = "- district: was 'west', now 'east'"
+    assert named in [each.value for each in app.warning]
+    assert "- district: got 'west', expected one of '\\*south\\*', 'east'" in app.error[0].value
+    app.session_state["_tabs_houses"] = "About this model"
+    assert named in [each.value for each in run(app).warning]
+    app.session_state["_tabs_houses"] = "Predict"
+    app = run(app)
+    app.button(key="predict").click()
+    assert not run(app).warning
+    assert not run(app).warning
+    assert app.metric
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_reasons_are_computed_once_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    reasons = RegressionModel.reasons
+    monkeypatch.setattr(
+        RegressionModel, "reasons", lambda model, rows: asked.append(1) or reasons(model, rows)
+    )
+    app = predict(page())
+    app.session_state["_tabs_regression"] = "About this model"
+    run(app)
+    app.selectbox(key="_model_regression").select("houses")
+    run(app)
+    app.selectbox(key="_model_regression").select("regression")
+    assert len(run(app).get("vega_lite_chart")) == 2
+    assert len(asked) == 1
+    assert len(predict(app, ROW | {"var_1": 800.0}).get("vega_lite_chart")) == 2
+    assert len(asked) == 2
+
+
 # --- history ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_history_shows_small_numbers_in_full_and_says_whose_time_it_is() -> None:
+    frame = predict(page()).dataframe[0]
+    columns = json.loads(frame.proto.columns)
+    assert columns["var_5"]["type_config"]["format"] == "%g"
+    assert columns["prediction"]["type_config"]["format"] == "%.3f"
+    assert columns["time"]["label"] == "time (UTC)"
+    assert columns["time"]["type_config"]["timezone"] == "UTC"
 
 
 @pytest.mark.usefixtures("folder")
@@ -233,6 +349,14 @@ def test_a_downloaded_table_holds_no_formula_that_a_spreadsheet_would_run() -> N
 def test_each_session_has_a_history_of_its_own() -> None:
     predict(page())
     assert not page().dataframe
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("12. may", "12\\. may"), ("0.401", "0.401"), ("-0.2", "-0.2"), ("- a", "\\- a")],
+)
+def test_what_would_begin_a_list_is_escaped_and_a_number_is_not(text: str, shown: str) -> None:
+    assert literal(text) == shown
 
 
 # --- links ------------------------------------------------------------------------------------
@@ -286,6 +410,18 @@ def test_a_link_to_a_model_that_is_not_published_says_so_and_offers_another() ->
     run(app)
     assert not app.error
     assert app.selectbox(key="_model_regression").value == "regression"
+
+
+@pytest.mark.parametrize("name", ["embed", "Embed_Options"])
+def test_an_input_with_a_name_that_streamlit_keeps_for_itself_goes_into_the_address(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    train_on(make_houses(120).rename(columns={"area": name}), folder, "homes", tmp_path)
+    app = predict(page({"_model": "homes"}), {name: 90.0})
+    assert app.query_params[f"_input_{name}"] == "90"
+    other = page(dict(app.query_params))
+    assert other.number_input(key=name).value == 90.0
+    assert other.metric[0].value == app.metric[0].value
 
 
 # --- several models and versions --------------------------------------------------------------

@@ -222,4 +222,4 @@ def test_a_number_without_an_interval_has_every_part_of_the_page(
     assert list(app.dataframe[0].value)[-1] == "prediction"
     for tab, shown in (("Compare", "A file"), ("About this model", "The inputs")):
         app.session_state["_tabs_lengths"] = tab
-        assert shown in [each.value for each in run(app).subheader]
+        assert shown in [each.value for each in run(app).header]

@@ -23,8 +23,9 @@ from mlapp.scoring.batch import Options
 from mlapp.scoring.distributions import Histogram, Shares
 from mlapp.scoring.workspace import Workspace
 from mlapp.store import open_model
-from tests.conftest import wait_until
+from tests.conftest import make_houses, wait_until
 from tests.test_pages import home, run
+from training.regression import train
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 
 def page(name: str = "regression") -> AppTest:
-    kind = "regression" if name in ("regression", "houses") else "sentiment"
+    kind = "sentiment" if name in ("sentiment", "moods") else "regression"
     app = home()
     app.query_params["_model"] = name
     run(app.switch_page(f"pages/{kind}.py"))
@@ -66,6 +67,13 @@ def bring(app: AppTest, **contents: bytes) -> AppTest:
     for name, content in contents.items():
         app.file_uploader[0].upload(name.replace("__", "."), content)
     return run(app)
+
+
+def column(app: AppTest, name: str) -> Any:
+    """Return the widget with the column for an input."""
+    labels = (f"Column for {name}", f"Column of {name}")
+    [found] = [each for each in app.selectbox if each.label.replace("\\", "") in labels]
+    return found
 
 
 def job(app: AppTest, name: str = "regression") -> Job:
@@ -110,7 +118,7 @@ def test_the_part_costs_nothing_while_it_is_closed() -> None:
 def test_a_file_is_scored_and_its_refused_row_says_why() -> None:
     app = bring(page(), rows__csv=ROWS)
     assert list(app.dataframe[0].value["id"]) == ["1", "2", "3"]
-    assert app.selectbox(key="many_column_var_1").value == "var_1"
+    assert column(app, "var_1").value == "var_1"
     app = score(app)
     counts = {key: shown(app)[key] for key in ("Rows", "Scored", "With a notice", "Refused")}
     assert counts == {"Rows": "3", "Scored": "2", "With a notice": "1", "Refused": "1"}
@@ -145,10 +153,10 @@ def test_the_template_is_scored_without_a_word(name: str, folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_column_is_mapped_by_hand_and_one_much_alike_by_itself() -> None:
     app = bring(page(), rows__csv=f"Score,VAR 2,var-3,var_4,var_5\n{ROW}\n".encode())
-    assert "var_1: got no column, expected a finite number" in reported(app)
+    assert "var_1: got no column, expected one of the file's; choose it above" in reported(app)
     assert app.button(key="many_start").disabled
-    assert app.selectbox(key="many_column_var_2").value == "VAR 2"
-    app.selectbox(key="many_column_var_1").set_value("Score")
+    assert column(app, "var_2").value == "VAR 2"
+    column(app, "var_1").set_value("Score")
     app = score(run(app))
     assert shown(app)["Scored"] == "1"
 
@@ -156,7 +164,7 @@ def test_a_column_is_mapped_by_hand_and_one_much_alike_by_itself() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_column_cannot_be_two_inputs() -> None:
     app = bring(page(), rows__csv=f"{HEADER}\n{ROW}\n".encode())
-    app.selectbox(key="many_column_var_1").set_value("var_2")
+    column(app, "var_1").set_value("var_2")
     app = run(app)
     assert "got 'var_2' for var_1 and var_2, expected a different column" in reported(app)
     assert app.button(key="many_start").disabled
@@ -165,9 +173,60 @@ def test_a_column_cannot_be_two_inputs() -> None:
 @pytest.mark.usefixtures("folder")
 def test_another_file_gets_its_own_mapping() -> None:
     app = bring(page(), one__csv=f"Score,{HEADER}\n1,{ROW}\n".encode())
-    app.selectbox(key="many_column_var_1").set_value("Score")
+    column(app, "var_1").set_value("Score")
     app = bring(run(app), two__csv=f"Score,{HEADER}\n1,{ROW}\n".encode())
-    assert app.selectbox(key="many_column_var_1").value == "var_1"
+    assert column(app, "var_1").value == "var_1"
+
+
+@pytest.fixture
+def flats(folder: Path, tmp_path: Path) -> Path:
+    """Two models with the same inputs, beside the others."""
+    path = tmp_path / "flats.csv"
+    make_houses(60)[["area", "rooms", "price"]].to_csv(path, index=False)
+    for name in ("flats", "flats2"):
+        train(path, "price", name, folder, model="linear", say=lambda line: None)
+    return folder
+
+
+def switch(app: AppTest, name: str) -> AppTest:
+    app.selectbox(key="_model_regression").select(name)
+    app.session_state[f"_tabs_{name}"] = "Many rows"
+    return run(run(app))
+
+
+@pytest.mark.usefixtures("flats")
+def test_each_model_keeps_the_columns_that_were_chosen_for_it() -> None:
+    app = bring(page("flats"), f1__csv=b"area,rooms,area_m2\n1,2,80\n")
+    column(app, "area").set_value("area_m2")
+    app = bring(switch(run(app), "flats2"), f2__csv=b"area,rooms\n90,3\n")
+    assert column(app, "area").value == "area"
+    app = switch(app, "flats")
+    assert column(app, "area").value == "area_m2"
+    assert column(switch(app, "flats2"), "area").value == "area"
+
+
+@pytest.mark.usefixtures("flats")
+def test_an_input_without_a_column_in_one_models_file_keeps_that_of_anothers() -> None:
+    app = bring(page("flats"), f1__csv=b"area,rooms\n80,2\n")
+    app = bring(switch(app, "flats2"), f2__csv=b"surface,rooms\n90,3\n")
+    assert column(app, "area").value is None
+    app = switch(app, "flats")
+    assert column(app, "area").value == "area"
+    assert not app.error
+
+
+def test_columns_are_guessed_anew_when_another_encoding_spells_their_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    table = make_houses(60)[["area", "price"]].rename(columns={"area": "Fläche"})
+    table.to_csv(tmp_path / "halls.csv", index=False)
+    train(tmp_path / "halls.csv", "price", "houses", folder, model="linear", say=lambda line: None)
+    app = bring(page("houses"), rows__csv="Fläche,b\n80,1\n".encode("mac-roman"))
+    app.selectbox(key="many_encoding").set_value("windows-1252")
+    app = run(app)
+    assert column(app, "Fläche").value is None
+    app.selectbox(key="many_encoding").set_value("mac-roman")
+    assert column(run(app), "Fläche").value == "Fläche"
 
 
 def zipped(*names: str) -> bytes:
@@ -211,7 +270,9 @@ def test_an_old_encoding_can_be_said() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_result_can_be_scored_again_under_a_prefix() -> None:
     app = bring(page(), rows__csv=f"{HEADER},prediction\n{ROW},0.4\n".encode())
-    assert "already has columns 'prediction'" in reported(app)
+    said = "already has columns 'prediction'; give the added columns a prefix"
+    assert said in reported(app)
+    assert "--" not in reported(app)
     app.text_input(key="many_prefix").set_value("new_")
     app.checkbox(key="many_explain").check()
     app = score(run(app))
@@ -224,7 +285,8 @@ def test_several_files_are_scored_each_by_itself() -> None:
     other = pd.DataFrame([[734, 688, 81, 0.328, 0.259]], columns=NAMES).to_parquet()
     strange = b"a,b\n1,2\n"
     app = bring(page(), one__csv=ROWS, strange__csv=strange, two__parquet=other)
-    assert "strange.csv lacks a column: - var_1: got no such column among 'a', 'b'" in reported(app)
+    lacking = "var_1: got no such column among 'a', 'b', expected a column of this name"
+    assert f"strange.csv lacks a column: - {lacking}" in reported(app)
     assert app.button(key="many_start").label == "Score 2 files"
     app = score(app)
     assert [result.counts.rows for result in job(app).results] == [3, 1]
@@ -239,7 +301,7 @@ def test_texts_are_counted_by_label_and_their_column_can_be_chosen() -> None:
     table = "said,by\nWe said it was furious rage,Ann\nmerry cheer,Ben\n?,Cem\n"
     app = bring(page("moods"), rows__csv=table.encode())
     assert "text: got no column" in reported(app)
-    app.selectbox(key="many_text_column").set_value("said")
+    column(app, "the texts").set_value("said")
     app = score(run(app), "moods")
     assert (shown(app)["Scored"], shown(app)["Refused"]) == ("2", "1")
     shares = job(app, "moods").results[0].shares

@@ -8,8 +8,10 @@ from streamlit.testing.v1 import AppTest
 from mlapp.families.sentiment import SentimentModel
 from mlapp.loaders import load_sentiment
 from mlapp.manifest import Artifact
+from mlapp.service import create_app
+from mlapp.settings import read_settings
 from mlapp.store import artifacts, open_model
-from tests.conftest import open_sentiment
+from tests.conftest import client_of, open_sentiment
 from tests.test_pages import home, run, texts
 
 pytestmark = pytest.mark.slow
@@ -47,7 +49,7 @@ def publish_again(folder: Path) -> None:
 def test_home_shows_text_models_with_their_held_out_accuracy(folder: Path) -> None:
     accuracy = open_model(folder, "topics").manifest.metrics["accuracy"]
     app = home()
-    assert [card.value for card in app.subheader][-2:] == ["sentiment", "topics"]
+    assert [card.value for card in app.header][-2:] == ["sentiment", "topics"]
     assert (app.metric[-1].label, app.metric[-1].value) == ("Held-out accuracy", f"{accuracy:.1%}")
     assert "texts" in texts(app)
 
@@ -134,6 +136,36 @@ def test_the_page_speaks_of_the_models_own_texts_labels_and_examples(folder: Pat
     assert (app.metric[0].label, app.metric[0].value) == ("Topic", "travel")
     shown = texts(app) + app.title[0].value + "".join(offered)
     assert not any(word in shown.lower() for word in ("film", "review", "sentiment"))
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_history_calls_texts_as_the_models_column_is_called() -> None:
+    app = predict(page({"_model": "topics"}), "a fast train")
+    assert list(app.dataframe[0].value)[1:3] == ["version", "message"]
+    assert app.query_params["review"] == "a fast train"
+
+
+@pytest.mark.usefixtures("folder")
+def test_home_and_the_plain_form_speak_of_the_models_own_texts_and_labels() -> None:
+    assert "Predicts **topic**" in texts(home())
+    client = client_of(create_app(read_settings()))
+    form = client.get("/form?_model=topics").text
+    assert "<h1>Predict topic</h1>" in form
+    assert ">Message</label>" in form
+    assert 'name="review"' in form
+    assert "<h1>Predict sentiment</h1>" in client.get("/form?_model=sentiment").text
+    assert "<h1>Predict price</h1>" in client.get("/form?_model=houses").text
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_long_label_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentiment()
+    long = ("a label of thirty characters..", "another label that is as long")
+    monkeypatch.setattr(model, "gives", replace(model.gives, labels=long))
+    monkeypatch.setattr(model, "labels", long)
+    app = predict(page(), GOOD)
+    assert [metric.label for metric in app.metric] == ["Probability"]
+    assert "**another label that is as long**" in texts(app)
 
 
 @pytest.mark.usefixtures("shipped")

@@ -79,6 +79,8 @@ class Pipe(io.RawIOBase):
         ("a.b.tsv", FileFormat("tsv")),
         ("a.csv.gz", FileFormat("csv", compressed=True)),
         ("a.ndjson.zip", FileFormat("jsonl", compressed=True)),
+        ("a.zip", FileFormat("csv", compressed=True)),
+        ("a.2024.zip", FileFormat("csv", compressed=True)),
         ("a.parquet", FileFormat("parquet")),
     ],
 )
@@ -86,7 +88,9 @@ def test_a_name_says_how_a_table_is_written_down(name: str, form: FileFormat) ->
     assert format_of(name) == form
 
 
-@pytest.mark.parametrize("name", ["a.xls", "a", "a.parquet.gz", "a.gz", ".csv"])
+@pytest.mark.parametrize(
+    "name", ["a.xls", "a", "a.parquet.gz", "a.parquet.zip", "a.xlsx.zip", "a.gz", ".csv"]
+)
 def test_a_name_that_says_nothing_is_refused_with_what_is_allowed(name: str) -> None:
     with pytest.raises(InvalidTable, match=r"expected \.csv, \.tsv or \.jsonl"):
         format_of(name)
@@ -94,8 +98,9 @@ def test_a_name_that_says_nothing_is_refused_with_what_is_allowed(name: str) -> 
 
 def test_a_zip_is_read_but_not_written() -> None:
     assert format_of("a.csv.zip").compressed
-    with pytest.raises(InvalidTable, match="zip"):
-        format_of("a.csv.zip", write=True)
+    for name in ("a.csv.zip", "a.zip"):
+        with pytest.raises(InvalidTable, match="zip"):
+            format_of(name, write=True)
 
 
 # --- CSV --------------------------------------------------------------------------------------
@@ -446,6 +451,33 @@ def zipped(**members: str) -> bytes:
         for name, content in members.items():
             archive.writestr(name.replace("_", "/", name.count("_")), content)
     return file.getvalue()
+
+
+@pytest.mark.parametrize("member", ["rows.csv", "data/rows.tsv", "rows.TXT", "rows.data"])
+def test_an_archive_named_zip_is_read_as_the_table_in_it(tmp_path: Path, member: str) -> None:
+    content = "a\tb\n1\t2\n" if member.endswith("tsv") else "a,b\n1,2\n"
+    (tmp_path / "rows.zip").write_bytes(zipped(**{member: content}))
+    with open_table(tmp_path / "rows.zip") as table:
+        assert table.schema.names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("member", "advice"),
+    [
+        ("rows.jsonl", "rows.zip holds rows.jsonl; name it rows.jsonl.zip"),
+        ("rows.parquet", "rows.zip holds rows.parquet, expected .csv, .tsv or .jsonl; unpack it"),
+    ],
+)
+def test_an_archive_named_zip_that_holds_another_format_says_what_to_do(
+    tmp_path: Path, member: str, advice: str
+) -> None:
+    path = tmp_path / "rows.zip"
+    path.write_bytes(zipped(**{member: '{"a": 1}\n'}))
+    assert advice in refusal(path)
+    named = tmp_path / "rows.jsonl.zip"
+    path.rename(named)
+    with open_table(named) as table:
+        assert table.schema.names == ["a"]
 
 
 def test_gzip_and_zip_are_unpacked_whatever_they_are_called(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def table(**columns: object) -> pd.DataFrame:
     return pd.DataFrame({"x": rng.normal(size=ROWS), "y": rng.normal(size=ROWS), **columns})
 
 
+def test_a_typical_value_that_rounds_to_zero_has_no_sign() -> None:
+    centred = np.linspace(-1000, 999.9998, ROWS + 1)
+    inputs = pd.DataFrame({"centred": centred})
+    schema = learn_schema(inputs, pd.Series(centred, name="y"))
+    assert str(schema["centred"].typical) == "0.0"
+
+
 # --- reading ----------------------------------------------------------------------------------
 
 

@@ -73,18 +73,24 @@ def write_difference(ours: float, theirs: float, decimals: int) -> str:
     return shown if any(digit in shown for digit in "123456789") else f"{found:+.2g}"
 
 
-def show_answer(answers: Answers) -> None:
-    """Show the answer to one instance."""
+def show_answer(answers: Answers, target: str | None = None) -> None:
+    """Show the answer to one instance.
+
+    Args:
+        answers: a single one.
+        target: what people call that which is predicted; by default its name in records.
+    """
+    title = f"Predicted {literal(target or answers.output.name)}"
     if isinstance(answers, Numbers):
-        show_number(answers)
+        show_number(answers, title)
     else:
-        show_labels(answers)
+        show_labels(answers, title)
 
 
-def show_number(answers: Numbers) -> None:
+def show_number(answers: Numbers, title: str) -> None:
     """Show a predicted number, with its interval if the model has one."""
     output, [answer] = answers.output, answers.records()
-    show_value(f"Predicted {literal(output.name)}", output.format(answer["prediction"]))
+    show_value(title, output.format(answer["prediction"]))
     if output.level is None:
         st.caption("This model gives no interval.")
     else:
@@ -92,11 +98,11 @@ def show_number(answers: Numbers) -> None:
         st.markdown(f"{output.level:.0%} interval: **{lower}** to **{upper}**")
 
 
-def show_labels(answers: Labels) -> None:
+def show_labels(answers: Labels, title: str) -> None:
     """Show the most likely label and the probability of each label."""
     output, [label] = answers.output, answers.labels
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        show_value(f"Predicted {literal(output.name)}", label)
+        show_value(title, label)
         st.metric("Probability", as_percent(float(answers.probability[0])))
         if answers.unsure[0]:
             st.badge("Unsure", icon=":material/help:", color="orange")

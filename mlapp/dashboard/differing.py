@@ -1,5 +1,6 @@
 """How two versions differ on a file, for the tab "Compare"."""
 
+import pandas as pd
 import streamlit as st
 
 from mlapp.dashboard import answers
@@ -19,7 +20,7 @@ def show(model: Model, other: Model, result: Result) -> None:
     """
     found, gives, version = result.differences, model.gives, other.manifest.version
     assert found is not None  # since there are two versions
-    st.subheader(f"Version {model.manifest.version} and version {version}")
+    st.header(f"Version {model.manifest.version} and version {version}")
     with st.grid(4, min_column_width=150):
         st.metric("Compared", f"{found.compared:,}", border=True, help="Rows that both answered.")
         st.metric("Different", f"{found.differing:,}", border=True, help="The answers differ.")
@@ -46,7 +47,11 @@ def show(model: Model, other: Model, result: Result) -> None:
     if not found.differing:
         st.caption("Both versions give the same answer to every row.")
         return
-    table = found.table()
+    _show_rows(found.table(), version, result)
+
+
+def _show_rows(table: pd.DataFrame, version: int, result: Result) -> None:
+    """Show the rows that differ most from those of another version."""
     st.markdown("**The rows that differ most**")
     st.dataframe(
         table,

@@ -41,7 +41,7 @@ def show_progress(job: Job) -> None:
 
 def show_results(job: Job) -> None:
     """Show the result of each file of a job that has ended, with downloads."""
-    st.subheader("Result")
+    st.header("Result")
     result = job.results[0]
     if len(job.results) > 1:
         table = [
@@ -117,7 +117,7 @@ def _show_result(job: Job, result: Result) -> None:
     with left:
         _show_bars(job.model, result)
     with right:
-        st.subheader("Refused rows")
+        st.header("Refused rows")
         if not counts.refused:
             st.caption("None. Every row was scored.")
             return
@@ -135,7 +135,7 @@ def _show_result(job: Job, result: Result) -> None:
 
 
 def _show_bars(model: Model, result: Result) -> None:
-    st.subheader("Predictions")
+    st.header("Predictions")
     if not result.counts.scored:
         st.caption("No row was scored.")
     elif result.histogram:

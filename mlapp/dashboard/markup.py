@@ -27,7 +27,7 @@ _MARKDOWN = re.compile(
     | (?<![A-Za-z0-9])_ | _(?![A-Za-z0-9])  # emphasis; within a word it is a character
     | :(?=\S) | (?i:(?<=www))\.  # emoji, icons and colours, and links that need no brackets
     | &(?=[#A-Za-z])
-    | \A\s*[-+#=] | (?<=\A[0-9])[.)]  # headings and lists
+    | \A[#=] | \A[-+](?![0-9]) | \A[0-9]{1,9}[.)](?=\s|\Z)  # headings and lists
     """,
     re.VERBOSE,
 )

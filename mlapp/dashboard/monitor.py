@@ -44,7 +44,7 @@ def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
     Args:
         counts: what `queries.totals` returned.
     """
-    st.subheader("Traffic")
+    st.header("Traffic")
     table = traffic(counts)
     if table.empty:
         st.caption("There were no requests in this period.")
@@ -102,7 +102,7 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
     Raises:
         RecordsUnavailable: the records cannot be read.
     """
-    st.subheader("Drift")
+    st.header("Drift")
     known = reference.read(root, model.manifest.name, model.manifest.version)
     found = drift.measure(model, known, database, since)
     found.sort(key=lambda each: ("act", "watch", "green", "unknown").index(each.state))
@@ -213,7 +213,7 @@ def show_shadows(database: Database, name: str, since: int) -> None:
     found = queries.shadowed(database, name, since)
     if not found:
         return
-    st.subheader("Candidates in shadow mode")
+    st.header("Candidates in shadow mode")
     percent = st.column_config.NumberColumn(format="percent")
     rows = [
         {
@@ -251,7 +251,7 @@ def show_quality(root: Path, database: Database, name: str, since: int) -> None:
     Raises:
         RecordsUnavailable: the records cannot be read.
     """
-    st.subheader("Was it right?")
+    st.header("Was it right?")
     manifests = artifacts.readable_manifests(root, name)
     found = quality.measure(database, name, manifests, since)
     if not found:
@@ -302,7 +302,7 @@ def show_latest(database: Database, name: str) -> None:
     ]
     if not rows:
         return
-    st.subheader("Latest answers")
+    st.header("Latest answers")
     table = pd.DataFrame(rows)
     table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
     table["channel"] = table["channel"].map(CHANNELS)

@@ -112,7 +112,7 @@ def show_shadows(name: str) -> None:
 
 def show_candidate(name: str, version: int) -> None:
     """Show how a candidate compares with the served version."""
-    st.subheader(f"Candidate {version}")
+    st.header(f"Candidate {version}")
     root = read_settings().artifacts
     try:
         served = artifacts.served_version(root, name)
@@ -222,7 +222,7 @@ def _roll_back(name: str, reason: str) -> None:
 def show_history(name: str) -> None:
     """Show who promoted or rolled back what, when and why."""
     changes = promotion.history(read_settings().artifacts, name)
-    st.subheader("History")
+    st.header("History")
     if not changes:
         st.caption("Nothing has been promoted or rolled back yet.")
         return

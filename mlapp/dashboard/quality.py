@@ -110,7 +110,7 @@ def show_metrics(model: Model, metrics: Sequence[Metric], size: bool = False) ->
     if own:
         there = {key.removesuffix(IN_SAMPLE): value for key, value in there.items()}
         shown = [each for each in metrics if each.key in there]
-    st.subheader("How good it is")
+    st.header("How good it is")
     if not shown:
         st.caption("Nothing was measured.")
         return
@@ -154,7 +154,7 @@ def show_compared(report: Mapping[str, Any]) -> None:
     """Show the models that were compared on the same data, with their errors."""
     if not (compared := report.get("compared")):
         return
-    st.subheader("Models that were compared")
+    st.header("Models that were compared")
     table = pd.DataFrame(compared).rename(columns=lambda name: str(name).replace("_", " "))
     st.dataframe(
         table,
@@ -173,7 +173,7 @@ def show_coverage(report: Mapping[str, Any]) -> None:
     """Show how many held-out rows lie in their intervals, by how large the prediction is."""
     if not (fifths := report.get("coverage_by_fifth")):
         return
-    st.subheader("Where the intervals hold")
+    st.header("Where the intervals hold")
     table = pd.DataFrame(fifths)
     st.dataframe(
         table,
@@ -188,7 +188,7 @@ def show_coefficients(report: Mapping[str, Any]) -> None:
     """Show the coefficients of a linear model."""
     if not (coefficients := report.get("coefficients")):
         return
-    st.subheader("Coefficients")
+    st.header("Coefficients")
     st.caption("In the inputs' own units, with their intervals.")
     st.dataframe(
         pd.DataFrame(coefficients),
@@ -224,7 +224,7 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
     left, right = st.columns(2)
     if confusion := report.get("confusion"):
         with left:
-            st.subheader("Confusion matrix")
+            st.header("Confusion matrix")
             if len(labels) <= MOST_DRAWN:
                 st.altair_chart(
                     charts.confusion(list(labels), confusion, unit),
@@ -246,7 +246,7 @@ def show_mistakes(labels: Sequence[str], report: Mapping[str, Any], unit: str) -
             )
     if reliability := report.get("reliability"):
         with right:
-            st.subheader("How far its probabilities can be trusted")
+            st.header("How far its probabilities can be trusted")
             st.altair_chart(
                 charts.reliability(reliability, unit),
                 alt="How often predictions are right, by their probability",

@@ -13,13 +13,15 @@ import streamlit as st
 from mlapp import answering
 from mlapp.answering import Answered
 from mlapp.dashboard import answers, charts, feedback, label_charts, shared
-from mlapp.dashboard.markup import literal
+from mlapp.dashboard.markup import bullets, literal
 from mlapp.errors import InvalidInput
-from mlapp.families.contract import Model, Numbers, RowInput
+from mlapp.families.contract import Model, Numbers, Reasons, RowInput
 from mlapp.families.varying import what_if
-from mlapp.schema import Category, Input, Number, Schema
+from mlapp.schema import Category, Input, Number, Schema, describe
 
 Row = Mapping[str, float | str | None]
+
+NOT_KNOWN = ""  # a missing category in its widget, for which None means that nothing is chosen
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,23 @@ def show_predict(model: Model, link: Mapping[str, str], title: str) -> None:
             answers.show_notices(asked.answered.answers)
             feedback.show(model, asked.answered)
         with reasons:
-            st.subheader(title)
-            answers.show_reasons(model, model.reasons(asked.answered.batch))
-            st.subheader("What if")
+            st.header(title)
+            answers.show_reasons(model, _explain(model, asked.answered))
+            st.header("What if")
             show_what_if(model, asked)
     else:
         with reasons:
             st.caption("Enter a row and press Predict: the answer and its reasons appear here.")
+
+
+def _explain(model: Model, answered: Answered) -> Reasons:
+    """Return the reasons of an answer, which are kept beside it."""
+    state, key = st.session_state, f"_explained_{model.manifest.name}"
+    if key not in state or state[key][0] != answered.id:
+        with st.spinner("Finding the reasons ..."):
+            state[key] = (answered.id, model.reasons(answered.batch))
+    reasons: Reasons = state[key][1]
+    return reasons
 
 
 def schema_of(model: Model) -> Schema:
@@ -108,7 +120,7 @@ def _restore_row(model: Model) -> dict[str, Any] | None:
     if state.get("_inputs_of") != name:
         for key in state.get("_inputs_shown", ()):
             state.pop(key, None)
-        state.update({shared.input_key(key): value for key, value in (row or {}).items()})
+        _fill(schema, row or {})
     state["_inputs_of"] = name
     state["_inputs_shown"] = [shared.input_key(each) for each in schema.names]
     if row is None or not row.keys() >= set(schema.names):
@@ -120,42 +132,76 @@ def _follow_link(model: Model, linked: dict[str, str]) -> dict[str, Any] | None:
     """Fill in the values of a link; return the row if it is complete and valid."""
     schema, row = schema_of(model), None
     try:
-        seeded = schema.check([schema.typical | linked])
+        schema.check([schema.typical | linked])
         row = dict(linked) if len(linked) == len(schema.names) else None
     except InvalidInput as error:
         shared.show_invalid(error, "The link has values that cannot be used")
         refused = {fault.input for fault in error.faults}
         linked = {name: value for name, value in linked.items() if name not in refused}
-        seeded = schema.check([schema.typical | linked])
-    # A category that training did not see counts as another, which the widget has.
-    values = zip(schema.inputs, seeded.matrix[0].tolist(), strict=True)
-    st.session_state.update(
-        {
-            shared.input_key(spec.name): spec.plain(value)
-            for spec, value in values
-            if spec.name in linked
-        }
-    )
+    _fill(schema, linked)
     return row
+
+
+def _fill(schema: Schema, given: Mapping[str, Any]) -> None:
+    """Put values into the widgets of their inputs, as numbers and categories."""
+    for spec in schema.inputs:
+        if spec.name in given:
+            value = given[spec.name]
+            parsed = spec.parse(value)
+            # A category that training did not see counts as another, which the widget has.
+            plain = value if parsed is None else spec.plain(parsed)
+            st.session_state[shared.input_key(spec.name)] = plain
 
 
 def _show_form(model: Model) -> dict[str, Any] | None:
     """Show the form; return its values if it was submitted."""
-    schema = schema_of(model)
+    schema, said = schema_of(model), st.container()
+    replaced = _replace_unknown(model)
     with st.form("_form"):
         with st.grid(2, min_column_width=150):
             for spec in schema.inputs:
                 _show_input(spec)
         sent = st.form_submit_button("Predict", key="predict", type="primary")
-    if not sent:
-        return None
-    return {name: st.session_state[shared.input_key(name)] for name in schema.names}
+    if sent:
+        replaced.clear()
+        return {spec.name: _entered(spec) for spec in schema.inputs}
+    if replaced:
+        title = f"Version {model.manifest.version} cannot take these values"
+        said.warning(bullets(replaced.values()), title=title)
+    return None
+
+
+def _replace_unknown(model: Model) -> dict[str, str]:
+    """Give widgets typical values where there are none, or those of a version that knew others.
+
+    Returns:
+        What was replaced, in words by input, since the last answer; it is kept until the next one.
+    """
+    state, manifest = st.session_state, model.manifest
+    shown = (manifest.name, manifest.version)
+    kept: dict[Any, dict[str, str]] = state.setdefault("_replaced", {})
+    replaced = kept.setdefault(shown, {})
+    for spec in schema_of(model).inputs:
+        key = shared.input_key(spec.name)
+        if isinstance(spec, Category) and key in state and state[key] is None:
+            state[key] = NOT_KNOWN
+        if key not in state:
+            state[key] = spec.typical
+        elif not _can_show(spec, state[key]):
+            was = "not known" if state[key] == NOT_KNOWN else describe(state[key])
+            replaced[spec.name] = f"{spec.name}: was {was}, now {describe(spec.typical)}"
+            state[key] = spec.typical
+    return replaced
+
+
+def _entered(spec: Input) -> Any:
+    """Return what was entered for an input."""
+    value = st.session_state[shared.input_key(spec.name)]
+    return None if isinstance(spec, Category) and value == NOT_KNOWN else value
 
 
 def _show_input(spec: Input) -> None:
-    state, key = st.session_state, shared.input_key(spec.name)
-    if key not in state or not _can_show(spec, state[key]):
-        state[key] = spec.typical
+    key = shared.input_key(spec.name)
     if isinstance(spec, Number):
         st.number_input(
             literal(spec.name),
@@ -167,10 +213,11 @@ def _show_input(spec: Input) -> None:
             persist_state="session",
         )
     elif isinstance(spec, Category):
+        missing = "(not known)" if "not known" in spec.categories else "not known"
         st.selectbox(
             literal(spec.name),
-            [*spec.categories, *([None] if spec.missing else [])],
-            format_func=lambda value: "not known" if value is None else value,
+            [*spec.categories, *([NOT_KNOWN] if spec.missing else [])],
+            format_func=lambda value: missing if value == NOT_KNOWN else value,
             key=key,
             help=f"Training saw {len(spec.categories)} categories",
             persist_state="session",
@@ -190,7 +237,7 @@ def _can_show(spec: Input, value: object) -> bool:
         return value is None or isinstance(value, float | int)
     if not isinstance(spec, Category):
         return isinstance(value, str) or (value is None and spec.missing)
-    return value in spec.categories or (value is None and spec.missing)
+    return value in spec.categories or (value == NOT_KNOWN and spec.missing)
 
 
 def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
@@ -214,7 +261,7 @@ def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
 def _as_text(value: float | str | None) -> str:
     """Return a value as text for the page's address, which parses to the same value."""
     if isinstance(value, float):
-        return repr(value).removesuffix(".0")
+        return repr(value + 0.0).removesuffix(".0")  # no -0
     return value or ""
 
 
@@ -247,7 +294,7 @@ def _show_what_if(model: Model, asked: Asked) -> None:
 
 def show_inputs(schema: Schema) -> None:
     """Show the inputs with their typical values and their ranges in training."""
-    st.subheader("The inputs")
+    st.header("The inputs")
     ranges = [
         {"input": spec.name, "typical": str(spec.typical), "seen in training": spec.seen}
         for spec in schema.inputs

@@ -25,6 +25,8 @@ from mlapp.tables.writing import guard
 M = TypeVar("M", bound=Model)
 
 SERVED = "served"  # the choice of whichever version is served
+RENAMED = "_input_"  # begins keys and address parameters of inputs whose names are reserved
+EMBEDDING = ("embed", "embed_options")  # Streamlit's own address parameters
 KEPT = 1000  # predictions in the history of a session
 
 
@@ -46,19 +48,28 @@ def read_link() -> dict[str, str]:
     """Return the address's parameters if a link was opened or the browser went back, else nothing.
 
     An address that `write_link` wrote is not a link.
+
+    Returns:
+        Values by the input's name, and the page's own parameters.
     """
     address = st.query_params.to_dict()
     arrived = address != st.session_state.get("_address")
     st.session_state["_address"] = address
-    return address if arrived else {}
+    return {key.removeprefix(RENAMED): each for key, each in address.items()} if arrived else {}
 
 
 def write_link(model: Model, values: Mapping[str, str]) -> None:
     """Put values into the page's address, with the model and its version."""
     manifest = model.manifest
-    address = {**values, "_model": manifest.name, "_version": str(manifest.version)}
+    address = {_parameter(name): value for name, value in values.items()}
+    address |= {"_model": manifest.name, "_version": str(manifest.version)}
     st.query_params.from_dict(address)
     st.session_state["_address"] = address
+
+
+def _parameter(name: str) -> str:
+    """Return the address parameter of an input: its name, unless Streamlit reserves that."""
+    return f"{RENAMED}{name}" if name.lower() in EMBEDDING else name
 
 
 def choose(
@@ -211,7 +222,7 @@ def show_origin(manifest: Manifest) -> None:
     size = manifest.describe_use()
     if manifest.kind.takes == "row":
         size += f", {manifest.data.columns} columns"
-    st.subheader("What it was trained on")
+    st.header("What it was trained on")
     st.markdown(
         f"**{literal(manifest.data.source)}**: {size}. Trained on"
         f" {manifest.created:%d %B %Y, %H:%M} UTC; this is version {manifest.version}."
@@ -247,7 +258,7 @@ class Prediction(NamedTuple):
 
 def input_key(name: str) -> str:
     """Return the session key of an input's widget: its name, unless the page reserves that."""
-    return f"_input_{name}" if name.startswith("many_") else name
+    return f"{RENAMED}{name}" if name.startswith("many_") else name
 
 
 def remember(model: Model, answered: Answered, values: Mapping[str, Any]) -> None:
@@ -277,18 +288,21 @@ def show_history(name: str, formats: Mapping[str, Any]) -> None:
     past = [each for each in st.session_state.get("_history", []) if each.model == name][::-1]
     if not past:
         return
-    st.subheader("This session's predictions")
+    st.header("This session's predictions")
     table = pd.DataFrame([each.entry for each in past])
+    in_full = st.column_config.NumberColumn(format="%g")  # by default 4 decimals are left
+    numbers = dict.fromkeys(table.select_dtypes("number").columns, in_full)
     stamps = name_columns(("time", "model", "version", "id"), table.columns)
     for key, column in stamps.items():
         table[column] = [getattr(each, key) for each in past]
     first = list(stamps.values())[:3]
     table = table[first + [column for column in table if column not in first]]
-    clock = st.column_config.DatetimeColumn(format="HH:mm:ss")
+    label = f"{stamps['time']} (UTC)"
+    clock = st.column_config.DatetimeColumn(label, format="HH:mm:ss", timezone="UTC")
     st.dataframe(
         table.drop(columns=[stamps["model"], stamps["id"]]),
         hide_index=True,
-        column_config={stamps["time"]: clock, **formats},
+        column_config={stamps["time"]: clock, **numbers, **formats},
         alt="The predictions of this session, the newest first",
     )
     st.download_button(

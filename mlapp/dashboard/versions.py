@@ -9,6 +9,7 @@ import streamlit as st
 from mlapp import loaders
 from mlapp.dashboard import answers, shared, whole_files
 from mlapp.dashboard.markup import literal
+from mlapp.dashboard.wording import name_target
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families.contract import Answers, Labels, Model, Numbers, Reasons, RowReasons
 from mlapp.scoring.distributions import without_noise
@@ -27,7 +28,7 @@ def show(model: Model, instance: Instance | None) -> None:
     if other is None:
         return
     kind = model.takes.kind
-    st.subheader(f"One {kind}")
+    st.header(f"One {kind}")
     if instance is None:
         st.caption(f"A typical {kind}; enter your own under Predict.")
         typical = model.takes.typical
@@ -35,7 +36,7 @@ def show(model: Model, instance: Instance | None) -> None:
     else:
         st.caption(f"The {kind} that you entered under Predict.")
     _show_instance(model, other, instance)
-    st.subheader("A file")
+    st.header("A file")
     whole_files.show(model, other)
 
 
@@ -89,7 +90,7 @@ def _show_instance(model: Model, other: Model, instance: Instance) -> None:
             except InvalidInput as error:
                 shared.show_invalid(error, f"Version {manifest.version} cannot answer this")
                 continue
-            answers.show_answer(given)
+            answers.show_answer(given, name_target(each))
             answers.show_notices(given)
             answers.show_reasons(each, reasons)
             found.append((each, given, reasons))

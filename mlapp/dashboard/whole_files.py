@@ -30,13 +30,15 @@ from mlapp.scoring.workspace import Workspace
 from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
 
 UPLOADS = [suffix.removeprefix(".") for suffix in (*SUFFIXES, *COMPRESSED)]
+ANY_COLUMN = "one of the file's; choose it above"
 ENCODINGS = ("utf-8", "windows-1252", "utf-16-le", "utf-16-be", "mac-roman", "shift-jis", "gb18030")
 
 
 def show(model: Model, against: Model | None = None) -> None:
     """Show the files of a model, and their results.
 
-    The keys of the widgets begin with `many_`.
+    The keys of the widgets begin with `many_`. Those of the columns name the model, the upload and
+    the encoding, since what is chosen for one file means nothing for another.
 
     Args:
         model: scores the files.
@@ -59,7 +61,7 @@ def _show(model: Model, workspace: Workspace, against: Model | None) -> None:
             accept_multiple_files=True,
             key=key,
             on_change=_take,
-            args=[workspace, key],
+            args=[model.manifest.name, workspace, key],
             help="CSV, TSV or JSON lines, also gzipped or zipped; Parquet; the first sheet of an"
             " .xlsx workbook.",
         )
@@ -122,8 +124,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _take(workspace: Workspace, key: str) -> None:
-    """Copy the uploads to the disk, and remove them from Streamlit's memory."""
+def _take(name: str, workspace: Workspace, key: str) -> None:
+    """Copy the uploads for a model to the disk, and remove them from Streamlit's memory."""
     state = st.session_state
     if not state[key]:
         # A rerun while another tab is open empties the widget; the files stay until others come.
@@ -140,9 +142,9 @@ def _take(workspace: Workspace, key: str) -> None:
     if runtime.exists():
         server, session = runtime.get_instance(), context.session_id
         workspace.clear_when(lambda: not server.is_active_session(session))
-    for name in [*state]:
-        if str(name).startswith(("many_column_", "many_text_column", "many_result")):
-            del state[name]
+    for each in [*state]:
+        if str(each).startswith((f"many_column_{name}/", "many_result")):
+            del state[each]
 
 
 def _show_options(busy: bool) -> tuple[str | None, str | None, Options]:
@@ -226,7 +228,8 @@ def _show_files(
         try:
             if not ready:
                 _show_head(upload, schema, first)
-                options = _map_columns(model, schema, options, busy)
+                asked = f"{model.manifest.name}/{workspace.round}/{encoding or 'detected'}"
+                options = _map_columns(model, schema, options, f"many_column_{asked}", busy)
             make_plan(model, schema, options)
             if against is not None:
                 plan_comparison(model, against, schema, options)
@@ -246,8 +249,17 @@ def _show_head(upload: Upload, schema: pa.Schema, first: pd.DataFrame) -> None:
     st.dataframe(first, hide_index=True, alt=f"The first rows of {upload.name}")
 
 
-def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) -> Options:
+def _map_columns(
+    model: Model, schema: pa.Schema, options: Options, key: str, busy: bool
+) -> Options:
     """Let the user choose which column is which input; return the options with the choice.
+
+    Args:
+        model: what its inputs are.
+        schema: what the file's columns are.
+        options: the other options.
+        key: what the widgets' keys begin with.
+        busy: whether the widgets are disabled.
 
     Raises:
         InvalidInput: an input has no column.
@@ -261,25 +273,22 @@ def _map_columns(model: Model, schema: pa.Schema, options: Options, busy: bool) 
         except MlappError:
             own = getattr(model, "report", {}).get("columns", {}).get("text")
             guess = own if own in names else guess_columns([TEXT], names)[TEXT]
-        chosen = _choose("Column of the texts", names, guess, "many_text_column", busy)
+        chosen = _choose("Column of the texts", names, guess, f"{key}/{TEXT}", busy)
         if chosen is None:
-            raise InvalidInput([Fault(TEXT, "no column", "one of the file's; choose it above")])
+            raise InvalidInput([Fault(TEXT, "no column", ANY_COLUMN)])
         return Options(chosen, {}, options.explain, options.prefix, options.raw)
     guessed = guess_columns(model.takes.names, names)
-    whole = all(
-        state.get(f"many_column_{name}", column) is not None for name, column in guessed.items()
-    )
+    whole = all(state.get(f"{key}/{name}", column) is not None for name, column in guessed.items())
     title = "Columns: each input has its own" if whole else "Columns: choose those of the inputs"
     columns: dict[str, str] = {}
     faults, twice = [], []
     entry = st.expander(title, icon=":material/view_column:", expanded=not whole)
     with entry, st.grid(3, min_column_width=140):
         for spec in model.takes.inputs:
-            key = f"many_column_{spec.name}"
             heading = f"Column for {literal(spec.name)}"
-            chosen = _choose(heading, names, guessed[spec.name], key, busy)
+            chosen = _choose(heading, names, guessed[spec.name], f"{key}/{spec.name}", busy)
             if chosen is None:
-                faults.append(Fault(spec.name, "no column", spec.allowed))
+                faults.append(Fault(spec.name, "no column", ANY_COLUMN))
             elif chosen in columns:
                 twice.append(f"{chosen!r} for {columns[chosen]} and {spec.name}")
             else:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,28 @@ REPORT = "report.json"
 
 EXTRAS = ((Field("tokens", "INT64"), False), (Field("unknown", "FP64"), True))
 EXAMPLE = "Any text"  # of a version without golden texts
+PLAIN = re.compile(r"[^\W\d_]+(?:[ _-][^\W\d_]+){0,2}")  # one to three words
+LONGEST = 30  # the most characters of a column's name that is used as a noun
 FEW_KNOWN = 0.5  # share of unknown words above which a text may be in another language
+
+
+class Wording(NamedTuple):
+    """What people call the texts and labels of a model, in lower case.
+
+    Answers, records and requests have names of their own, which are the same for every model.
+
+    Attributes:
+        text: for a text, as in "Enter a review".
+        label: for a label, as in "Predict sentiment".
+    """
+
+    text: str
+    label: str
+
+    @property
+    def a_text(self) -> str:
+        """The noun of a text with its article."""
+        return f"{'an' if self.text[0] in 'aeiou' else 'a'} {self.text}"
 
 
 @dataclass(frozen=True)
@@ -218,6 +239,18 @@ class SentimentModel:
         """What training measured on the held-out part, for charts; see `training.sentiment`."""
         report: dict[str, Any] = json.loads(self._report)
         return report
+
+    @cached_property
+    def wording(self) -> Wording:
+        """The columns that it was trained on; versions that name none were trained on reviews."""
+        columns = self.report.get("columns", {"text": "review", "label": "sentiment"})
+        return Wording(_noun(columns["text"], "text"), _noun(columns["label"], "label"))
+
+
+def _noun(column: str, usual: str) -> str:
+    if len(column) > LONGEST or not PLAIN.fullmatch(column):
+        return usual
+    return re.sub("[_-]", " ", column).lower()
 
 
 def _spans(text: str, found: Contributions) -> tuple[Span, ...]:

@@ -203,8 +203,7 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     added = [pa.field(options.prefix + name, kind) for name, kind in _added(model, options.explain)]
     if clash := [each.name for each in added if each.name in names]:
         raise InvalidTable(
-            f"the table already has columns {quote(clash)}; give those of the prediction a prefix,"
-            " as in --prefix new_"
+            f"the table already has columns {quote(clash)}; give the added columns a prefix"
         )
     marks = {each.name: decimal_of(each) for each in schema}
     decimals = {name: mark for name, mark in marks.items() if mark is not None}
@@ -237,7 +236,7 @@ def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, 
         return {TEXT: _text_column(schema)}
     if absent:
         got = f"no such column among {quote(schema.names)}"
-        raise InvalidInput([Fault(spec.name, got, spec.allowed) for spec in absent])
+        raise InvalidInput([Fault(spec.name, got, "a column of this name") for spec in absent])
     return inputs
 
 

@@ -111,7 +111,7 @@ def plan_comparison(model: Model, other: Model, schema: pa.Schema, options: Opti
         added.append(pa.field(options.prefix + CHANGED, pa.bool_()))
     if clash := [each.name for each in added if each.name in schema.names]:
         raise InvalidTable(
-            f"the table already has columns {quote(clash)}; give those of the prediction a prefix"
+            f"the table already has columns {quote(clash)}; give the added columns a prefix"
         )
     fields = [*own_plan.schema, *added, *list(other_plan.schema)[other_plan.own :]]
     plan = replace(own_plan, schema=pa.schema(fields))

@@ -81,11 +81,12 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
         given: the values of the fields, by input name.
         shown: `faults` by input name, or the `answer`, for the template.
     """
-    faults = shown.get("faults", {})
+    faults, wording = shown.get("faults", {}), getattr(model, "wording", None)
+    text = wording.text.capitalize() if wording else "Text"
     fields = [
         {
             "name": _field(spec),
-            "label": "Review" if spec.kind == "text" else spec.name,
+            "label": text if spec.kind == "text" else spec.name,
             "value": given.get(spec.name, ""),
             "fault": faults.get(spec.name),
             "kind": spec.kind,
@@ -95,7 +96,8 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
         }
         for spec in model.takes.inputs
     ]
-    return render_template("form.html", model=model, fields=fields, **shown)
+    target = wording.label if wording else model.gives.name
+    return render_template("form.html", model=model, target=target, fields=fields, **shown)
 
 
 def _answer(model: Model) -> str | Response:

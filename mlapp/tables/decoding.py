@@ -13,12 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from mlapp.disk import reason
 from mlapp.errors import InvalidTable
+from mlapp.tables.formats import SUFFIXES, TEXT_FORMATS, says_only_zip
 
 BLOCK = 1 << 18  # bytes that are read and parsed at once
 RATIO, FREE = 200, 1 << 26  # an archive may unpack to RATIO times its size, or to FREE bytes
@@ -98,7 +100,8 @@ class Text:
             if magic == b"PAR1":
                 raise InvalidTable(f"{name}: got Parquet, expected text")
             if magic == b"PK\x03\x04":
-                self._inner, self.position = io.BufferedReader(_member(name, stream)), stream.tell
+                member = _member(name, stream, chosen=not compressed)
+                self._inner, self.position = io.BufferedReader(member), stream.tell
             elif magic[:2] == b"\x1f\x8b":
                 unpacked: Any = gzip.GzipFile(fileobj=self._inner)
                 self._inner = io.BufferedReader(unpacked, BLOCK)
@@ -207,8 +210,14 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def _member(name: str, stream: BinaryIO) -> Any:
-    """Return the one file in a zip archive."""
+def _member(name: str, stream: BinaryIO, chosen: bool) -> Any:
+    """Return the one file in a zip archive.
+
+    Args:
+        name: what messages call the archive.
+        stream: the archive.
+        chosen: whether the format was chosen, and not found by the archive's name.
+    """
     if not stream.seekable():
         raise InvalidTable(f"{name} is a stream, and zip can be read from files only")
     archive = zipfile.ZipFile(stream)
@@ -221,10 +230,25 @@ def _member(name: str, stream: BinaryIO) -> Any:
         raise InvalidTable(
             f"{name}: got {len(files)} files ({listed}), expected one in the archive"
         )
+    if says_only_zip(name) and not chosen:
+        _refuse_other_format(name, files[0].filename)
     try:
         return archive.open(files[0])
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or compressed otherwise
         raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
+
+
+def _refuse_other_format(name: str, member: str) -> None:
+    """Refuse an archive, taken for CSV, that holds a file whose name says another format."""
+    suffix = Path(member).suffix.lower()
+    found = SUFFIXES.get(suffix)
+    if found in (None, "csv", "tsv"):  # which the reader of CSV tells apart
+        return
+    if found in TEXT_FORMATS:
+        advice = f"; name it {Path(name).stem}{suffix}.zip"
+    else:
+        advice = ", expected .csv, .tsv or .jsonl; unpack it"
+    raise InvalidTable(f"{name} holds {member}{advice}")
 
 
 @contextmanager

@@ -32,8 +32,8 @@ MEDIA_TYPES: dict[str, TableFormat] = {
     "application/vnd.apache.parquet": "parquet",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet": "xlsx",
 }
-READ = ".csv, .tsv or .jsonl, also with .gz or .zip, .parquet or .xlsx"
-WRITTEN = ".csv, .tsv or .jsonl, also with .gz, or .parquet"
+READ = ".csv, .tsv or .jsonl, each also followed by .gz or .zip, .parquet or .xlsx"
+WRITTEN = ".csv, .tsv or .jsonl, each also followed by .gz, or .parquet"
 DECIMALS = (".", ",")
 
 
@@ -74,6 +74,8 @@ class FileFormat:
 def format_of(name: str, write: bool = False) -> FileFormat:
     """Return the format of a file, by the suffix of its name.
 
+    A zip archive whose name says no format is taken for CSV; `decoding.Text` refuses another one.
+
     Args:
         name: the file's name, or its path.
         write: whether it will be written: zip archives and .xlsx can only be read.
@@ -84,6 +86,8 @@ def format_of(name: str, write: bool = False) -> FileFormat:
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     compressed = suffixes[-1:] != [] and suffixes[-1] in COMPRESSED
     format_ = SUFFIXES.get("".join(suffixes[-2:-1] if compressed else suffixes[-1:]))
+    if says_only_zip(name):
+        format_ = "csv"
     known = format_ in (WRITABLE if write else READABLE)
     if compressed:
         known = format_ in TEXT_FORMATS and not (write and suffixes[-1] == ".zip")
@@ -92,3 +96,9 @@ def format_of(name: str, write: bool = False) -> FileFormat:
         got = repr("".join(last)) if last else "no suffix"
         raise InvalidTable(f"{name}: got {got}, expected {WRITTEN if write else READ}")
     return FileFormat(format_, compressed)
+
+
+def says_only_zip(name: str) -> bool:
+    """Return whether a name is that of a zip archive, and says no format of the file in it."""
+    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
+    return suffixes[-1:] == [".zip"] and "".join(suffixes[-2:-1]) not in SUFFIXES
