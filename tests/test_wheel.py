@@ -5,6 +5,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,8 +133,10 @@ def test_the_service_answers_for_what_was_trained_there(address: str) -> None:
 
 def test_a_person_predicts_on_the_dashboard_which_has_its_theme(address: str, page: Page) -> None:
     page.goto(address)
-    theme = "rgb(22, 33, 31)"  # textColor of .streamlit/config.toml
-    expect(page.get_by_role("heading", name="Models")).to_have_css("color", theme)
+    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())["theme"]
+    red, green, blue = bytes.fromhex(theme["light"]["textColor"].removeprefix("#"))
+    heading = page.get_by_role("heading", name="Models")
+    expect(heading).to_have_css("color", f"rgb({red}, {green}, {blue})")
     page.get_by_role("link", name="Use regression").click()
     page.get_by_role("button", name="Predict", exact=True).click()
     expect(page.get_by_text("90% interval")).to_be_visible()
