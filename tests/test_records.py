@@ -114,6 +114,7 @@ def test_inputs_are_kept_where_the_settings_say_so(
     assert row["inputs"] == {"text": "a quiet\u0000 sea"}
 
 
+@pytest.mark.slow
 def test_a_category_that_training_did_not_see_is_kept_as_it_was_asked(
     folder: Path, recording: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

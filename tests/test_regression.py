@@ -292,6 +292,7 @@ def test_more_of_var_1_means_more_output_all_else_held(shipped: Path) -> None:
     assert moved["prediction"].is_monotonic_increasing
 
 
+@pytest.mark.slow
 def test_a_mean_beyond_a_bound_turns_no_reason_around(tmp_path: Path) -> None:
     rng = np.random.default_rng(1247)  # whose 64 rows of the background have a mean below 0
     x = rng.normal(size=1000)

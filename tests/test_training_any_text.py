@@ -229,9 +229,13 @@ def test_no_word_of_a_single_text_is_published(tmp_path: Path) -> None:
 
 def test_words_that_nobody_writes_are_no_examples(tmp_path: Path) -> None:
     frame = topics(60)
-    frame["review"] += " " + 200_000 * "ACGT"
-    model = SentimentModel(publish(tmp_path, frame))
-    assert max(map(len, model.examples)) < 200
+    frame["review"] += " " + 50 * frame["sentiment"]
+    made = publish(tmp_path, frame)
+    texts = [
+        *SentimentModel(made).examples,
+        *(str(each.input["text"]) for each in made.manifest.golden),
+    ]
+    assert max(len(word) for text in texts for word in text.split()) <= 40
 
 
 @pytest.mark.slow(17)
