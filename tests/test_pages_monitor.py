@@ -86,7 +86,7 @@ def test_a_series_says_why_its_drift_is_unknown() -> None:
 
     assert reason(300, 300) is None
     assert reason(0, 300) == "no reference to compare with"
-    assert reason(45, 300) == "its reference has 45 values, and at least 50 are needed"
+    assert reason(45, 300) == "the reference has 45 values, and at least 50 are needed"
     assert reason(300, 45) == "at least 50 values are needed"
 
 

@@ -12,9 +12,10 @@ import pytest
 from mlapp.dates import Date
 from mlapp.errors import InvalidData
 from mlapp.manifest import Artifact
+from mlapp.schema import Schema
 from mlapp.store import gate
 from training import classification, table_models
-from training.candidates import standard_error
+from training.candidates import list_candidates, standard_error
 from training.folds import (
     find_observations,
     forward_folds,
@@ -426,3 +427,11 @@ def test_a_standard_error_has_the_unit_of_its_values(unit: float) -> None:
     values, groups = np.random.default_rng(0).normal(size=40), np.arange(40)
     scaled = standard_error(unit * values, groups)
     assert scaled / unit == pytest.approx(standard_error(values, groups))
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_each_fold_fits_an_estimator_of_its_own(labels: int) -> None:
+    """One that folds share would answer a fold by the fit of another, as threads happen to run."""
+    schema = Schema(inputs=())
+    for candidate in list_candidates("auto", schema, 100, labels, least_squares=True):
+        assert candidate.make(10) is not candidate.make(10)

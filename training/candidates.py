@@ -100,8 +100,7 @@ def list_candidates(
         labels: how many labels are told apart; 0 where a number is predicted.
         least_squares: whether there are rows enough for a fit of least squares.
     """
-    dummy = DummyClassifier(strategy="prior") if labels else DummyRegressor()
-    found = [Candidate(BASELINE, "terms", lambda _: dummy)]
+    found = [Candidate(BASELINE, "terms", lambda _: _dummy(labels))]
     if model != BOOSTED and labels:
         found.append(Candidate(LINEAR, "terms", lambda _: _logistic()))
     elif model != BOOSTED:
@@ -113,6 +112,10 @@ def list_candidates(
         stages = tuple(each for each in STAGES if each <= max(most, STAGES[0]))
         found.append(Candidate(BOOSTED, "values", partial(_boosted, schema, rows, labels), stages))
     return found
+
+
+def _dummy(labels: int) -> Any:
+    return DummyClassifier(strategy="prior") if labels else DummyRegressor()
 
 
 def _scaled(estimator: Any) -> Any:

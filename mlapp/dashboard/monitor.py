@@ -119,8 +119,8 @@ def show_drift(root: Path, model: Model, database: Database, since: int) -> None
         show = st.error if worst[0].state == "act" else st.warning
         show(literal(f"Moved significantly: {names}."), title="Drift detected")
     elif all(each.state == "unknown" for each in found):
-        reasons = dict.fromkeys(f"{each.series.name}: {each.reason}" for each in found)
-        st.caption(literal(f"Drift cannot be measured yet. {'; '.join(reasons)}."))
+        reasons = dict.fromkeys(str(each.reason) for each in found)
+        st.caption(f"Drift cannot be measured yet: {'; '.join(reasons)}.")
     else:
         st.success("Nothing moved significantly.", title="No significant drift")
     st.dataframe(

@@ -78,7 +78,7 @@ class Drift:
         if not self.reference:
             return "no reference to compare with"
         if self.reference < FEWEST:
-            return f"its reference has {self.reference} values, and at least {FEWEST} are needed"
+            return f"the reference has {self.reference} values, and at least {FEWEST} are needed"
         return f"at least {FEWEST} values are needed"
 
 
