@@ -11,8 +11,8 @@ import mlapp
 from mlapp import loaders
 from mlapp.dashboard import shared
 from mlapp.dashboard.markup import literal
-from mlapp.dashboard.wording import name_target
 from mlapp.errors import ArtifactError, InvalidSettings
+from mlapp.families.contract import name_target
 from mlapp.manifest import Kind
 from mlapp.settings import read_settings
 from mlapp.store import artifacts

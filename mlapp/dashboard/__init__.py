@@ -3,7 +3,7 @@
 shared       links, the choice of a model, faults, the history
 rows         the form of a row, its answer, its reasons, the what-if curve
 answers      answers and their reasons, for every kind of model
-wording      the nouns for a model's texts and labels
+wording      the name of a model as a title
 feedback     what the answer should have been
 whole_files, file_results     the tab "Many rows", and its results
 versions, differing   the tab "Compare"

@@ -9,9 +9,16 @@ import streamlit as st
 from mlapp import loaders
 from mlapp.dashboard import answers, shared, whole_files
 from mlapp.dashboard.markup import literal
-from mlapp.dashboard.wording import name_target
 from mlapp.errors import ArtifactError, InvalidInput
-from mlapp.families.contract import Answers, Labels, Model, Numbers, Reasons, RowReasons
+from mlapp.families.contract import (
+    Answers,
+    Labels,
+    Model,
+    Numbers,
+    Reasons,
+    RowReasons,
+    name_target,
+)
 from mlapp.scoring.distributions import without_noise
 
 Instance = Mapping[str, Any] | str

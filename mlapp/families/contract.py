@@ -551,6 +551,12 @@ class Family(Protocol):
         """
 
 
+def name_target(model: Model) -> str:
+    """Return what people call that which a model predicts: the column that it was trained on."""
+    wording = getattr(model, "wording", None)
+    return str(wording.label if wording else model.gives.name)
+
+
 def replay(model: Model) -> None:
     """Answer a model's golden instances again.
 

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, redirect, render_template, request, url_f
 from werkzeug.wrappers import Response as AnyResponse
 
 from mlapp.errors import InvalidInput, ModelNotFound
-from mlapp.families.contract import Answers, Model
+from mlapp.families.contract import Answers, Model, name_target
 from mlapp.loaders import USUAL
 from mlapp.schema import TEXT, Input, Text
 from mlapp.service.bodies import JsonResponse, read_form
@@ -96,7 +96,7 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
         }
         for spec in model.takes.inputs
     ]
-    target = wording.label if wording else model.gives.name
+    target = name_target(model)
     return render_template("form.html", model=model, target=target, fields=fields, **shown)
 
 
