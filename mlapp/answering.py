@@ -19,7 +19,8 @@ from mlapp.errors import Fault
 from mlapp.families.contract import Answers, Model
 from mlapp.manifest import Manifest
 from mlapp.records import writer as records
-from mlapp.records.entries import Record, Refusal, Run
+from mlapp.records.entries import Record, Refusal
+from mlapp.records.transactions import Run
 
 DRAWN, DIGITS = 250, 20  # identifiers whose digits are drawn at once, and digits of each
 

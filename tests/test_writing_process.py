@@ -1,20 +1,25 @@
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import requests
+from sqlalchemy import select
 
 from mlapp import answering, loaders
 from mlapp.records import queries
 from mlapp.records import writer as records
-from mlapp.records.database import Database, answers, first_id
+from mlapp.records.database import TABLES, Database, answers, counts, first_id, runs, shadows
+from mlapp.records.file import RecordsFile
 from mlapp.records.process import start_early
+from mlapp.records.transactions import COUNT, KEY, SHADOW, WRITTEN, Run, Transaction, write
 from mlapp.records.writer import Writer
 from mlapp.settings import read_settings
 from tests.conftest import Server, children, wait_until
@@ -109,12 +114,76 @@ def test_records_wait_where_the_process_cannot_write_them(
     assert ids() == [first]
 
 
+def test_a_file_with_tables_is_written_without_the_imports_of_sqlalchemy(
+    folder: Path, log: Writer
+) -> None:
+    given = [answer()]
+    assert log.flush()
+    [process] = processes(os.getpid())
+    assert "/sqlalchemy/" in Path(f"/proc/{process}/maps").read_text()  # it made the tables
+    records.close()
+    records.start(start_early(read_settings()))
+    given.append(answer())
+    again = records.writer()
+    assert again
+    assert again.flush()
+    [process] = processes(os.getpid())
+    assert "/sqlalchemy/" not in Path(f"/proc/{process}/maps").read_text()
+    assert ids() == given
+
+
+def test_a_file_that_is_deleted_is_made_again(log: Writer, folder: Path) -> None:
+    answer()
+    assert log.flush()
+    for path in folder.glob("records.db*"):
+        path.unlink()
+    second = answer()
+    assert log.flush()
+    assert ids() == [second]
+
+
+def test_a_transaction_whose_outcome_was_not_known_is_written_once(
+    folder: Path, recording: None
+) -> None:
+    given = Transaction(counts=Counter({("houses", 1, 2, "seconds", "v1", 3): 4}))
+    given.runs.append(Run("a", 1, "houses", 1, "file", 0.5, 3, 2, 1, 1, True))
+    with closing(RecordsFile(read_settings())) as file:
+        for _ in range(2):
+            write(file, given)
+    with closing(Database(read_settings())) as database, database.begin() as connection:
+        assert list(map(Run._make, connection.execute(select(runs)))) == given.runs
+        [counted] = connection.execute(select(counts)).all()
+        assert tuple(counted) == ("houses", 1, 2, "seconds", "v1", 3, 4)
+
+
+def test_the_columns_that_are_written_are_those_of_the_tables() -> None:
+    for table, columns in ((runs, Run._fields), (shadows, SHADOW), (counts, COUNT)):
+        assert tuple(table.columns.keys()) == columns
+    assert tuple(counts.primary_key.columns.keys()) == KEY
+    assert {table.name for table in TABLES} - set(WRITTEN) == {"feedback"}
+
+
+@pytest.mark.slow
+def test_records_wait_while_another_process_holds_a_lock(
+    log: Writer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = [answer()]
+    assert log.flush()
+    with closing(sqlite3.connect(folder / "records.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        given.append(answer())
+        assert not log.flush()
+        assert "records.db cannot be used: database is locked" in caplog.text
+    assert log.flush()
+    assert ids() == given
+
+
 @pytest.mark.slow
 def test_what_cannot_be_written_at_all_is_logged_and_the_process_goes_on(log: Writer) -> None:
     first = answer()
     assert log.flush()
     [process] = processes(os.getpid())
-    log._waiting.runs.append(("too", "short"))
+    log._waiting.runs.append(("too", "short"))  # type: ignore[arg-type]
     assert not log.flush()
     assert processes(os.getpid()) == [process]
     log._doubtful.runs.clear()

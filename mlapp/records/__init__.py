@@ -6,6 +6,7 @@ answering -> `writer` (a thread) -> `process` -> `database` <- `feedback`
 
 bins       how values are counted for drift, without being kept
 database   the tables, in SQLite or PostgreSQL
+file       SQLite's file, as `process` writes it
 entries    what the writer is given
 writer     records off the path of requests
 collecting     what it keeps of requests

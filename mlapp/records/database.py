@@ -37,11 +37,11 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
-from mlapp.records.transactions import HOUR
+from mlapp.records.file import LOCK_SECONDS, identity, prepare
+from mlapp.records.transactions import HOUR, Execute
 from mlapp.settings import RECORDS, Settings
 
 BACKENDS = ("postgresql", "sqlite")
-LOCK_SECONDS = 5  # how long a statement waits for another process's transaction
 
 metadata = MetaData()
 
@@ -180,6 +180,21 @@ class Database:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             raise RecordsUnavailable(f"{self} cannot be used: {reason}") from error
 
+    @property
+    def mark(self) -> str:
+        """Where a statement that `writing` executes takes a parameter."""
+        return "?" if self.path else "%s"
+
+    @contextmanager
+    def writing(self) -> Iterator[Execute]:
+        """Yield what executes statements, as the driver takes them, in a transaction as `begin`'s.
+
+        Raises:
+            RecordsUnavailable: the database cannot be reached, read or written.
+        """
+        with self.begin() as connection:
+            yield connection.exec_driver_sql
+
     def insert(self, table: Table) -> Any:
         """Return an insertion that knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
         return (sqlite if self.path else postgresql).insert(table)
@@ -209,7 +224,7 @@ class Database:
                 self.url, pool_pre_ping=True, connect_args={"connect_timeout": LOCK_SECONDS}
             )
         engine = create_engine(self.url, connect_args={"timeout": LOCK_SECONDS})
-        event.listen(engine, "connect", _prepare)
+        event.listen(engine, "connect", lambda connection, _: prepare(connection))
         return engine
 
     def _dispose(self) -> None:
@@ -218,13 +233,7 @@ class Database:
         self._engine = self._seen = None
 
     def _identity(self) -> tuple[int, int] | None:
-        if self.path is None:
-            return None
-        try:
-            found = self.path.stat()
-        except OSError:
-            return (0, 0)
-        return found.st_dev, found.st_ino
+        return identity(self.path) if self.path else None
 
 
 def find_url(settings: Settings) -> URL:
@@ -262,12 +271,6 @@ def create_tables(engine: Engine) -> None:
         for table in TABLES:
             connection.execute(CreateTable(table, if_not_exists=True))
         connection.execute(CreateIndex(by_key, if_not_exists=True))
-
-
-def _prepare(connection: Any, _: object) -> None:
-    """Configure a connection of SQLite so that readers and writers do not block each other."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def hour_of(time: int) -> int:

@@ -58,22 +58,6 @@ class Refusal(NamedTuple):
         return counts
 
 
-class Run(NamedTuple):
-    """A file that was scored: the columns of the table `runs`."""
-
-    id: str
-    time: int
-    model: str
-    version: int
-    channel: str
-    seconds: float
-    rows: int
-    scored: int
-    noticed: int
-    refused: int
-    complete: bool
-
-
 class Shadowed(NamedTuple):
     """A candidate's answers to a request: its identifier and time, the candidate, the answers."""
 

@@ -11,15 +11,12 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from mlapp.errors import RecordsUnavailable
-from mlapp.records.transactions import Transaction, write
+from mlapp.records.transactions import Target, Transaction, write
 from mlapp.settings import Settings, read_settings
 from mlapp.signals import blocked
-
-if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
-    from mlapp.records.database import Database
 
 NICENESS = 10
 END_SECONDS = 5  # for it to end when it is not needed any more
@@ -116,11 +113,9 @@ def serve() -> None:
     """Do the tasks of standard input until its end; answer None to each, or why it is not done."""
     if hasattr(os, "nice"):
         os.nice(NICENESS)  # before the imports, which take longer than a request may
-    from mlapp.records.database import Database
-
     source, target = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints must not get between
-    database = Database(read_settings())
+    database = _open(read_settings())
     with suppress(BrokenPipeError):  # whoever asked has been killed
         while True:
             try:
@@ -132,15 +127,34 @@ def serve() -> None:
     database.close()
 
 
-def _do(database: "Database", task: Task, argument: Any) -> str | None:
+def _open(settings: Settings) -> Target:
+    if settings.database_url is None:  # SQLAlchemy takes longer to import than the file to write
+        from mlapp.records.file import RecordsFile
+
+        return RecordsFile(settings)
+    from mlapp.records.database import Database
+
+    return Database(settings)
+
+
+def _delete_before(time: int) -> None:
+    from mlapp.records.database import Database
+    from mlapp.records.deleting import delete_before
+
+    database = Database(read_settings())
+    try:
+        delete_before(database, time)
+    finally:
+        database.close()
+
+
+def _do(database: Target, task: Task, argument: Any) -> str | None:
     """Do a task; return why it is not done, if it is not."""
     try:
         if task == "write":
             write(database, argument)
         else:
-            from mlapp.records.deleting import delete_before
-
-            delete_before(database, argument)
+            _delete_before(argument)
     except RecordsUnavailable as error:
         return str(error)
     except Exception as error:  # the next one may be done

@@ -1,20 +1,38 @@
 """What the writer writes at once: whole or not at all, and once, however often it is tried."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
-    from sqlalchemy import Connection, Table
-
-    from mlapp.records.database import Database
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 AT_ONCE = 256  # rows of a statement
 HOUR = 3_600_000  # milliseconds, in which values are counted together
 
 Row: TypeAlias = tuple[Any, ...]  # of texts, numbers and None
-Key: TypeAlias = tuple[str, int, int, str, str, int]  # model, version, hour, kind, name, bin
+Key: TypeAlias = tuple[str, int, int, str, str, int]  # of `KEY`
+Execute: TypeAlias = Callable[[str, Row], Any]  # a statement with its parameters; returns a cursor
+
+SHADOW = ("id", "place", "time", "model", "version", "prediction", "label", "probability")
+KEY = ("model", "version", "hour", "kind", "name", "bin")
+COUNT = (*KEY, "count")
+WRITTEN = ("answers", "runs", "shadows", "counts")  # the tables
+
+
+class Run(NamedTuple):
+    """A file that was scored: the columns of the table `runs`."""
+
+    id: str
+    time: int
+    model: str
+    version: int
+    channel: str
+    seconds: float
+    rows: int
+    scored: int
+    noticed: int
+    refused: int
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -37,11 +55,12 @@ class Transaction:
     """What is written at once: rows of three tables, and what is added to `counts`.
 
     Attributes:
+        shadows: rows with the columns `SHADOW`.
         bytes: of what was asked, in the rows of answers.
     """
 
     answers: list[Columns] = field(default_factory=list)
-    runs: list[Row] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     shadows: list[Row] = field(default_factory=list)
     counts: Counter[Key] = field(default_factory=Counter)
     bytes: int = 0
@@ -66,55 +85,67 @@ class Transaction:
         self.bytes += other.bytes
 
 
-def write(database: "Database", transaction: Transaction) -> None:
+class Target(Protocol):
+    """A database that is written."""
+
+    @property
+    def mark(self) -> str:
+        """Where a statement takes a parameter."""
+
+    def writing(self) -> AbstractContextManager[Execute]:
+        """Yield what executes statements in a transaction, on the disk when the block ends.
+
+        Raises:
+            RecordsUnavailable: the database cannot be reached, read or written.
+        """
+
+    def close(self) -> None:
+        """Close its connections."""
+
+
+def write(target: Target, transaction: Transaction) -> None:
     """Write a transaction, whole or not at all; one that was written before changes nothing.
 
     Raises:
         RecordsUnavailable: it is not written, or that is not known.
     """
-    from sqlalchemy import select
-
-    from mlapp.records.database import answers, counts, runs, shadows
-
-    with database.begin() as connection:
-        tables = [
-            (answers, transaction.answers),
-            (runs, _columns(runs, transaction.runs)),
-            (shadows, _columns(shadows, transaction.shadows)),
-        ]
+    tables = [
+        ("answers", transaction.answers),
+        ("runs", _columns(Run._fields, transaction.runs)),
+        ("shadows", _columns(SHADOW, transaction.shadows)),
+    ]
+    # In one order everywhere, or two processes would wait for each other.
+    ordered = [(*key, count) for key, count in sorted(transaction.counts.items())]
+    add = (
+        f" WHERE true ON CONFLICT ({', '.join(KEY)})"
+        " DO UPDATE SET count = counts.count + excluded.count"
+    )
+    with target.writing() as execute:
         for table, found in tables:
             for first in found[:1]:
-                known = select(table.c.id).filter_by(id=first.each["id"][0])
-                if connection.execute(known).first():
+                known = f"SELECT 1 FROM {table} WHERE id = {target.mark}"
+                if execute(known, (first.each["id"][0],)).fetchone():
                     return  # an earlier attempt was written, though its outcome was not known
         for table, found in tables:
             for columns in found:
-                _insert(connection, table, columns)
-        # In one order everywhere, or two processes would wait for each other.
-        ordered = [(*key, count) for key, count in sorted(transaction.counts.items())]
-        add = (
-            " WHERE true ON CONFLICT (model, version, hour, kind, name, bin)"
-            " DO UPDATE SET count = counts.count + excluded.count"
-        )
-        for columns in _columns(counts, ordered):
-            _insert(connection, counts, columns, add)
+                _insert(execute, target.mark, table, columns)
+        for columns in _columns(COUNT, ordered):
+            _insert(execute, target.mark, "counts", columns, add)
 
 
-def _columns(table: "Table", rows: Sequence[Row]) -> list[Columns]:
-    """Return whole rows of a table as columns, unless there are none."""
+def _columns(names: Sequence[str], rows: Sequence[Row]) -> list[Columns]:
+    """Return rows as columns, unless there are none."""
     if not rows:
         return []
-    names = [column.name for column in table.columns]
     return [Columns(len(rows), {}, dict(zip(names, zip(*rows, strict=True), strict=True)))]
 
 
-def _insert(connection: "Connection", table: "Table", columns: Columns, suffix: str = "") -> None:
+def _insert(execute: Execute, mark: str, table: str, columns: Columns, suffix: str = "") -> None:
     """Insert rows, many in a statement.
 
     SQLAlchemy's own insertion takes as long for a row as SQLite does, and SQLite's time for a row
     is that of its parameters: a value that is the same in all rows is given once.
     """
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
     width = len(columns.each)
     names = ", ".join(f'"{name}"' for name in (*columns.same, *columns.each))
     selected = ", ".join([mark] * len(columns.same) + ["found.*"])
@@ -126,7 +157,6 @@ def _insert(connection: "Connection", table: "Table", columns: Columns, suffix: 
             values[place::width] = column[start : start + count]
         rows = ", ".join([marks] * count)
         statement = (
-            f"INSERT INTO {table.name} ({names})"
-            f" SELECT {selected} FROM (VALUES {rows}) AS found{suffix}"
+            f"INSERT INTO {table} ({names}) SELECT {selected} FROM (VALUES {rows}) AS found{suffix}"
         )
-        connection.exec_driver_sql(statement, (*columns.same.values(), *values))
+        execute(statement, (*columns.same.values(), *values))

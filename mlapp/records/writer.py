@@ -18,10 +18,10 @@ from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Answers, Batch, Model
 from mlapp.records import bins
 from mlapp.records.collecting import Binnings, Group, count
-from mlapp.records.entries import Record, Refusal, Run, Shadowed, instances
+from mlapp.records.entries import Record, Refusal, Shadowed, instances
 from mlapp.records.process import WritingProcess
 from mlapp.records.shadow import Shadow
-from mlapp.records.transactions import HOUR, Transaction, write
+from mlapp.records.transactions import HOUR, Run, Transaction, write
 from mlapp.settings import read_settings
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than a row takes to predict
@@ -126,7 +126,7 @@ class Writer:
         with self._mutex:
             fits = self._reserve(1)
             if fits:
-                self._others.runs.append(tuple(run))
+                self._others.runs.append(run)
         if not fits:
             self._count_lost(1)
 
