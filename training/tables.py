@@ -16,8 +16,9 @@ from mlapp.dates import DAY, varying_parts
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.manifest import Data
 from mlapp.schema import Category, Date, Input, Number, Output, Schema, describe
-from mlapp.tables.formats import TEXT_FORMATS, FileFormat, format_of
+from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
+from mlapp.tables.options import find_applicable
 from mlapp.tables.reading import open_table
 from training.columns import MAY_BE_CODES, How, are_codes, group_rare, read_column
 from training.columns import Say as Say
@@ -120,14 +121,9 @@ def read_rows(
 
 
 def for_file(path: Path, reading: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return those options to read the data that also apply to another file."""
-    try:
-        format_ = format_of(path.name).format
-    except InvalidTable:  # its name says none
-        return dict(reading)
-    given = {flag for flag, value in reading.items() if value is not None}
-    apply = {"encoding", "decimal"} if format_ in TEXT_FORMATS else {"sheet"}
-    return {flag: reading[flag] for flag in given & (apply if format_ != "parquet" else set())}
+    """Return those options to read the data that also apply to another file, or folder of texts."""
+    apply = find_applicable(path)
+    return {flag: value for flag, value in reading.items() if value is not None and flag in apply}
 
 
 def _format(path: Path, file: BinaryIO) -> FileFormat:

@@ -25,6 +25,7 @@ from mlapp.manifest import Data
 from mlapp.schema import match_label, parse_text, quote
 from mlapp.store.learned import key as key
 from mlapp.tables.decoding import BLOCK, Text
+from mlapp.tables.options import holds_texts
 from training.columns import NUMBER, plain_labels
 from training.tables import Say, for_file, read_rows
 
@@ -109,9 +110,7 @@ def read_reviews(
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
     all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading, say)
     if unlabelled is not None:
-        more, _, unsup, _ = _read(
-            unlabelled, text_column, None, _for_file(unlabelled, reading), say
-        )
+        more, _, unsup, _ = _read(unlabelled, text_column, None, for_file(unlabelled, reading), say)
         unsup = more + unsup
     texts, values = _usable(all_texts, plain_labels(all_values, say), say)
     found = _order_labels(set(values))
@@ -120,7 +119,7 @@ def read_reviews(
     _require_labels(path, found, values, labels)
     alone, _ = _usable(unsup, [""] * len(unsup), say, "unlabelled texts")
     alone = _apart(alone, keys, say)
-    names = tuple(labels) or (NAMED.get(tuple(found)) if _holds_files(path) else None)
+    names = tuple(labels) or (NAMED.get(tuple(found)) if holds_texts(path) else None)
     name_of = dict(zip(found, names or found, strict=True))
     named = [name_of[value] for value in values]
     added = [*extra, *([] if feedback is None else [feedback])]
@@ -157,7 +156,7 @@ def _read_extra(
     """
     texts, values = list[str](), list[str | None]()
     for path in paths:
-        found = _read(path, text_column, label_column, _for_file(path, reading), say)
+        found = _read(path, text_column, label_column, for_file(path, reading), say)
         given = {value for value in found[1] if value is not None}
         names = _first_names(given, name_of)
         if path != feedback:
@@ -205,11 +204,6 @@ def _names_in(path: Path, given: set[str], name_of: Mapping[str, str]) -> dict[s
     return found
 
 
-def _for_file(path: Path, reading: Mapping[str, str | None]) -> Mapping[str, str | None]:
-    """Return those options to read the data that also apply to another file or folder."""
-    return {"encoding": reading["encoding"]} if _holds_files(path) else for_file(path, reading)
-
-
 # --- reading ---------------------------------------------------------------------------------
 
 
@@ -221,7 +215,7 @@ def _read(
     say: Say,
 ) -> tuple[list[str], list[str | None], list[str], Data]:
     """Return texts, their label values, texts without a label, and where they are from."""
-    if _holds_files(path):
+    if holds_texts(path):
         return _read_files(path, reading.get("encoding"), labelled=label_column is not None)
     table, about = read_rows(path, **reading)
     if not len(table):
@@ -256,11 +250,6 @@ def _texts_of(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
         raise InvalidData(f"{path}: the column {name!r} holds {kind}, expected texts")
     return [value or "" for value in column.to_pylist()]
-
-
-def _holds_files(path: Path) -> bool:
-    """Return whether a path is a folder or an archive of texts, and no table."""
-    return path.is_dir() or path.name.endswith((".tar.gz", ".tgz", ".tar"))
 
 
 def _read_files(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlapp import store
-from mlapp.errors import InvalidTable, TrainingError, describe
+from mlapp.errors import TrainingError, describe
 from mlapp.families.contract import Model
 from mlapp.manifest import Manifest, command_of
 from mlapp.records import confirmed
@@ -24,8 +24,7 @@ from mlapp.scoring import candidates
 from mlapp.scoring.distributions import Differences
 from mlapp.settings import Settings
 from mlapp.store import artifacts
-from mlapp.tables.formats import TEXT_FORMATS, format_of
-from mlapp.tables.options import READING
+from mlapp.tables.options import READING, find_applicable
 
 Say: TypeAlias = Callable[[str], object]
 
@@ -141,7 +140,7 @@ def set_data(words: Sequence[str], data: Path | None) -> list[str]:
         if not data.exists():
             raise TrainingError(f"--data: there is no file {data}")
         kept = _without(words, "--data")
-        for option in set(READING) - _options_of(data):
+        for option in set(READING) - find_applicable(data):
             kept = _without(kept, f"--{option}")
         return [*kept, "--data", str(data)]
     given = find_option(words, "--data")
@@ -151,19 +150,6 @@ def set_data(words: Sequence[str], data: Path | None) -> list[str]:
             f"The data {given} of the training is not in {Path.cwd()}; say where it is: --data FILE"
         )
     return list(words)
-
-
-def _options_of(data: Path) -> set[str]:
-    """Return the options to read a table that apply to a file, or a folder or archive of texts."""
-    if data.is_dir() or data.name.endswith((".tar.gz", ".tgz", ".tar")):
-        return {"encoding"}
-    try:
-        found = format_of(data.name).format
-    except InvalidTable:  # its name says none
-        return set(READING)
-    if found in TEXT_FORMATS:
-        return {"encoding", "decimal"}
-    return {"sheet"} if found == "xlsx" else set()
 
 
 def find_options(words: Sequence[str], flag: str) -> list[str]:

@@ -83,22 +83,25 @@ def format_of(name: str, write: bool = False) -> FileFormat:
     Raises:
         InvalidTable: its suffix is not known.
     """
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
-    compressed = suffixes[-1:] != [] and suffixes[-1] in COMPRESSED
-    format_ = SUFFIXES.get("".join(suffixes[-2:-1] if compressed else suffixes[-1:]))
-    if says_only_zip(name):
-        format_ = "csv"
-    known = format_ in (WRITABLE if write else READABLE)
-    if compressed:
-        known = format_ in TEXT_FORMATS and not (write and suffixes[-1] == ".zip")
-    if format_ is None or not known:
-        last = suffixes[-2:] if compressed else suffixes[-1:]
-        got = repr("".join(last)) if last else "no suffix"
+    suffix, packed = _suffixes(name)
+    found = "csv" if says_only_zip(name) else SUFFIXES.get(suffix)
+    known = found in (WRITABLE if write else READABLE)
+    if packed:
+        known = found in TEXT_FORMATS and not (write and packed == ".zip")
+    if found is None or not known:
+        got = repr(suffix + packed) if suffix + packed else "no suffix"
         raise InvalidTable(f"{name}: got {got}, expected {WRITTEN if write else READ}")
-    return FileFormat(format_, compressed)
+    return FileFormat(found, bool(packed))
 
 
 def says_only_zip(name: str) -> bool:
     """Return whether a name is that of a zip archive, and says no format of the file in it."""
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes]
-    return suffixes[-1:] == [".zip"] and "".join(suffixes[-2:-1]) not in SUFFIXES
+    suffix, packed = _suffixes(name)
+    return packed == ".zip" and suffix not in SUFFIXES
+
+
+def _suffixes(name: str) -> tuple[str, str]:
+    """Return the suffix of a name and that of its compression, in lower case; "" for none."""
+    suffixes = ["", *(suffix.lower() for suffix in Path(name).suffixes)]
+    packed = suffixes.pop() if suffixes[-1] in COMPRESSED else ""
+    return suffixes[-1], packed
