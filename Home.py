@@ -46,13 +46,17 @@ PAGES = {
 
 
 def home() -> None:
-    """Show every published model: its quality and its page, or why it cannot be opened."""
+    """Show every served model: its quality and its page, or why it cannot be opened."""
     st.title("Models", icon=":material/deployed_code:")
-    st.caption(
-        "Every published model, its quality on data that it was not trained on, and its page."
-    )
-    names = loaders.model_names()
-    if not names:
+    st.caption("Every served model, its quality on data that it was not trained on, and its page.")
+    names, waiting = loaders.model_names(), loaders.waiting_names()
+    if waiting:
+        st.info(
+            f"All versions of {literal(', '.join(waiting))} are candidates; see the page Versions.",
+            title="Not served yet",
+            icon=":material/hourglass_empty:",
+        )
+    elif not names:
         st.info(
             f"There are no models in `{read_settings().artifacts}` yet. Train one with"
             " `python -m training.regression`; it appears here without a restart.",

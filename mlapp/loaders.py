@@ -29,8 +29,14 @@ USUAL = {"row": REGRESSION, "text": SENTIMENT}  # the default model, by what it 
 
 
 def model_names(takes: str | None = None, gives: str | None = None) -> list[str]:
-    """Return the names of the published models, of some kind or all; see `Repository.names`."""
+    """Return the names of the served models, of some kind or all; see `Repository.names`."""
     return _repository().names(takes, gives)
+
+
+def waiting_names() -> list[str]:
+    """Return the names of the models that are not served, since all versions are candidates."""
+    root = _repository().root
+    return [name for name in artifacts.names(root) if not artifacts.is_served(root, name)]
 
 
 def model_versions(name: str) -> list[int]:

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from mlapp import loaders
 from mlapp.dashboard import promotions, shared
+from mlapp.settings import read_settings
+from mlapp.store import artifacts
 
 shared.begin(__file__)
 
 st.title("Versions", icon=":material/history:")
-names = loaders.model_names()
+names = artifacts.names(read_settings().artifacts)
 if not names:
     st.info("Train a model; it appears here without a restart.", title="No model is published")
     st.stop()

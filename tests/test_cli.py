@@ -87,6 +87,15 @@ def test_pin_and_unpin_hold_and_release_a_version(
     assert artifacts.pinned(folder, "houses") is None
 
 
+def test_unpin_says_where_nothing_is_served_any_more(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifacts.candidate_mark(folder, "houses", 1).touch()
+    assert run(capsys, "pin", "houses", "1") == (0, "houses: version 1 is served\n", "")
+    assert run(capsys, "unpin", "houses") == (0, "houses: nothing is served\n", "")
+    assert artifacts.pinned(folder, "houses") is None
+
+
 @pytest.mark.usefixtures("folder")
 def test_pin_refuses_a_version_that_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "pin", "houses", "7")
@@ -187,7 +196,9 @@ def test_a_text_that_begins_with_a_hyphen_comes_after_two_hyphens(
         assert out.startswith("label: ")
 
 
-@pytest.mark.parametrize("words", ["models", "models --json", "verify", "predict great"])
+@pytest.mark.parametrize(
+    "words", ["models", "models --json", "verify", "predict great", "--help", "pin --help"]
+)
 @pytest.mark.slow
 def test_an_output_that_cannot_be_written_is_an_error_of_one_line(words: str) -> None:
     with Path("/dev/full").open("w") as full:
@@ -201,6 +212,36 @@ def test_an_output_that_cannot_be_written_is_an_error_of_one_line(words: str) ->
         )
     assert ran.returncode == 1
     assert ran.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["models", "predict great", "quality regression", "log export", "log purge", "pin --help"],
+)
+@pytest.mark.slow
+def test_a_command_with_results_needs_a_standard_output(words: str) -> None:
+    ran = run_without_output(*words.split())
+    assert ran.returncode == 1
+    assert ran.stderr == "error: standard output cannot be written: it is closed\n"
+
+
+@pytest.mark.slow
+def test_a_file_is_scored_without_a_standard_output(tmp_path: Path) -> None:
+    (tmp_path / "texts.csv").write_text("text\nA fine film\n")
+    out = tmp_path / "scored.csv"
+    ran = run_without_output(
+        "score", str(tmp_path / "texts.csv"), "-o", str(out), "--text-column", "text"
+    )
+    assert ran.returncode == 0
+    assert "A fine film" in out.read_text()
+
+
+def run_without_output(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command whose standard output is closed."""
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "mlapp.cli"]
+    return subprocess.run(
+        [*closed, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False
+    )
 
 
 def test_each_command_is_found_in_its_module() -> None:
@@ -231,8 +272,22 @@ def test_processes_can_be_started_before_the_slow_imports(command: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("replicas", "most"),
+    [(["--replicas", "3"], "2"), (["--replicas=2"], "1")],
+)
+def test_the_most_replicas_are_no_fewer_than_the_replicas(
+    replicas: list[str], most: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["serve", "--engine", "ray", *replicas, "--max-replicas", most])
+    assert exit_.value.code == 2
+    assert f"--max-replicas: got {most}, expected at least" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["export", "houses", "--to", "mlflow", "--out", ""], "got '', expected a path"),
         (["serve", "--api-only", "--workers", "-1"], "got '-1', expected a whole number from 1"),
         (["serve", "--port", "70000"], "got '70000', expected a port from 0 to 65535"),
         (["drift", "houses", "--days", "nan"], "got 'nan', expected a number of days"),

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -150,6 +151,21 @@ def test_an_exported_folder_is_an_artifact_folder(
     assert (
         store.open_model(out, "houses").manifest == store.open_model(published, "houses").manifest
     )
+
+
+@pytest.mark.parametrize("target", ["mlflow", "mlserver", "folder"])
+def test_the_command_that_serves_an_export_names_its_folder_whatever_that_is_called(
+    target: str,
+    published: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(published))
+    out = tmp_path / "my exp's"
+    assert main(["export", "houses", "--to", target, "--out", str(out)]) == 0
+    command = capsys.readouterr().out.partition("To serve it: ")[2]
+    assert str(out) in [word.removeprefix("MLAPP_ARTIFACTS=") for word in shlex.split(command)]
 
 
 def test_an_export_replaces_nothing_and_needs_a_version(

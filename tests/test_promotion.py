@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from streamlit.testing.v1 import AppTest
 
 from mlapp import loaders
 from mlapp.cli import main
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
+from mlapp.service import create_app
 from mlapp.store import artifacts, gate, promotion
-from tests.conftest import Server, wait_until
+from mlapp.store.repository import Repository
+from tests.conftest import ROOT, Server, client_of, wait_until
 
 NAME = "houses"
 
@@ -203,6 +206,94 @@ def test_a_model_of_candidates_alone_is_not_served(folder: Path) -> None:
     assert loaders.load_model(NAME).manifest.version == 1
 
 
+def test_a_model_of_candidates_alone_leaves_the_service_as_if_it_were_not_there(
+    folder: Path,
+) -> None:
+    artifacts.candidate_mark(folder, "regression", 1).touch()  # its form would come first
+    client = client_of(create_app())
+    for path in ("/readyz", "/v2/health/ready", "/", "/form", "/docs"):
+        assert client.get(path).status_code == 200, path
+        assert "regression" not in client.get(path).text
+    assert [each["name"] for each in client.get("/v1/models").json["models"]] == [NAME]
+    assert [each["name"] for each in client.post("/v2/repository/index").json] == [NAME]
+    assert "regression" not in client.get("/openapi.json").text
+    assert 'mlapp_model_refused{model="regression"}' not in client.get("/metrics").text
+    for path in ("/v1/models/regression", "/v2/models/regression", "/form?_model=regression"):
+        assert client.get(path).status_code == 404
+    assert client.get("/v1/models/regression/versions/1").json["version"] == 1
+
+
+def test_the_first_candidate_of_a_model_is_served_when_it_is_promoted(folder: Path) -> None:
+    artifacts.candidate_mark(folder, NAME, 1).touch()
+    client = client_of(create_app())
+    assert client.get(f"/v1/models/{NAME}").status_code == 404
+    promotion.promote(folder, NAME, 1, "it is the first")
+    assert client.get(f"/v1/models/{NAME}").json["version"] == 1
+    assert NAME in client.get("/form").text
+
+
+def test_a_model_that_keeps_candidates_alone_is_withdrawn(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder)
+    here = Repository(folder, 1 << 30)
+    assert here.get(NAME).manifest.version == 1
+    assert main(["remove", NAME, "1"]) == 0
+    with pytest.raises(ModelNotFound, match="candidates"):
+        here.get(NAME)
+    assert here.refused(NAME) is None
+    assert NAME not in here.names()
+    capsys.readouterr()
+    main(["models"])
+    assert "candidate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pin", ["1", "garbage", "7"])
+def test_a_model_of_candidates_alone_is_to_be_served_if_there_is_a_pin(
+    folder: Path, pin: str
+) -> None:
+    artifacts.candidate_mark(folder, NAME, 1).touch()
+    (folder / NAME / "pinned").write_text(pin)
+    client = client_of(create_app())
+    assert NAME in [each["name"] for each in client.get("/v1/models").json["models"]]
+    assert client.get("/readyz").status_code == (200 if pin == "1" else 503)
+
+
+@pytest.mark.slow
+def test_the_pages_offer_no_model_of_candidates_alone_but_promote_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts.candidate_mark(folder, "regression", 1).touch()
+    monkeypatch.setenv("MLAPP_ADMIN", "on")
+    home = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    assert NAME in [each.value for each in home.header]
+    assert "regression" not in [each.value for each in home.header]
+    assert "regression" in home.info[0].value
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page("pages/versions.py").run()
+    app.selectbox(key="_versions_model").select("regression").run()
+    assert "are candidates" in app.warning[0].value
+    assert not app.error
+    app.button(key="_promote_1").click().run()
+    assert not app.exception
+    assert loaders.load_model("regression").manifest.version == 1
+    assert "regression" in [each.value for each in home.run().header]
+
+
+@pytest.mark.parametrize("hindrance", ["not a candidate", "pinned"])
+def test_what_cannot_be_promoted_is_not_compared_first(
+    folder: Path, hindrance: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder, losses(), candidate=False)
+    publish(folder, losses(), candidate=hindrance == "pinned")
+    if hindrance == "pinned":
+        artifacts.pin(folder, NAME, 2)
+    assert main(["promote", NAME, "3"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert hindrance in said.err
+
+
 def test_the_commands_list_candidates_and_the_history(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +307,19 @@ def test_the_commands_list_candidates_and_the_history(
     lines = capsys.readouterr().out.splitlines()
     assert "version 2 after 1 promoted" in lines[0]
     assert lines[1].endswith(": a mistake")
+
+
+def test_a_reason_of_several_lines_takes_one_line_of_the_history_and_is_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "customers complained\nabout prices\u2028and rooms"
+    publish(folder)
+    assert main(["promote", NAME, "--force", reason]) == 0
+    capsys.readouterr()
+    assert main(["history", NAME]) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.endswith(": customers complained about prices and rooms")
+    assert [each.reason for each in history(folder)] == [reason]
 
 
 def test_the_history_of_a_model_that_does_not_exist_is_an_error(

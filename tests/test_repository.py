@@ -12,7 +12,8 @@ import requests
 from mlapp import store
 from mlapp.errors import ArtifactError
 from mlapp.manifest import Artifact
-from mlapp.service import create_app
+from mlapp.service import create_app, run
+from mlapp.settings import read_settings
 from mlapp.store import artifacts
 from mlapp.store.repository import Repository, estimate
 from tests.conftest import Client, Server, client_of, wait_until
@@ -192,6 +193,17 @@ def test_a_repaired_version_is_opened_though_its_files_look_the_same(folder: Pat
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert models_here.get("houses").manifest.version == 1
+
+
+def test_a_pinned_version_that_is_not_published_is_named_at_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLAPP_PINS", "houses=7,huoses=1,regression=1")
+    run.warm(read_settings())
+    assert [line for line in caplog.messages if "MLAPP_PINS:" in line] == [
+        "MLAPP_PINS: version 7 of houses is not published",
+        "MLAPP_PINS: version 1 of huoses is not published",
+    ]
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"\xff\xfe", b"9" * 5000])

@@ -7,15 +7,20 @@ import re
 import shutil
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
+import pandas as pd
 import pytest
 from openapi_spec_validator import validate
+from sklearn.linear_model import Ridge
+from werkzeug.test import encode_multipart
 
+import mlapp
 from mlapp.service import create_app
 from mlapp.service.run import check_exposure
 from mlapp.service.v2 import HEADER
@@ -29,6 +34,7 @@ HOUSE = {"area": 100.0, "rooms": None, "district": "west"}
 GOOD = "The acting is wonderful and I loved every minute of it."
 PREDICT = "/v1/models/regression:predict"
 INFER = "/v2/models/regression/infer"
+FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
@@ -202,6 +208,60 @@ def test_pages_load_nothing_from_elsewhere_and_need_no_script(client: Client) ->
         assert style.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_a_compressed_form_is_read(
+    client: Client, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    body = pack(urlencode(ROW).encode())
+    headers = {"Content-Encoding": encoding, "Content-Type": FORM}
+    page = client.post("/predict", data=body, headers=headers)
+    assert "<output>0.401</output>" in page.text
+    assert client.post("/predict", data=b"plain", headers=headers).status_code == 400
+    headers["Content-Encoding"] = "br"
+    assert client.post("/predict", data=body, headers=headers).status_code == 415
+
+
+def encode_form(fields: Mapping[str, str], kind: str) -> dict[str, Any]:
+    """Return the body and the type of a form, for a client."""
+    if kind == FORM:
+        return {"data": urlencode(fields), "content_type": FORM}
+    boundary, body = encode_multipart(fields)
+    return {"data": body, "content_type": f"{kind}; boundary={boundary}"}
+
+
+@pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
+def test_a_field_of_a_form_may_be_as_large_as_a_body(folder: Path, kind: str) -> None:
+    sent = encode_form({"review": GOOD * 20_000}, kind)  # more than a megabyte
+    assert client_of(create_app()).post("/sentiment", **sent).status_code == 200
+    assert with_settings(folder, max_bytes=1_000_000).post("/sentiment", **sent).status_code == 413
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
+def test_a_form_may_have_as_many_fields_as_the_model_has_inputs(folder: Path, kind: str) -> None:
+    row = publish_wide(folder, 1_500)
+    client = client_of(create_app())
+    page = client.post("/predict?_model=wide", **encode_form(row, kind))
+    assert page.status_code == 200
+    assert "Predicted y" in page.text
+    more = {f"unknown_{place}": "1" for place in range(2_000)}
+    refused = client.post("/predict?_model=wide", **encode_form(row | more, kind))
+    assert refused.status_code == 413
+
+
+def publish_wide(root: Path, inputs: int) -> dict[str, str]:
+    """Publish the model `wide` of many inputs; return a row for it."""
+    rng = np.random.default_rng(1)
+    names = [f"x_{place}" for place in range(inputs)]
+    table = pd.DataFrame(rng.normal(size=(40, inputs)), columns=names)
+    target = table.sum(axis=1)
+    fitted = Ridge().fit(table, target)
+    mlapp.publish(fitted, table, target.rename("y"), "wide", root=root, say=lambda line: None)
+    return dict.fromkeys(names, "0.5")
+
+
 # --- v1 ---------------------------------------------------------------------------------------
 
 
@@ -327,6 +387,25 @@ def test_what_is_not_there_or_not_taken_has_its_own_status(
     assert answer.mimetype == "application/problem+json"
     if status == 405:
         assert "Allow" in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ("null", "null"),
+        ("[]", "array"),
+        ("true", "boolean"),
+        ("1", "number"),
+        ("1.5", "number"),
+        ('"text"', "string"),
+    ],
+)
+def test_a_body_that_is_no_object_is_called_what_json_calls_it(
+    client: Client, body: str, kind: str
+) -> None:
+    answer = client.post(PREDICT, data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.json["detail"] == f"The body is a JSON {kind}, expected an object"
 
 
 def test_a_body_or_a_batch_that_is_too_large_is_refused(folder: Path) -> None:

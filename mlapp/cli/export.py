@@ -1,6 +1,7 @@
 """`mlapp export`: a published version as a folder that other servers load."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,18 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     parser.add_argument("--to", choices=TARGETS, required=True, help="the server's format")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="the new folder (default: NAME-mlflow and so on)"
+        "--out",
+        metavar="DIR",
+        type=_parse_folder,
+        help="the new folder (default: NAME-mlflow and so on)",
     )
     parser.set_defaults(run=export_version)
+
+
+def _parse_folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("got '', expected a path")
+    return Path(text)
 
 
 def export_version(options: argparse.Namespace) -> int:
@@ -30,10 +40,11 @@ def export_version(options: argparse.Namespace) -> int:
     """
     out = options.out or Path(f"{options.name}-{options.to}")
     path = export(read_settings().artifacts, options.name, options.version, options.to, out)
+    quoted = shlex.quote(str(path))
     how = {
-        "mlflow": f"mlflow models serve -m {path} --env-manager local",
-        "mlserver": f"mlserver start {path}",
-        "folder": f"MLAPP_ARTIFACTS={path} mlapp serve",
+        "mlflow": f"mlflow models serve -m {quoted} --env-manager local",
+        "mlserver": f"mlserver start {quoted}",
+        "folder": f"MLAPP_ARTIFACTS={quoted} mlapp serve",
     }
     print(f"Wrote {path}. To serve it: {how[options.to]}")
     return 0

@@ -130,12 +130,16 @@ def remove_version(name: str, version: int) -> int:
     """
     root = read_settings().artifacts
     changes.remove(root, name, version)
-    try:
-        left = f"version {artifacts.served_version(root, name)} is served"
-    except MlappError:
-        left = "nothing is served"
-    print(f"{name}: version {version} is removed; {left}")
+    print(f"{name}: version {version} is removed; {_describe_served(root, name)}")
     return 0
+
+
+def _describe_served(root: Path, name: str) -> str:
+    """Return which version of a model is served."""
+    try:
+        return f"version {artifacts.served_version(root, name)} is served"
+    except MlappError:
+        return "nothing is served"
 
 
 def rename_model(old: str, new: str) -> int:
@@ -195,5 +199,5 @@ def pin_version(name: str, version: int | None) -> int:
         artifacts.unpin(root, name)
     else:
         artifacts.pin(root, name, version)
-    print(f"{name}: version {artifacts.served_version(root, name)} is served")
+    print(f"{name}: {_describe_served(root, name)}")
     return 0

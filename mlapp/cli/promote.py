@@ -82,6 +82,6 @@ def show_history(name: str) -> int:
         before = "" if each.previous is None else f" after {each.previous}"
         print(
             f"{each.time:%Y-%m-%d %H:%M} version {each.version}{before} {each.action}{forced}"
-            f" by {each.by}: {each.reason}"
+            f" by {each.by}: {' '.join(each.reason.split())}"
         )
     return 0

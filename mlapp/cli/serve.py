@@ -55,6 +55,9 @@ def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace)
         parser.error("--workers goes with the local engine; on Ray, use --replicas")
     if options.engine == "local" and any(value is not None for value in on_ray):
         parser.error("--address, --replicas and --max-replicas go with --engine ray")
+    fewest, most = options.replicas or 1, options.max_replicas
+    if most is not None and most < fewest:
+        parser.error(f"--max-replicas: got {most}, expected at least --replicas, which is {fewest}")
     if options.workers and not options.api_only:
         parser.error("--workers goes with --api-only; the dashboard runs in one process")
 

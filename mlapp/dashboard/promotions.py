@@ -114,6 +114,9 @@ def show_candidate(name: str, version: int) -> None:
     """Show how a candidate compares with the served version."""
     st.header(f"Candidate {version}")
     root = read_settings().artifacts
+    if not artifacts.is_served(root, name):
+        st.caption("No version is served, so there is none to compare it with.")
+        return
     try:
         served = artifacts.served_version(root, name)
         verdicts, differing = _compare(root, name, served, version)

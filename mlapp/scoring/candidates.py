@@ -152,6 +152,7 @@ def promote(
         ModelNotFound, InvalidSettings: as `promotion.promote`.
         ArtifactError: it cannot be opened.
     """
+    promotion.require_promotable(root, name, version)  # before a comparison, which takes longer
     families.from_artifact(artifacts.open(root, name, version))
     try:
         verdicts = judge(root, database, name, version)

@@ -202,7 +202,6 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     """
     app = Service(__name__, static_folder="static", static_url_path="/service-static")
     settings = read_settings() if settings is None else settings
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_bytes
     app.url_map.converters["model"] = _ModelName
     app.extensions["mlapp"] = State(settings)
     app.register_error_handler(Exception, _handle_error)

@@ -15,6 +15,7 @@ from werkzeug.exceptions import (
     RequestEntityTooLarge,
     UnsupportedMediaType,
 )
+from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 16  # bytes that are decompressed at once
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+MOST_OTHERS = 1000  # fields of a form besides those that are asked for
+JSON_NAMES = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+}
 MOST_MEMBERS = 1000  # of a gzip body; each costs a new decompressor
 
 
@@ -204,26 +214,39 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """
     content = load_json(body)
     if not isinstance(content, dict):
-        raise BadRequest(f"The body is a JSON {type(content).__name__}, expected an object")
+        raise BadRequest(f"The body is a JSON {JSON_NAMES[type(content)]}, expected an object")
     return content
 
 
-def read_form() -> MultiDict[str, str]:
+def read_form(environ: "WSGIEnvironment", limit: int, inputs: int) -> MultiDict[str, str]:
     """Return the fields of a form.
 
+    Args:
+        environ: of the request.
+        limit: the largest body, as for `read_body`, and the largest field.
+        inputs: how many fields are asked for; there may be `MOST_OTHERS` more.
+
     Raises:
-        RequestEntityTooLarge: it is larger than allowed.
-        UnsupportedMediaType: there is a body, but it is not a form.
-        BadRequest: it is cut off.
+        RequestEntityTooLarge: it is larger, or has more fields.
+        UnsupportedMediaType: there is a body, but it is not a form, or its encoding is not known.
+        BadRequest: it is cut off, or cannot be decompressed.
     """
-    try:
-        form = request.form
-    except OSError as error:
-        raise BadRequest("The body is cut off") from error
-    if not form and request.content_length and request.mimetype not in FORMS:
+    body = read_body(environ, limit)
+    kind, options = parse_options_header(environ.get("CONTENT_TYPE", ""))
+    kind = kind.lower()
+    if body and kind not in FORMS:
         raise UnsupportedMediaType(
-            f"Content-Type: got {request.mimetype or 'nothing'!r}, expected {' or '.join(FORMS)}"
+            f"Content-Type: got {kind or 'nothing'!r}, expected {' or '.join(FORMS)}"
         )
+    most = inputs + MOST_OTHERS
+    if kind == FORMS[0] and body.count(b"&") >= most:
+        raise RequestEntityTooLarge(f"The form has more than {most:,} fields")
+    parser = FormDataParser(
+        stream_factory=lambda *_, **__: io.BytesIO(),  # of files, which no form asks for
+        max_form_memory_size=limit,
+        max_form_parts=most,
+    )
+    _, form, _ = parser.parse(io.BytesIO(body), kind, len(body), options)
     return form
 
 

@@ -45,8 +45,12 @@ def published() -> dict[str, Any]:
 def show_form() -> str:
     """Show the form of a model, for a row with its typical values."""
     model = _find()
-    given = {} if model.takes.kind == "text" else model.takes.typical
-    return _form(model, {name: _text(value) for name, value in given.items()})
+    typical = {
+        spec.name: spec.as_text(spec.typical) if spec.kind == "number" else spec.typical
+        for spec in model.takes.inputs
+        if spec.kind != "text"
+    }
+    return _form(model, typical)
 
 
 @blueprint.get("/predict")
@@ -79,7 +83,8 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
     Args:
         model: any published model.
         given: the values of the fields, by input name.
-        shown: `faults` by input name, or the `answer`, for the template.
+        shown: `faults` by input name and the messages of `others`, or the `answer`, for the
+            template.
     """
     faults, wording = shown.get("faults", {}), getattr(model, "wording", None)
     text = wording.text.capitalize() if wording else "Text"
@@ -101,16 +106,18 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
 
 
 def _answer(model: Model) -> str | Response:
-    form = read_form()
-    given = {spec.name: form.get(_field(spec), "") for spec in model.takes.inputs}
+    inputs, limit = model.takes.inputs, state().settings.max_bytes
+    form = read_form(request.environ, limit, len(inputs))
+    given = {spec.name: form.get(_field(spec), "") for spec in inputs}
     is_text = model.takes.kind == "text"
     try:
         batch = model.check([given[TEXT] if is_text else given])
+        answers = state().answer(request.environ, model, batch, "form").answers
     except InvalidInput as error:
         state().note_refusal(request.environ, "form", error.status, error.faults)
         faults = {fault.input: fault for fault in error.faults}
-        return Response(_form(model, given, faults=faults), 422)
-    answers = state().answer(request.environ, model, batch, "form").answers
+        others = [fault.message for fault in error.faults if fault.input not in given]
+        return Response(_form(model, given, faults=faults, others=others), 422)
     shown = {
         "answer": _show(answers),
         "notices": [notice.message for notice in answers.notices],
@@ -158,7 +165,3 @@ def _order(name: str) -> tuple[bool, int, str]:
     """Return a sort key that puts the default models first."""
     usual = [*USUAL.values()]
     return name not in usual, usual.index(name) if name in usual else 0, name
-
-
-def _text(value: float | str) -> str:
-    return repr(value).removesuffix(".0") if isinstance(value, float) else value

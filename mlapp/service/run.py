@@ -21,7 +21,10 @@ from mlapp.service.gateway import LOOPBACK, Gateway
 from mlapp.service.metrics import join_workers, shared_folder
 from mlapp.service.server import listen, prepare_process, run_workers, serve
 from mlapp.settings import Settings, dashboard_script, read_settings
+from mlapp.store import artifacts
 from mlapp.store.repository import repository
+
+_log = logging.getLogger(__name__)
 
 ROUTES = (
     "/form",
@@ -110,14 +113,20 @@ class AccessLog(logging.Handler):
 
 
 def warm(settings: Settings) -> None:
-    """Open every model and replay its golden instances; log those that cannot be opened."""
+    """Open every model and replay its golden instances; log those that cannot be opened.
+
+    Pinned versions that are not published are logged, too.
+    """
     records.start(start_early(settings))
     models = repository(settings.artifacts.resolve())
+    for name, version in settings.pins.items():
+        if version not in artifacts.versions(models.root, name):
+            _log.warning("MLAPP_PINS: version %d of %s is not published", version, name)
     for name in models.names():
         try:
             replay(models.get(name))
         except ArtifactError as error:
-            logging.getLogger(__name__).warning("%s is not served: %s", name, error)
+            _log.warning("%s is not served: %s", name, error)
 
 
 def freeze() -> None:

@@ -51,6 +51,25 @@ def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if versions(root, path.name))
 
 
+def served_names(root: Path) -> list[str]:
+    """Return the names of the models with a version to serve, sorted; see `is_served`."""
+    return [name for name in names(root) if is_served(root, name)]
+
+
+def is_served(root: Path, name: str) -> bool:
+    """Return whether a model has a version to serve: a pinned one, or one that is no candidate.
+
+    Whether it can be opened is another question. A model of candidates alone is not served.
+    """
+    found = versions(root, name)
+    if any(not candidate_mark(root, name, each).exists() for each in reversed(found)):
+        return True
+    try:
+        return bool(found) and pinned(root, name) is not None
+    except ArtifactError:  # the pin cannot be read, which opening the model reports
+        return True
+
+
 def versions(root: Path, name: str) -> list[int]:
     """Return the complete versions of a model, oldest first; none for an unknown name."""
     return [

@@ -65,22 +65,33 @@ def promote(
         InvalidSettings: a version is pinned.
     """
     with _locked(root, name):
-        _require_no_pin(root, name)
-        if version not in artifacts.candidates(root, name):
-            found = ", ".join(map(str, artifacts.candidates(root, name))) or "none"
-            raise ModelNotFound(
-                f"Version {version} of {name!r} is not a candidate; candidates: {found}"
-            )
-        served = _served(root, name)
-        if served is not None and served > version:
-            raise ModelNotFound(
-                f"Version {served} of {name!r} is newer than {version}, and is served",
-                f"mlapp pin {name} {version}",
-            )
+        served = require_promotable(root, name, version)
         change = _change("promoted", version, served, reason, forced, by)
         _append(root, name, change)
         artifacts.candidate_mark(root, name, version).unlink()
     return change
+
+
+def require_promotable(root: Path, name: str, version: int) -> int | None:
+    """Check that a version can be promoted, and return the version that is served until then.
+
+    Raises:
+        ModelNotFound, InvalidSettings: as `promote`.
+    """
+    _require_no_pin(root, name)
+    waiting = artifacts.candidates(root, name)
+    if version not in waiting:
+        found = ", ".join(map(str, waiting)) or "none"
+        raise ModelNotFound(
+            f"Version {version} of {name!r} is not a candidate; candidates: {found}"
+        )
+    served = _served(root, name)
+    if served is not None and served > version:
+        raise ModelNotFound(
+            f"Version {served} of {name!r} is newer than {version}, and is served",
+            f"mlapp pin {name} {version}",
+        )
+    return served
 
 
 def roll_back(root: Path, name: str, reason: str, *, by: str | None = None) -> Change:
@@ -125,7 +136,7 @@ def _first_whole(root: Path, name: str, versions: Sequence[int]) -> int:
 def history(root: Path, name: str) -> list[Change]:
     """Return all changes, oldest first; lines that cannot be read are skipped."""
     try:
-        lines = (root / name / HISTORY).read_text(encoding="utf-8").splitlines()
+        lines = (root / name / HISTORY).read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
     changes = []

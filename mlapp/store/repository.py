@@ -1,7 +1,8 @@
 """The models of an artifact folder, opened once per process and version, and kept up to date.
 
 The served version depends on the folder alone, so that all processes agree: the newest version
-that can be opened, or only the pinned one. A model whose folder was removed is no longer served.
+that can be opened, or only the pinned one. A model whose folder was removed is no longer served,
+and one of candidates alone is not served yet.
 """
 
 import functools
@@ -56,16 +57,17 @@ class Repository:
         self._refused: dict[str, ArtifactError] = {}
 
     def names(self, takes: str | None = None, gives: str | None = None) -> list[str]:
-        """Return the names of the published models, of some kind or all.
+        """Return the names of the models that are to be served, of some kind or all.
 
-        A model whose manifest cannot be read is listed for every kind, so that users see why.
+        A model of candidates alone is not listed, unless one of them is pinned. A model whose
+        manifest cannot be read is listed for every kind, so that users see why.
 
         Args:
             takes: row or text; by default both.
             gives: number or labels; by default both.
         """
         found = []
-        for name in artifacts.names(self.root):
+        for name in artifacts.served_names(self.root):
             kind = artifacts.kind(self.root, name) if takes or gives else None
             if kind is None or (takes or kind.takes, gives or kind.gives) == kind:
                 found.append(name)
@@ -131,8 +133,8 @@ class Repository:
         except ArtifactError as error:
             refused = error
         self._served.pop(name, None)
-        if refused is None or not artifacts.versions(self.root, name):
-            self._refused.pop(name, None)  # it was withdrawn
+        if refused is None or not artifacts.is_served(self.root, name):
+            self._refused.pop(name, None)  # it was withdrawn, or waits for its promotion
             raise refused or ModelNotFound(f"No complete version of {name!r} in {self.root}")
         self._note(name, refused, "nothing is served")
         raise refused
