@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,27 @@ import pandas as pd
 import pytest
 from lightgbm import LGBMRegressor
 from onnx import helper, load_model_from_string
+from scipy.sparse import csr_array
 from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import (
+    GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import root_mean_squared_error
 from sklearn.model_selection import FixedThresholdClassifier
-from sklearn.neighbors import KNeighborsRegressor
+from sklearn.neighbors import KNeighborsRegressor, RadiusNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeRegressor
+from threadpoolctl import threadpool_info, threadpool_limits
+from xgboost import XGBClassifier
 
 import mlapp
 from mlapp import store
@@ -896,3 +903,280 @@ def test_a_classifier_with_a_threshold_of_its_own_is_refused(
     )
     with pytest.raises(InvalidData, match="a label other than the most likely"):
         mlapp.publish(fitted, houses[INPUTS], houses["cheap"], "mine", say=quiet)
+
+
+# --- models that do not fit the data ---------------------------------------------------------
+
+
+@pytest.fixture
+def lots() -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"area": random.uniform(30, 200, 300), "rooms": random.integers(1, 7, 300)}
+    )
+    logs = 10 + table["area"] / 100 + table["rooms"] * 0.1 + random.normal(size=300) * 0.05
+    return table.assign(price=np.exp(logs), dear=np.where(logs > 11.5, "dear", "cheap"))
+
+
+LOTS = ["area", "rooms"]
+
+
+@pytest.mark.parametrize("wrong", ["logarithm", "order"])
+def test_a_model_of_another_target_or_of_columns_in_another_order_is_refused(
+    wrong: str, lots: pd.DataFrame, empty_folder: Path
+) -> None:
+    forest = RandomForestRegressor(20, random_state=0)
+    if wrong == "logarithm":
+        forest.fit(lots[LOTS], np.log(lots["price"]))
+    else:
+        forest.fit(lots[LOTS[::-1]].to_numpy(), lots["price"])
+    with pytest.raises(InvalidData) as caught:
+        mlapp.publish(forest, lots[LOTS], lots["price"], "lots", say=quiet)
+    given = lots[LOTS] if wrong == "logarithm" else lots[LOTS].to_numpy()
+    error = root_mean_squared_error(lots["price"], forest.predict(given))
+    assert f"a root mean squared error of {error:,.6g} on the rows of the data" in str(caught.value)
+    assert f"the mean of the target ({lots['price'].std(ddof=0):,.6g})" in str(caught.value)
+    for cause in ("its logarithm", "columns in another order", "other spellings"):
+        assert cause in str(caught.value)
+    assert artifacts.names(empty_folder) == []
+
+
+def test_a_classifier_of_columns_in_another_order_is_refused(
+    lots: pd.DataFrame, empty_folder: Path
+) -> None:
+    forest = RandomForestClassifier(20, random_state=0)
+    forest.fit(lots[LOTS[::-1]].to_numpy(), lots["dear"])
+    with pytest.raises(InvalidData, match=r"log loss of .* worse than the labels' shares"):
+        mlapp.publish(forest, lots[LOTS], lots["dear"], "lots", say=quiet)
+
+
+def test_a_model_that_is_worse_than_its_clones_has_figures_and_intervals_of_its_own_errors(
+    lots: pd.DataFrame, empty_folder: Path
+) -> None:
+    """It was fitted on other spellings of a district, which it does not know."""
+    district = np.where(lots["price"] > 200_000, "north", "south")
+    fitted = make_pipeline(
+        make_column_transformer(
+            (OneHotEncoder(handle_unknown="ignore"), ["district"]), remainder="passthrough"
+        ),
+        RandomForestRegressor(20, random_state=0),
+    )
+    fitted.fit(lots[LOTS].assign(district=np.char.upper(district)), lots["price"])
+    rows = lots[LOTS].assign(district=district)
+    lines: list[str] = []
+    made = mlapp.publish(fitted, rows, lots["price"], "lots", say=lines.append)
+    [warning] = [line for line in lines if "clones fitted to these rows" in line]
+    assert "may have been in its training" in warning
+    assert made.manifest.training["measured"] == "in-sample"
+    assert made.manifest.metrics["r2_in_sample"] == pytest.approx(fitted.score(rows, lots["price"]))
+    model = store.open_model(empty_folder, "lots")
+    assert isinstance(model, RegressionModel)
+    predicted = model.predict(rows)
+    inside = lots["price"].between(predicted["lower"], predicted["upper"])
+    assert inside.mean() == pytest.approx(0.9, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LinearRegression(),
+        RandomForestRegressor(10, random_state=0),
+        KNeighborsRegressor(),
+        GradientBoostingRegressor(loss="quantile", alpha=0.9, n_estimators=20),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_a_weak_model_of_another_sample_is_published_without_a_warning(
+    estimator: Any, empty_folder: Path
+) -> None:
+    table, other = (noise(300, seed).assign(y=lambda each: each["y"] * 3) for seed in (0, 1))
+    inputs = ["a", "b", "c"]
+    lines: list[str] = []
+    estimator.fit(other[inputs], other["y"])
+    made = mlapp.publish(estimator, table[inputs], table["y"], "weak", say=lines.append)
+    assert not any("Warning" in line for line in lines)
+    assert made.manifest.training["measured"] == "cross-validated"
+
+
+def test_a_model_that_is_worse_than_the_mean_on_held_out_rows_is_warned_of(
+    lots: pd.DataFrame, empty_folder: Path
+) -> None:
+    forest = RandomForestRegressor(20, random_state=0)
+    forest.fit(lots[LOTS][:200], np.log(lots["price"][:200]))
+    kept = lots[200:]
+    lines: list[str] = []
+    made = mlapp.publish(
+        forest, lots[LOTS][:200], lots["price"][:200], "lots",
+        held_out=(kept[LOTS], kept["price"]), say=lines.append,
+    )  # fmt: skip
+    [warning] = [line for line in lines if line.startswith("Warning")]
+    assert "on the held-out rows, worse than the mean of the target" in warning
+    assert float(str(made.manifest.metrics["r2"])) < 0
+
+
+# --- rows that cannot be answered, or only otherwise -----------------------------------------
+
+
+def cities(rows: int) -> pd.DataFrame:
+    """Return rows of three cities whose target follows from them and a number."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"a": random.normal(size=rows), "city": random.choice(["Oslo", "Pisa", "Rome"], rows)}
+    )
+    return table.assign(y=table["a"] + table["city"].map({"Oslo": 0, "Pisa": 5, "Rome": 9}))
+
+
+def strict(estimator: Any, column: str, table: pd.DataFrame) -> Any:
+    """Return a fitted pipeline that answers no category that it has not seen."""
+    encoder = make_column_transformer((OneHotEncoder(), [column]), remainder="passthrough")
+    return make_pipeline(encoder, estimator).fit(table[["a", column]], table["y"])
+
+
+def test_a_value_that_is_changed_in_a_late_row_alone_is_found(empty_folder: Path) -> None:
+    table = cities(2500)
+    table.loc[2300:, "city"] = " Pisa"
+    fitted = strict(Ridge(), "city", table)
+    with pytest.raises(InvalidData, match=r"answer requests .* as row 2,301: .* 'city'"):
+        mlapp.publish(fitted, table[["a", "city"]], table["y"], "late", say=quiet)
+    assert artifacts.names(empty_folder) == []
+
+
+def test_a_label_that_is_not_the_likeliest_in_late_rows_alone_is_found(
+    empty_folder: Path,
+) -> None:
+    x = np.repeat([-10.0, 10.0, 0.5], [1250, 1250, 500])[:, None]
+    y = np.where(x[:, 0] > 0, "high", "low")
+    y[-150:] = "low"
+    fitted = FixedThresholdClassifier(LogisticRegression(), threshold=0.95, pos_label="high")
+    fitted.fit(x, y)
+    with pytest.raises(InvalidData, match="gives 17% of the rows a label other than"):
+        mlapp.publish(fitted, x, y, "mine", say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"city": "Bergen"}, r"row 2,401 of the data: Found unknown categories \['Bergen'\]"),
+        ({"a": np.nan}, "row 2,401 of the data: Input X contains NaN"),
+    ],
+    ids=["category", "missing"],
+)
+@pytest.mark.parametrize("held", [False, True])
+def test_a_row_that_the_model_cannot_answer_is_named(
+    held: bool, bad: dict[str, Any], message: str, empty_folder: Path
+) -> None:
+    table = cities(2500)
+    fitted = strict(Ridge(), "city", table)
+    with_bad = table.assign(a=table["a"] + 1)
+    for name, value in bad.items():
+        with_bad.loc[2400:, name] = value
+    data, kept = (table, (with_bad[["a", "city"]], with_bad["y"])) if held else (with_bad, None)
+    expected = message.replace("the data", "the held-out rows") if held else message
+    with pytest.raises(InvalidData, match=f"Pipeline cannot answer {expected}"):
+        mlapp.publish(fitted, data[["a", "city"]], data["y"], "strict", held_out=kept, say=quiet)
+
+
+def test_a_model_that_has_no_answer_between_the_numbers_of_the_data_is_published(
+    empty_folder: Path,
+) -> None:
+    table = cities(200)
+    table["code"] = table["city"].map({"Oslo": 101, "Pisa": 104, "Rome": 110})
+    fitted = strict(KNeighborsRegressor(), "code", table)
+    mlapp.publish(fitted, table[["a", "code"]], table["y"], "codes", say=quiet)
+    model = store.open_model(empty_folder, "codes")
+    assert model.manifest.golden
+    replay(model)
+
+
+def test_a_model_without_neighbours_far_away_is_published(empty_folder: Path) -> None:
+    table = noise(300, 0)
+    rows, wanted = table[["a", "b"]], table["y"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scikit-learn, about each row without neighbours
+        fitted = RadiusNeighborsRegressor(0.5).fit(rows, wanted)
+        mlapp.publish(fitted, rows, wanted, "radius", say=quiet)
+        replay(store.open_model(empty_folder, "radius"))
+
+
+def test_targets_that_cannot_be_squared_are_refused(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    rows, wanted = houses[["area"]].fillna(50), houses["price"] * 1e200
+    with pytest.raises(InvalidData, match=r"values beyond 1e\+100; give it in a larger unit"):
+        mlapp.publish(Ridge().fit(rows, wanted), rows, wanted, "huge", say=quiet)
+
+
+def test_a_column_of_free_texts_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
+    rows = houses[["area"]].fillna(50).assign(note=[f"house {at}" for at in range(len(houses))])
+    steps = make_column_transformer((TfidfVectorizer(), "note"), remainder="passthrough")
+    fitted = make_pipeline(steps, Ridge()).fit(rows, houses["price"])
+    with pytest.raises(InvalidData, match="Nearly every value of the column 'note' is different"):
+        mlapp.publish(fitted, rows, houses["price"], "notes", say=quiet)
+
+
+def test_categories_that_are_numbers_are_named_where_they_are_refused(empty_folder: Path) -> None:
+    rows = pd.DataFrame({"shop": pd.Categorical([1, 2, 3] * 40), "x": np.arange(120.0)})
+    target = rows["shop"].astype(float) * 100 + rows["x"]
+    encode = make_column_transformer((OneHotEncoder(), ["shop"]), remainder="passthrough")
+    fitted = make_pipeline(encode, LinearRegression()).fit(rows, target)
+    with pytest.raises(InvalidData, match="those of 'shop' are numbers or Booleans"):
+        mlapp.publish(fitted, rows, target, "stores", say=quiet)
+
+
+def test_a_sparse_matrix_is_refused(houses: pd.DataFrame, empty_folder: Path) -> None:
+    rows = csr_array(houses[["area", "rooms"]].fillna(3).to_numpy())
+    with pytest.raises(InvalidData, match="are a sparse matrix, expected a data frame"):
+        mlapp.publish(Ridge().fit(rows, houses["price"]), rows, houses["price"], "bad", say=quiet)
+
+
+def test_an_empty_skops_file_is_refused(
+    houses_file: Path, empty_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.skops").touch()
+    command = ["publish", str(tmp_path / "model.skops"), "--data", str(houses_file)]
+    assert main([*command, "--target", "price", "--name", "bad"]) == 1
+    assert "model.skops is not a skops file: it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bool", "boolean"])
+def test_truths_are_labels_of_a_model_that_counts_them(dtype: str, empty_folder: Path) -> None:
+    table = noise(200, 0)
+    rows, truths = table[["a", "b", "c"]], pd.Series(table["y"] > 0, dtype=dtype)
+    fitted = XGBClassifier(n_estimators=5, n_jobs=1).fit(rows, truths.astype(bool))
+    made = mlapp.publish(fitted, rows, truths, "truths", say=quiet)
+    assert made.manifest.labels == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("hour", "labels"),
+    [
+        ("00:00", ("2023-01-01", "2024-01-01")),
+        ("05:30", ("2023-01-01 05:30:00", "2024-01-01 05:30:00")),
+    ],
+)
+def test_labels_that_are_days_or_times_are_texts(
+    hour: str, labels: tuple[str, str], empty_folder: Path
+) -> None:
+    table = noise(200, 0)
+    rows = table[["a", "b", "c"]]
+    years = np.where(table["y"] > 0, "2024", "2023")
+    target = np.array([f"{year}-01-01T{hour}" for year in years], dtype="datetime64[ns]")
+    fitted = LogisticRegression().fit(rows, target)
+    made = mlapp.publish(fitted, rows, target, "years", say=quiet)
+    assert made.manifest.labels == labels
+
+
+def test_a_model_is_published_with_one_openmp_thread(
+    houses: pd.DataFrame, empty_folder: Path
+) -> None:
+    """Several would wait for each other, for minutes, on a machine that is busy."""
+    found: set[int] = set()
+
+    def look(line: str) -> None:
+        pools = threadpool_info()
+        found.update(each["num_threads"] for each in pools if each["user_api"] == "openmp")
+
+    with threadpool_limits(3, user_api="openmp"):
+        mlapp.publish(classifier(houses), houses[INPUTS], houses["cheap"], "cheap", say=look)
+    assert found == {1}

@@ -17,7 +17,9 @@ Fitted estimators of others:
 
 publish           the command
 estimators, foreign   read from files, and looked over; ONNX models of other tools
-fitted_rows       the rows that an estimator takes
+fitted_rows, asking   the rows that an estimator takes, and its answers to them
+codes             columns of numbers that an estimator takes as codes
+clones            how good it is, measured by clones, and whether it is as good as they
 compile           what is served: ONNX where that gives the same answers
 graph, graph_models, graph_steps, graph_trees   estimators as operators of ONNX
 

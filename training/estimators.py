@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mlapp.errors import InvalidData, quote
 from mlapp.families.engines import untrusted_types
+from mlapp.schema import drop_ending, parse_text
 from training.foreign import OnnxEstimator
 from training.tables import Say
 
@@ -53,7 +54,8 @@ def _read_skops(path: Path, content: bytes) -> Any:
             known = skops.io.get_untrusted_types(data=content)
             return skops.io.loads(content, trusted=known)
     except Exception as error:  # skops's exceptions share no base
-        raise InvalidData(f"{path} is not a skops file: {error}") from error
+        reason = error if content else "it is empty"
+        raise InvalidData(f"{path} is not a skops file: {reason}") from error
     raise InvalidData(f"{path} holds types that are not scikit-learn's: {quote(foreign)}")
 
 
@@ -153,15 +155,21 @@ def choose_columns(estimator: Any, inputs: pd.DataFrame) -> pd.DataFrame:
     return inputs[names]
 
 
+def as_objects(labels: Any) -> list[Any]:
+    """Return labels (n,) as Python has them; a day is the text 2031-05-17, a time as ISO 8601."""
+    values = np.asarray(labels)
+    if values.dtype.kind == "M":  # numpy turns nanoseconds into integers
+        return [drop_ending(str(each)) for each in values.astype("datetime64[us]").tolist()]
+    return list(values.tolist())
+
+
 def label_texts(classes: npt.NDArray[Any]) -> tuple[str, ...]:
     """Return the labels of a classifier as texts: 1.0 and 1 are `1`, True is `True`.
 
     Raises:
         InvalidData: two of them are one as text.
     """
-    from mlapp.schema import parse_text
-
-    found = tuple(parse_text(each) or str(each) for each in np.asarray(classes, dtype=object))
+    found = tuple(parse_text(each) or str(each) for each in as_objects(classes))
     if len(set(found)) < len(found):
         raise InvalidData(f"The model's labels are not different as texts: {quote(found)}")
     return found

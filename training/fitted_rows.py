@@ -6,15 +6,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import issparse
 
 from mlapp.errors import InvalidData, quote
 from mlapp.families.engines import Layout
-from mlapp.schema import Floats, Schema, parse_text
-from training.estimators import choose_columns, label_texts, names_of
+from mlapp.schema import Floats, Schema, match_label, parse_text
+from mlapp.tables.numbers import LARGEST
+from training.codes import find_codes
+from training.columns import NEARLY_ALL
+from training.estimators import as_objects, choose_columns, label_texts, names_of
 from training.foreign import OnnxEstimator
 from training.tables import learn_schema
 
 MOST_CATEGORIES = 10_000  # of a column
+FEW_TEXTS = 10  # different ones, which may all occur once
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Rows:
     """Rows of the data with their targets.
 
     Attributes:
-        inputs: the columns that the estimator takes.
+        inputs: the columns that the estimator takes; the index has the places of the given rows.
         target: numbers, or for a classifier its labels, (n,).
     """
 
@@ -36,6 +41,8 @@ def match_rows(model: Any, X: Any, y: Any, classifies: bool) -> Rows:  # noqa: N
     Raises:
         InvalidData: they do not.
     """
+    if issparse(X):
+        raise InvalidData("The rows are a sparse matrix, expected a data frame or an array")
     frame = X if isinstance(X, pd.DataFrame) else _name_columns(model, np.asarray(X))
     target = np.asarray(y)
     if target.ndim == 2 and target.shape[1] == 1:
@@ -54,7 +61,7 @@ def match_rows(model: Any, X: Any, y: Any, classifies: bool) -> Rows:  # noqa: N
     if twice := list(dict.fromkeys(frame.columns[frame.columns.duplicated()])):
         raise InvalidData(f"The rows have several columns named {quote(twice)}, expected one each")
     present = ~pd.isna(target)
-    frame, target = frame[present].reset_index(drop=True), target[present]
+    frame, target = frame[present], target[present]
     for column in frame:  # missing values as pandas reads them
         if pd.api.types.is_object_dtype(frame[column]):
             frame[column] = frame[column].where(frame[column].notna(), np.nan)
@@ -77,8 +84,8 @@ def _numbers(model: Any, target: Any) -> Floats:
         raise InvalidData(
             f"{type(model).__name__} is a regressor, and the target is not numbers: {error}"
         ) from error
-    if not np.isfinite(numbers).all():
-        raise InvalidData("The target has infinite values")
+    if not (np.abs(numbers) <= LARGEST).all():
+        raise InvalidData(f"The target has values beyond {LARGEST:g}; give it in a larger unit")
     return np.asarray(numbers)
 
 
@@ -90,7 +97,8 @@ def _labels(model: Any, target: Any) -> Any:
     """
     texts = label_texts(model.classes_)
     places = {text: place for place, text in enumerate(texts)}
-    found = [parse_text(each) or str(each) for each in target.tolist()]
+    given = [parse_text(each) or str(each) for each in as_objects(target)]
+    found = [match_label(each, texts) or each for each in given]
     if strange := sorted({each for each in found if each not in places}):
         raise InvalidData(
             f"The target holds {quote(strange)}; the model was fitted on the labels {quote(texts)}"
@@ -106,8 +114,11 @@ def lay_out(model: Any, inputs: pd.DataFrame) -> tuple[pd.DataFrame, Layout]:
     """Return inputs as schemas are learned from, and how they become the estimator's again."""
     columns: dict[str, pd.Series] = {}
     kinds: dict[str, str] = {}
+    codes = find_codes(model, inputs)
     for name in map(str, inputs):
         columns[name], kinds[name] = _column(name, inputs[name])
+        if name in codes and columns[name].nunique() <= MOST_CATEGORIES:
+            columns[name] = pd.Series(map(parse_text, columns[name]), dtype=object)
     named = names_of(model) is not None or isinstance(model, OnnxEstimator)
     return pd.DataFrame(columns), Layout(kinds, named)
 
@@ -134,6 +145,12 @@ def _column(name: str, column: pd.Series) -> tuple[pd.Series, str]:
         raise InvalidData(
             f"The column {name!r} has {len(categories):,} different texts; at most"
             f" {MOST_CATEGORIES:,} are served"
+        )
+    if len(categories) > max(FEW_TEXTS, NEARLY_ALL * texts.notna().sum()):
+        raise InvalidData(
+            f"Nearly every value of the column {name!r} is different, as in a text or an"
+            " identifier, and requests with a new one would be refused. Fit the model without it;"
+            " python -m training.sentiment learns from texts"
         )
     if isinstance(column.dtype, pd.CategoricalDtype):
         return texts, "category"

@@ -3,39 +3,34 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from threadpoolctl import threadpool_limits
 
 from mlapp.errors import InvalidData, InvalidInput, quote
-from mlapp.families.engines import Layout
 from mlapp.families.regression import ANSWER, Answer
 from mlapp.families.table import BACKGROUND, REPORT, dump_background
 from mlapp.manifest import Artifact, Data
 from mlapp.schema import Checked, Floats, Schema
 from mlapp.store import artifacts
 from training import measures
+from training.asking import ask, require_likeliest, require_same_answers
+from training.clones import FEWEST, FOLDS, Measured, measure
 from training.compile import Compiled, compile_estimator, random_rows
 from training.estimators import (
     check_estimator,
     label_texts,
-    names_of,
     read_estimator,
 )
 from training.fitted_rows import Rows, lay_out, learn, match_rows
 from training.folds import (
     SEED,
-    Groups,
     find_observations,
-    group_rows,
     number_rows,
-    random_folds,
 )
-from training.foreign import OnnxEstimator
 from training.intervals import halve, normalise
 from training.losses import fingerprints, log_losses, squared_errors
 from training.rows import TrainingRows
@@ -49,29 +44,8 @@ from training.versions import (
     write_version,
 )
 
-COMPARED = 2_000  # rows that a model is asked about as they are given, and as requests reach it
-OTHER_LABELS = 0.02  # share of the rows that may get another label than the likeliest
 LEVEL = 0.9  # the share of new rows that an interval is meant to hold
-FOLDS = 5  # of the cross-validation
-FEWEST = 20  # rows that an estimator is measured and its interval calibrated on
 GOLDEN_ROWS = 5
-
-NOT_HONEST = "measured on the model's own training rows, which flatters it"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured, and on what.
-
-    Attributes:
-        how: `held-out` or `cross-validated`; None where the rows are those of the training.
-        target: of the rows, (n,): numbers, or places of labels.
-        answers: predictions (n,), or probabilities (n, labels).
-    """
-
-    how: str | None
-    target: Any
-    answers: Floats
 
 
 def publish(
@@ -92,7 +66,8 @@ def publish(
     """Publish a fitted estimator or pipeline as the next version of a model.
 
     It is measured on `held_out`, or by cross-validating a clone, and a regressor's interval is
-    calibrated on the same unseen rows. Otherwise it is measured on its own rows, and has none.
+    calibrated on the same unseen rows. Otherwise, and where it is worse than its clones, it is
+    measured on the rows of `X`.
 
     Args:
         model: a fitted regressor or classifier of scikit-learn, or with its interface.
@@ -115,25 +90,24 @@ def publish(
     root = artifacts.choose_root(root, name)
     if not 0 < level < 1:
         raise InvalidData(f"The level is {level}, expected a number between 0 and 1")
-    classifies = check_estimator(model)
-    data = match_rows(model, X, y, classifies)
-    seen = None if held_out is None else match_rows(model, *held_out, classifies)
-    seen = None if seen is None else _leave_out_known(model, data, seen, classifies, say)
-    target = target or str(getattr(y, "name", None) or "target")
-    labels = label_texts(model.classes_) if classifies else None
-    checked, compiled = _compile(model, data, target, classifies)
-    _say_form(compiled, say)
-    source = source or _describe(data)
-    measured = _measure(model, data, checked, seen, classifies, say)
-    files, metrics, report, values = _report(measured, labels, level, say)
-    _warn_of_leaks(metrics, checked, data.target, labels, source, say)
-    report |= _report_losses(model, measured, checked, seen, labels, target)
-    files |= _list_files(compiled, checked, report)
-    training = {"command": command, "target": target}
-    training |= _describe_training(model, data, compiled, measured)
-    fields = {"data": source, "training": training, "labels": labels, "metrics": metrics}
-    known = data.target if seen is None else None
-    return _store(name, files, compiled, fields, checked, values, known, root, candidate, say)
+    with threadpool_limits(1, user_api="openmp"):  # several wait wherever a machine is busy
+        classifies = check_estimator(model)
+        data = match_rows(model, X, y, classifies)
+        source = source or _describe(data)
+        seen = None if held_out is None else _match_held_out(model, data, held_out, classifies, say)
+        target = target or str(getattr(y, "name", None) or "target")
+        labels = label_texts(model.classes_) if classifies else None
+        own = ask(model, data.inputs, classifies, "the data")
+        checked, compiled = _compile(model, data, own, target, classifies, say)
+        measured = measure(model, data, own, checked, seen, classifies, say)
+        files, metrics, report, values = _report(measured, labels, level, say)
+        _warn_of_leaks(metrics, checked, data.target, labels, source, say)
+        report |= _report_losses(model, measured, checked, seen, labels, target)
+        files |= _list_files(compiled, checked, report)
+        training = _describe_training(command, target, model, data, compiled, measured)
+        fields = {"data": source, "training": training, "labels": labels, "metrics": metrics}
+        known = None if seen else data.target
+        return _store(name, files, compiled, fields, checked, values, known, root, candidate, say)
 
 
 def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) -> dict[str, bytes]:
@@ -143,23 +117,28 @@ def _list_files(compiled: Compiled, checked: Checked, report: dict[str, Any]) ->
     return {**files, **describe_learned(checked)}
 
 
-def _compile(model: Any, data: Rows, target: str, classifies: bool) -> tuple[Checked, Compiled]:
+def _compile(
+    model: Any, data: Rows, own: Floats, target: str, classifies: bool, say: Say
+) -> tuple[Checked, Compiled]:
     """Learn the inputs from the data; return its checked rows, and what is served."""
     require_free_names(map(str, data.inputs.columns))
-    _try(model, data, classifies)
     cleaned, layout = lay_out(model, data.inputs)
     checked = learn(cleaned, data.target, target, classifies).check(cleaned)
-    _require_same_rows(model, data, checked, layout, classifies)
+    require_same_answers(model, data.inputs, own, checked, layout, classifies)
     if classifies:
-        _require_likeliest(model, data)
+        require_likeliest(model, data.inputs, own)
     given = "probabilities" if classifies else "prediction"
-    return checked, compile_estimator({given: model}, checked, layout)
+    compiled = compile_estimator({given: model}, checked, layout)
+    _say_form(compiled, say)
+    return checked, compiled
 
 
 def _describe_training(
-    model: Any, data: Rows, compiled: Compiled, measured: Measured
+    command: str, target: str, model: Any, data: Rows, compiled: Compiled, measured: Measured
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
+        "command": command,
+        "target": target,
         "published": type(model).__name__,
         "rows_used": len(data.inputs),
         "served": str(compiled.report["form"]),
@@ -197,7 +176,6 @@ def _store(
     say: Say,
 ) -> Artifact:
     """Publish the version, with golden predictions of a typical row and of random ones."""
-    random = random_rows(checked, {}, GOLDEN_ROWS)
     task = "regression" if fields["labels"] is None else "classification"
     fields = {"task": task, "input_schema": checked.schema, **fields}
     published = write_version(
@@ -208,12 +186,30 @@ def _store(
         checked,
         values,
         target,
-        [checked.schema.typical, *map(random.row, range(len(random)))],
+        _choose_golden(compiled, checked),
         root=root,
         candidate=candidate,
     )
     say(f"Published {published.path}")
     return published
+
+
+def _choose_golden(compiled: Compiled, checked: Checked) -> list[dict[str, Any]]:
+    """Return a typical row, random ones, and one of the data, without those that get no answer."""
+    typical = checked.schema.check([checked.schema.typical]).matrix
+    random = random_rows(checked, {}, GOLDEN_ROWS).matrix
+    rows = Checked(checked.schema, np.concatenate([typical, random, checked.matrix[:1]]))
+    return [
+        rows.row(place) for place in range(len(rows)) if _is_answered(compiled, at(rows, [place]))
+    ]
+
+
+def _is_answered(compiled: Compiled, row: Checked) -> bool:
+    try:
+        columns = compiled.engine.run(row).values()
+    except Exception:  # an encoder may not know a number between those of the data
+        return False
+    return all(bool(np.isfinite(each).all()) for each in columns)
 
 
 def _describe(data: Rows) -> Data:
@@ -226,7 +222,9 @@ def _describe(data: Rows) -> Data:
 # --- measuring -------------------------------------------------------------------------------
 
 
-def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: Say) -> Rows:
+def _match_held_out(
+    model: Any, data: Rows, held_out: tuple[Any, Any], classifies: bool, say: Say
+) -> Rows:
     """Return the held-out rows that are not in the data, which the model was fitted on.
 
     Rows with equal inputs may be different observations (`find_observations`). Where they are not,
@@ -234,8 +232,9 @@ def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: 
     would be the model's mistakes.
 
     Raises:
-        InvalidData: too few are left to measure it on.
+        InvalidData: they do not fit the model, or too few are left to measure it on.
     """
+    seen = match_rows(model, *held_out, classifies)
     first = len(data.target)
     both = pd.concat([data.inputs, seen.inputs], ignore_index=True)
     target = np.concatenate([data.target, seen.target])
@@ -253,160 +252,7 @@ def _leave_out_known(model: Any, data: Rows, seen: Rows, classifies: bool, say: 
             " or no held-out rows: a clone is cross-validated then"
         )
     say(f"Left out {arrived - left:,} of {arrived:,} held-out rows: they are rows of the data, too")
-    return Rows(seen.inputs[new].reset_index(drop=True), seen.target[new])
-
-
-def _measure(
-    model: Any, data: Rows, checked: Checked, held_out: Rows | None, classifies: bool, say: Say
-) -> Measured:
-    """Answer rows that the model has not seen, if that can be done."""
-    if held_out is not None:
-        say(f"Measured on {len(held_out.target):,} held-out rows")
-        answers = _require_finite(_ask(model, held_out.inputs, classifies))
-        return Measured("held-out", held_out.target, answers)
-    reason = "it is a graph that cannot be fitted again"
-    if not isinstance(model, OnnxEstimator):
-        try:
-            answers = _require_finite(_cross_validate(model, data, checked, classifies, say))
-        except Exception as error:  # an estimator may raise anything
-            reason = str(error) if isinstance(error, InvalidData) else f"its fit fails: {error}"
-        else:
-            say(
-                f"Measured by {FOLDS}-fold cross-validation of a clone on {len(data.target):,} rows"
-            )
-            return Measured("cross-validated", data.target, answers)
-    say(f"Not cross-validated: {reason}")
-    say(f"The figures are {NOT_HONEST}; --held-out FILE measures on rows it has not seen")
-    return Measured(None, data.target, _ask(model, data.inputs, classifies))
-
-
-def _require_finite(answers: Floats) -> Floats:
-    """Return answers (n, ...).
-
-    Raises:
-        InvalidData: one is NaN or infinite.
-    """
-    rows = len(answers)
-    bad = np.flatnonzero(~np.isfinite(answers.reshape(rows, -1)).all(axis=1))
-    if len(bad):
-        raise InvalidData(f"{len(bad):,} of {rows:,} rows get no finite answer, as row {bad[0]}")
-    return answers
-
-
-def _try(model: Any, data: Rows, classifies: bool) -> None:
-    """Ask a model about some rows of the data.
-
-    Raises:
-        InvalidData: it cannot answer them, or gives several numbers for a row.
-    """
-    try:
-        _ask(model, data.inputs[:100], classifies)
-    except InvalidData:
-        raise
-    except Exception as error:  # an estimator may raise anything
-        raise InvalidData(
-            f"{type(model).__name__} cannot answer the rows of the data: {error}"
-        ) from error
-
-
-def _require_same_rows(
-    model: Any, data: Rows, checked: Checked, layout: Layout, classifies: bool
-) -> None:
-    """Check that a model gives the rows the answers that it gives them once they are checked.
-
-    Raises:
-        InvalidData: it does not, since the check changes values, such as spaces around a text.
-    """
-    given = data.inputs[:COMPARED]
-    restored = pd.DataFrame(layout.restore(checked), columns=data.inputs.columns)[:COMPARED]
-    try:
-        ours, theirs = _ask(model, restored, classifies), _ask(model, given, classifies)
-    except Exception as error:  # an estimator may raise anything
-        raise InvalidData(
-            f"{type(model).__name__} cannot answer the rows as requests reach it: {error}"
-        ) from error
-    if np.allclose(ours, theirs, rtol=1e-6, atol=1e-6 * float(np.abs(theirs).max(initial=0))):
-        return
-    pairs = {str(name): (given[name].tolist(), restored[name].tolist()) for name in given}
-    changed = [name for name, (one, two) in pairs.items() if repr(one) != repr(two)]
-    if not changed:
-        raise InvalidData(f"{type(model).__name__} gives equal rows different answers")
-    raise InvalidData(
-        f"{type(model).__name__} would answer requests differently from the rows it was fitted"
-        f" on: requests give {quote(changed)} as texts without spaces around them, as whole"
-        " numbers without .0, or as missing. Fit it on such values"
-    )
-
-
-def _require_likeliest(model: Any, data: Rows) -> None:
-    """Check that a classifier gives the label with the highest probability.
-
-    Raises:
-        InvalidData: it often gives another, as where a threshold was chosen.
-    """
-    inputs = data.inputs[:COMPARED]
-    likeliest = np.asarray(model.classes_)[_ask(model, inputs, classifies=True).argmax(axis=1)]
-    other = float(np.mean(np.asarray(model.predict(_as_fitted(model, inputs))) != likeliest))
-    if other > OTHER_LABELS:
-        raise InvalidData(
-            f"{type(model).__name__} gives {other:.0%} of the rows a label other than the most"
-            " likely by its own probabilities, as a custom threshold does; the label that is"
-            " served is always the most likely one"
-        )
-
-
-def _as_fitted(model: Any, inputs: pd.DataFrame) -> Any:
-    """Return rows with names, or as an array if the model was fitted on one."""
-    named = names_of(model) is not None or isinstance(model, OnnxEstimator)
-    return inputs if named else inputs.to_numpy()
-
-
-def _ask(model: Any, inputs: pd.DataFrame, classifies: bool) -> Floats:
-    given = _as_fitted(model, inputs)
-    if classifies:
-        return np.asarray(model.predict_proba(given), dtype=np.float64)
-    found = np.asarray(model.predict(given), dtype=np.float64)
-    if found.ndim == 2 and found.shape[1] > 1:
-        raise InvalidData(
-            f"{type(model).__name__} gives {found.shape[1]} numbers for a row, expected one"
-        )
-    return found.reshape(len(inputs))
-
-
-def _cross_validate(model: Any, data: Rows, checked: Checked, classifies: bool, say: Say) -> Floats:
-    """Answer each row by a clone that was fitted on others; equal rows stay in one fold.
-
-    Raises:
-        InvalidData: there are too few different rows, or too few of a label.
-    """
-    rows = len(data.target)
-    groups = group_rows(checked.matrix, data.target, FEWEST, rows, say)
-    labels = np.asarray(model.classes_) if classifies else None
-    if labels is not None:
-        _require_each_label(data.target, groups, label_texts(model.classes_))
-    target = data.target if labels is None else labels[data.target]
-    named = names_of(model) is not None
-    answers = np.empty(rows if labels is None else (rows, len(labels)))
-    for fold in random_folds(groups, FOLDS, None if labels is None else data.target):
-        part = data.inputs.iloc[fold.train]
-        fitted = clone(model).fit(part if named else part.to_numpy(), target[fold.train])
-        answers[fold.test] = _ask(fitted, data.inputs.iloc[fold.test], classifies)
-    return answers
-
-
-def _require_each_label(target: Any, groups: Groups, labels: tuple[str, ...]) -> None:
-    """Check that each label has rows for every fold.
-
-    Raises:
-        InvalidData: one has not.
-    """
-    pairs = np.unique(np.column_stack([groups, target]), axis=0)  # repeated rows count once
-    counts = np.bincount(pairs[:, 1], minlength=len(labels))
-    if counts.min() < FOLDS:
-        rare = labels[int(counts.argmin())]
-        raise InvalidData(
-            f"the label {rare!r} has {counts.min()} different rows; at least {FOLDS} are needed"
-        )
+    return Rows(seen.inputs[new], seen.target[new])
 
 
 def _warn_of_leaks(
@@ -457,7 +303,7 @@ def _calibrate(measured: Measured, level: float, say: Say) -> tuple[Answer, Floa
     in the report has the margin of the rows of the other half, so that its coverage is honest.
     """
     predicted = measured.answers[:, None]
-    if measured.how is None or len(predicted) < max(FEWEST, 2 / (1 - level)):
+    if not measured.calibrates or len(predicted) < max(FEWEST, 2 / (1 - level)):
         say("No intervals: there are no rows, or too few, that the model has not seen")
         return Answer(), predicted
     errors = np.abs(measured.target - measured.answers)
