@@ -9,7 +9,7 @@ from sklearn import ensemble, linear_model, neural_network, preprocessing, tree
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_transformer
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.impute import SimpleImputer
@@ -297,3 +297,77 @@ def test_the_logits_of_two_labels_are_precise_on_either_side(strength: int) -> N
     likely = found.engine.run(rows)["probabilities"]
     logits = np.log(likely[:, 1]) - np.log(likely[:, 0])
     assert logits == pytest.approx(estimator.decision_function(rows.matrix), abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def patients() -> tuple[pd.DataFrame, pd.Series, Checked, Layout]:
+    """The diabetes data: inputs, target, the checked rows, and their layout."""
+    inputs, target = load_diabetes(return_X_y=True, as_frame=True)
+    rows = learn_schema(inputs, target).check(inputs)
+    return inputs, target, rows, Layout(dict.fromkeys(inputs, "float"))
+
+
+@pytest.mark.parametrize("trees", [100, 1000])
+def test_xgboost_is_summed_as_it_sums_to_the_last_bit(trees: int, patients: Any) -> None:
+    inputs, target, rows, layout = patients
+    estimator = xgboost.XGBRegressor(n_estimators=trees, n_jobs=1).fit(inputs, target)
+    found = compile_estimator({"prediction": estimator}, rows, layout)
+    assert found.report["form"] == "onnx", found.report
+    assert found.report["largest_difference"] == 0
+    alone = [found.engine.run(Checked(rows.schema, row[None]))["prediction"][0]
+             for row in rows.matrix[:50]]  # fmt: skip
+    assert alone == estimator.predict(inputs[:50]).tolist()
+
+
+def test_xgboost_of_many_trees_counts_and_classifies(patients: Any) -> None:
+    inputs, target, rows, layout = patients
+    options = {"n_estimators": 300, "n_jobs": 1}
+    counts = xgboost.XGBRegressor(objective="count:poisson", **options).fit(inputs, target)
+    found = compile_estimator({"prediction": counts}, rows, layout)
+    assert found.report["form"] == "onnx", found.report
+    for labels in (2, 3):
+        classes = pd.qcut(target, labels, labels=False)
+        classifier = xgboost.XGBClassifier(**options).fit(inputs, classes)
+        found = compile_estimator({"probabilities": classifier}, rows, layout)
+        assert found.report["form"] == "onnx", found.report
+
+
+def test_xgboost_that_stopped_early_is_compiled_up_to_its_best_tree(patients: Any) -> None:
+    inputs, target, rows, layout = patients
+    estimator = xgboost.XGBRegressor(n_estimators=500, early_stopping_rounds=5, n_jobs=1)
+    estimator.fit(inputs[100:], target[100:], eval_set=[(inputs[:100], target[:100])], verbose=0)
+    found = compile_estimator({"prediction": estimator}, rows, layout)
+    assert found.report["largest_difference"] == 0, found.report
+
+
+@pytest.mark.parametrize("kind", ["prediction", "probabilities"])
+def test_lightgbm_may_tell_missing_values_from_all_others(kind: str) -> None:
+    random = np.random.default_rng(0)
+    present = np.where(random.random(400) < 0.2, np.nan, random.normal(size=400))
+    inputs = pd.DataFrame({"size": random.normal(size=400), "age": present})
+    target = inputs["size"] + 3 * inputs["age"].isna() + random.normal(size=400) / 5
+    rows = learn_schema(inputs, target).check(inputs)
+    boosted = lightgbm.LGBMRegressor if kind == "prediction" else lightgbm.LGBMClassifier
+    estimator = boosted(n_jobs=1, verbose=-1)
+    estimator.fit(inputs, target if kind == "prediction" else target > 1)
+    assert "e+300" in str(estimator.booster_.dump_model())
+    layout = Layout({"size": "float", "age": "float"})
+    found = compile_estimator({kind: estimator}, rows, layout)
+    assert found.report["form"] == "onnx", found.report
+    assert found.report["largest_difference"] < 1e-12
+
+
+def test_an_encoder_that_refuses_numbers_between_its_own_is_not_compiled() -> None:
+    random = np.random.default_rng(0)
+    inputs = pd.DataFrame({"code": random.integers(1, 5, 200), "size": random.normal(size=200)})
+    target = inputs["code"] + inputs["size"]
+    rows = learn_schema(inputs.astype(float), target).check(inputs)
+    encoder = make_column_transformer(
+        (preprocessing.OneHotEncoder(), ["code"]), remainder="passthrough"
+    )
+    estimator = make_pipeline(encoder, linear_model.LinearRegression()).fit(inputs, target)
+    found = compile_estimator(
+        {"prediction": estimator}, rows, Layout({"code": "int", "size": "float"})
+    )
+    assert found.report["form"] == "scikit-learn"
+    assert "unknown categories" in found.report["reason"]

@@ -36,6 +36,7 @@ from training.graph_models import answer, is_linear
 RANDOM_ROWS = 10_000
 TOLERANCE = 1e-6  # of a compiled answer, relative; see `largest_difference`
 AT_THRESHOLD = 0.3  # the share of random numbers that lie at or beside a threshold
+BETWEEN = 0.1  # the share that is not rounded, where the data has whole numbers
 FEWEST_PRECISE = 10  # rows that decide whether logits are sums
 
 Takes: TypeAlias = Literal["values", "terms"] | Layout
@@ -218,8 +219,9 @@ def _is_additive(engine: OnnxEngine, name: str, rows: Checked) -> bool:
 def random_rows(rows: Checked, thresholds: Mapping[int, Sequence[float]], count: int) -> Checked:
     """Return random rows within the ranges of the data.
 
-    Numbers are uniform between the least and the largest, or a threshold, or beside one. A category
-    is any, and what may be missing is at times.
+    Numbers are uniform between the least and the largest, or a threshold, or beside one; where the
+    data has whole numbers most are whole, but a request may have others. A category is any, and
+    what may be missing is at times.
     """
     random = np.random.default_rng(0)
     columns = []
@@ -230,7 +232,7 @@ def random_rows(rows: Checked, thresholds: Mapping[int, Sequence[float]], count:
             column = random.uniform(spec.minimum, spec.maximum, count)
             seen = rows.matrix[:, place]
             if _are_whole(seen):
-                column = np.round(column)
+                column = np.where(random.random(count) < BETWEEN, column, np.round(column))
             if place in thresholds:
                 column = _move_to(column, np.array(thresholds[place]), random)
         if spec.missing:

@@ -1,4 +1,4 @@
-"""A graph of ONNX operators as it is written, in double precision."""
+"""A graph of ONNX operators as it is written, in double precision but for sums of XGBoost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,9 +83,13 @@ class Graph:
         """Return a tensor as doubles."""
         return self.op("Cast", tensor, to=TensorProto.DOUBLE)
 
+    def single(self, tensor: str) -> str:
+        """Return a tensor as floats of single precision."""
+        return self.op("Cast", tensor, to=TensorProto.FLOAT)
+
     def floats(self, tensor: str) -> str:
         """Return a tensor rounded to single precision, as doubles."""
-        return self.double(self.op("Cast", tensor, to=TensorProto.FLOAT))
+        return self.double(self.single(tensor))
 
     def pick(self, block: Block, places: Sequence[int]) -> Block:
         """Return some columns of a block, in some order."""

@@ -224,10 +224,9 @@ def _forest(graph: Graph, estimator: Any, block: Block, fitted: list[Any]) -> st
 
 
 def _xgboost(graph: Graph, estimator: Any, block: Block) -> str:
-    trees, margins, objective = graph_trees.from_xgboost(estimator)
-    single = Block(graph.floats(block.tensor), block.codes, block.origins)
-    raw = graph_trees.sum_trees(graph, single, trees, len(margins))
-    raw = graph.op("Add", raw, graph.constant(np.reshape(margins, (1, -1))))
+    trees, sums, objective = graph_trees.from_xgboost(estimator)
+    single = Block(graph.single(block.tensor), block.codes, block.origins)
+    raw = graph.double(graph_trees.sum_trees(graph, single, trees, sums, np.float32))
     if labels := _labels(estimator):
         if objective not in ("binary:logistic", "multi:softprob", "multi:softmax"):
             raise NotCompiled(f"its objective is {objective}")

@@ -1,6 +1,7 @@
 """Trees of scikit-learn, XGBoost and LightGBM as one operator, TreeEnsemble of ai.onnx.ml 5.
 
-Its thresholds, leaves and sums are doubles. Sets of categories are members of a split.
+Its thresholds, leaves and sums are doubles, or for XGBoost floats, which are summed in the order of
+the trees. Sets of categories are members of a split.
 """
 
 import json
@@ -15,6 +16,7 @@ from onnx import numpy_helper
 
 from training.graph import Block, Graph, NotCompiled
 
+LIGHTGBM_INFINITY = 1e300  # how it dumps an infinite threshold, as of missing against not missing
 MOST_NODES = 4_000_000  # of all trees; more open slower than scikit-learn's own
 AT_MOST, BELOW, MEMBER = 0, 1, 6  # modes of a split: x <= threshold, x < threshold, x in a set
 
@@ -67,7 +69,7 @@ class _Written:
         self.roots.append(len(self.splits))
         inner = np.flatnonzero(tree.left >= 0)
         if not len(inner):  # a leaf alone; a root has to split
-            self._split(0, AT_MOST, 0.0, False)
+            self._split(0, tree.mode, 0.0, False)  # of one mode throughout, which is faster
             for children, leaves in zip(self.children, self.leaves, strict=True):
                 children.append(self._leaf(tree, 0))
                 leaves.append(1)
@@ -98,8 +100,17 @@ class _Written:
         return len(self.weights) - 1
 
 
-def sum_trees(graph: Graph, block: Block, trees: Iterable[Tree], targets: int) -> str:
+def sum_trees(
+    graph: Graph, block: Block, trees: Iterable[Tree], targets: int, dtype: Any = np.float64
+) -> str:
     """Return the sums of the trees' leaves for each row, (n, targets).
+
+    Args:
+        graph: where they are written.
+        block: the columns that are split, of that type.
+        trees: they are summed in this order.
+        targets: how many sums there are.
+        dtype: of thresholds, leaves and sums.
 
     Raises:
         NotCompiled: they are too many.
@@ -112,7 +123,7 @@ def sum_trees(graph: Graph, block: Block, trees: Iterable[Tree], targets: int) -
         _note_thresholds(graph, block, tree)
     optional: dict[str, Any] = {}
     if written.members:
-        optional["membership_values"] = numpy_helper.from_array(np.array(written.members), "sets")
+        optional["membership_values"] = _tensor("sets", written.members, dtype)
     return graph.op(
         "TreeEnsemble",
         block.tensor,
@@ -121,8 +132,8 @@ def sum_trees(graph: Graph, block: Block, trees: Iterable[Tree], targets: int) -
         aggregate_function=1,  # sum
         post_transform=0,  # none
         tree_roots=written.roots,
-        nodes_splits=numpy_helper.from_array(np.array(written.splits), "splits"),
-        nodes_modes=numpy_helper.from_array(np.array(written.modes, dtype=np.uint8), "modes"),
+        nodes_splits=_tensor("splits", written.splits, dtype),
+        nodes_modes=_tensor("modes", written.modes, np.uint8),
         nodes_featureids=written.features,
         nodes_truenodeids=written.children[0],
         nodes_trueleafs=written.leaves[0],
@@ -130,9 +141,13 @@ def sum_trees(graph: Graph, block: Block, trees: Iterable[Tree], targets: int) -
         nodes_falseleafs=written.leaves[1],
         nodes_missing_value_tracks_true=written.missing,
         leaf_targetids=written.targets,
-        leaf_weights=numpy_helper.from_array(np.array(written.weights), "leaves"),
+        leaf_weights=_tensor("leaves", written.weights, dtype),
         **optional,
     )
+
+
+def _tensor(name: str, values: Sequence[float], dtype: Any) -> Any:
+    return numpy_helper.from_array(np.array(values, dtype=dtype), name)
 
 
 def _note_thresholds(graph: Graph, block: Block, tree: Tree) -> None:
@@ -204,8 +219,11 @@ def from_histogram(predictor: Any, target: int, categories: dict[int, int]) -> T
 # --- XGBoost ---------------------------------------------------------------------------------
 
 
-def from_xgboost(estimator: Any) -> tuple[list[Tree], list[float], str]:
-    """Return the trees, the margins that they are added to, and the objective.
+def from_xgboost(estimator: Any) -> tuple[list[Tree], int, str]:
+    """Return the trees, how many sums there are, and the objective.
+
+    The first trees are leaves alone: the margins, with which the sums begin. XGBoost rounds each
+    sum to single precision, so its answers depend on the order.
 
     Raises:
         NotCompiled: it is boosted otherwise than by trees of numbers.
@@ -225,13 +243,31 @@ def from_xgboost(estimator: Any) -> tuple[list[Tree], list[float], str]:
     ]
     text = learner["learner_model_param"]["base_score"]
     scores = json.loads(text) if text.startswith("[") else [float(text)]
-    margins = [float(np.float32(each)) for each in scores]
+    margins = [_xgboost_margin(float(np.float32(each)), objective) for each in scores]
     margins = margins if len(margins) == labels else margins * labels
+    first = [_leaf(margin, target) for target, margin in enumerate(margins)]
+    return first + trees, labels, objective
+
+
+def _xgboost_margin(score: float, objective: str) -> float:
     if objective.endswith(":logistic"):
-        margins = [math.log(each / (1 - each)) for each in margins]
-    elif objective in XGBOOST_LOGS:
-        margins = [math.log(each) for each in margins]
-    return trees, margins, objective
+        return -math.log(np.float32(1) / np.float32(score) - np.float32(1))
+    return math.log(score) if objective in XGBOOST_LOGS else score
+
+
+def _leaf(value: float, target: int) -> Tree:
+    """Return a tree of XGBoost's that is one leaf."""
+    nowhere = np.array([-1])
+    return Tree(
+        left=nowhere,
+        right=nowhere,
+        feature=np.array([0]),
+        threshold=np.array([0.0]),
+        missing_left=np.array([False]),
+        value=np.array([value]),
+        mode=BELOW,
+        target=target,
+    )
 
 
 XGBOOST_LOGS = ("count:poisson", "reg:gamma", "reg:tweedie")
@@ -309,6 +345,8 @@ def _lightgbm_threshold(node: dict[str, Any]) -> float:
     if node["decision_type"] != "<=" or node["missing_type"] == "Zero":
         raise NotCompiled("its trees split categories, or take 0 as missing")
     threshold = float(node["threshold"])
+    if threshold >= LIGHTGBM_INFINITY:
+        return math.inf
     # It takes values this close to 0 for 0 before it compares them.
     return float(np.nextafter(threshold, -np.inf)) if -1.1e-35 < threshold < 0 else threshold
 

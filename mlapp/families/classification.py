@@ -33,6 +33,8 @@ class ClassificationModel(TableModel):
         gives: what it gives.
     """
 
+    gives: LabelOutput
+
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
 
@@ -61,12 +63,20 @@ class ClassificationModel(TableModel):
         return Headline("balanced accuracy on its own training rows", value, meaning)
 
     def answer(self, batch: Checked) -> Labels:
-        """Classify checked rows."""
+        """Classify checked rows.
+
+        Raises:
+            InvalidInput: as `probabilities`.
+        """
         return Labels(self.gives, self.probabilities(batch), notices=batch.notices)
 
     def probabilities(self, checked: Checked) -> Floats:
-        """Return the probability of each label for checked rows, (n, labels)."""
-        return self.engine.run(checked)["probabilities"]
+        """Return the probability of each label for checked rows, (n, labels).
+
+        Raises:
+            InvalidInput: with a fault for each row that gets no finite answer.
+        """
+        return self.require_finite(checked, self.engine.run(checked)["probabilities"])
 
     def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Classify n rows: columns label, probability and one per label; same index.
@@ -97,9 +107,15 @@ class ClassificationModel(TableModel):
         return centred
 
     def reasons(self, batch: Checked) -> RowReasons:
-        """Return what each input adds to the mean logit of the label."""
+        """Return what each input adds to the mean logit of the label.
+
+        Raises:
+            InvalidInput: with a fault for each row whose answer or reasons are not finite.
+        """
         found = self.shapley_values(batch)
         given = self.probabilities(batch).argmax(axis=1)
         if len(self.labels) == 2:
-            return self.select_reasons(found, np.zeros_like(given), [self.labels[1]] * len(batch))
-        return self.select_reasons(found, given, [self.labels[place] for place in given.tolist()])
+            labels = [self.labels[1]] * len(batch)
+            return self.select_reasons(batch, found, np.zeros_like(given), labels)
+        labels = [self.labels[place] for place in given.tolist()]
+        return self.select_reasons(batch, found, given, labels)

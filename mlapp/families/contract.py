@@ -534,10 +534,18 @@ class Model(Protocol):
         """
 
     def answer(self, batch: Any) -> Answers:
-        """Answer a checked batch; an answer does not depend on the other instances of the batch."""
+        """Answer a checked batch; an answer does not depend on the other instances of the batch.
+
+        Raises:
+            InvalidInput: with a fault for each instance that the model has no answer to.
+        """
 
     def reasons(self, batch: Any) -> Reasons:
-        """Explain the answers to a checked batch."""
+        """Explain the answers to a checked batch.
+
+        Raises:
+            InvalidInput: with a fault for each instance that the model has no reasons for.
+        """
 
 
 class Family(Protocol):

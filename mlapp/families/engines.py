@@ -16,7 +16,8 @@ An engine takes checked rows, as one of
     frame    a data frame like the one that the estimator was fitted on; for skops files only
 
 and returns columns by name: `prediction` (n,) or `probabilities` (n, labels), and with a prediction
-what its interval needs: `scale` (n,), or `lower` and `upper` (n,).
+what its interval needs: `scale` (n,), or `lower` and `upper` (n,). A row that a model cannot answer
+has NaN or infinity.
 """
 
 import io
@@ -44,6 +45,9 @@ INTERVAL, FRAME = "interval.npz", "frame.json"
 ADDITIVE = "additive"  # a key of an ONNX file's metadata: whether the model is additive
 PRECISE = "precise"  # another: whether small probabilities are, of either of two labels
 SKLEARN = "scikit-learn"
+
+# What estimators raise at values that they do not know; others are faults of the software.
+REFUSALS = (ArithmeticError, LookupError, ValueError)
 
 Columns = Mapping[str, Floats]
 
@@ -210,9 +214,37 @@ class SkopsEngine:
         self._layout = layout if isinstance(layout, Layout) else Layout.from_json(layout)
 
     def run(self, checked: Checked) -> Columns:
-        """Call each estimator."""
+        """Call each estimator; a row that one of them refuses has NaN."""
+        if not len(checked):  # which estimators refuse
+            return self._without_answer(0)
+        try:
+            return self._ask(checked)
+        except REFUSALS:
+            if len(checked) == 1:
+                return self._without_answer(1)
+        half = len(checked) // 2
+        sides = checked.matrix[:half], checked.matrix[half:]
+        parts = [self.run(Checked(checked.schema, each)) for each in sides]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._models}
+
+    def say_why(self, checked: Checked) -> str | None:
+        """Return the message with which an estimator refuses the one row of a batch."""
+        try:
+            self._ask(checked)
+        except REFUSALS as error:
+            return str(error) or type(error).__name__
+        return None
+
+    def _ask(self, checked: Checked) -> Columns:
         rows = self._layout.restore(checked)
-        return {name: ask(model, name, rows) for name, model in self._models.items()}
+        with np.errstate(all="ignore"):  # what is not finite is reported as no answer
+            return {name: ask(model, name, rows) for name, model in self._models.items()}
+
+    def _without_answer(self, rows: int) -> Columns:
+        return {
+            name: np.full((rows, len(model.classes_)) if name == "probabilities" else rows, np.nan)
+            for name, model in self._models.items()
+        }
 
 
 def ask(model: Any, name: str, rows: Any) -> Floats:
@@ -228,7 +260,8 @@ class Layout:
 
     Attributes:
         kinds: of each column, by the input's name: `float`, `int`, `bool`, `text`, or `category`
-            for a categorical column of pandas.
+            for a categorical column of pandas. The input of a column of numbers is a category if
+            the numbers are codes.
         named: whether the estimator takes a data frame; otherwise it takes an array.
     """
 
@@ -259,7 +292,10 @@ class Layout:
         import pandas as pd
 
         kind, missing = self.kinds[spec.name], np.isnan(values)
-        if not isinstance(spec, Category):
+        if kind in ("float", "int"):
+            if isinstance(spec, Category):
+                numbers = np.array([*map(float, spec.categories), np.nan])
+                values = numbers[np.where(missing, -1, values).astype(np.int64)]
             whole = kind == "int" and not missing.any() and (values == np.floor(values)).all()
             return values.astype(np.int64) if whole else values.copy()
         codes = np.where(missing, -1, values).astype(np.int64)

@@ -109,6 +109,8 @@ class RegressionModel(TableModel):
         gives: what it gives.
     """
 
+    gives: NumberOutput
+
     def __init__(self, artifact: Artifact) -> None:
         """Load the model from an opened artifact.
 
@@ -132,7 +134,11 @@ class RegressionModel(TableModel):
         self.gives = NumberOutput(self.output.name, self._decimals(), self._answer.level)
 
     def answer(self, batch: Checked) -> Numbers:
-        """Predict checked rows, each with its interval if the model has intervals."""
+        """Predict checked rows, each with its interval if the model has intervals.
+
+        Raises:
+            InvalidInput: as `predict_array`.
+        """
         predicted = self.predict_array(batch)
         return Numbers(self.gives, predicted, self.notices(batch, predicted))
 
@@ -140,8 +146,11 @@ class RegressionModel(TableModel):
         """Predict checked rows as (n, 3): prediction, lower, upper; (n, 1) without intervals.
 
         A row's answer does not depend on the other rows, to the last bit.
+
+        Raises:
+            InvalidInput: with a fault for each row that gets no finite answer.
         """
-        return self._answer.make(self.engine.run(checked))
+        return self.require_finite(checked, self._answer.make(self.engine.run(checked)))
 
     def predict(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Predict n rows: columns prediction, and lower and upper if the model has intervals.
@@ -162,6 +171,9 @@ class RegressionModel(TableModel):
 
         Where a bound holds the prediction of an additive model, which is no sum then, the effects
         are shortened in proportion, so that they sum to the bound; a mean beyond it is the bound.
+
+        Raises:
+            InvalidInput: with a fault for each row whose reasons are not finite.
         """
         found = super().reasons(batch)
         if not self.engine.additive or not self._is_bounded:

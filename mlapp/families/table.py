@@ -2,24 +2,26 @@
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mlapp.errors import ArtifactError
+from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.families import shapley
-from mlapp.families.contract import Model, RowInput, RowReasons
-from mlapp.families.engines import Columns, LinearEngine, open_engine
+from mlapp.families.contract import Gives, Model, RowInput, RowReasons
+from mlapp.families.engines import Columns, LinearEngine, SkopsEngine, open_engine
 from mlapp.families.varying import POINTS, what_if
 from mlapp.manifest import Artifact
-from mlapp.schema import Checked, Column, Floats, Rows
+from mlapp.schema import FEW_VALUES, Checked, Column, Floats, Rows
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
 
 REPORT, BACKGROUND = "report.json", "background.npy"
+LONGEST = 200  # characters of an estimator's own message
 
 
 def dump_background(matrix: Floats) -> bytes:
@@ -27,6 +29,14 @@ def dump_background(matrix: Floats) -> bytes:
     file = io.BytesIO()
     np.save(file, matrix)
     return file.getvalue()
+
+
+def are_finite(values: Floats) -> bool:
+    """Return whether all values are finite."""
+    if values.size > FEW_VALUES:
+        return bool(np.isfinite(values).all())
+    # Quicker than numpy. A sum of finite values that overflows takes the long way.
+    return math.isfinite(sum(values.ravel().tolist())) or bool(np.isfinite(values).all())
 
 
 class TableModel:
@@ -37,7 +47,10 @@ class TableModel:
         size: of its files, in bytes.
         schema: the inputs.
         engine: computes its numbers.
+        gives: what it gives.
     """
+
+    gives: Gives
 
     def __init__(self, artifact: Artifact) -> None:
         """Load the engine of an opened artifact.
@@ -92,6 +105,33 @@ class TableModel:
         """
         return self.schema.check_some(columns)
 
+    def require_finite(self, checked: Checked, values: Floats) -> Floats:
+        """Return the numbers of the answers to n checked rows, (n, k).
+
+        Raises:
+            InvalidInput: with a fault for each row that has a number that is not finite.
+        """
+        if are_finite(values):
+            return values
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist()
+        got = {row: self._say_why(checked, row, values[row]) for row in bad}
+        raise self._refuse(checked, got, "a finite number")
+
+    def _say_why(self, checked: Checked, row: int, values: Floats) -> str:
+        """Return what a row got that has no finite answer."""
+        if isinstance(self.engine, SkopsEngine):
+            said = self.engine.say_why(Checked(self.schema, checked.matrix[row : row + 1]))
+            if said is not None:
+                return f"no answer from the model ({said.splitlines()[0][:LONGEST]})"
+        return f"{values[~np.isfinite(values)][0]} from the model for this row"
+
+    def _refuse(self, checked: Checked, got: Mapping[int, str], allowed: str) -> InvalidInput:
+        """Return the error for some of checked rows, by their place."""
+        labels = range(len(checked)) if checked.row_labels is None else checked.row_labels
+        return InvalidInput(
+            [Fault(self.gives.name, each, allowed, labels[row]) for row, each in got.items()]
+        )
+
     def explained(self, columns: Columns) -> Floats:
         """Return the values that reasons explain, (n, outputs), from the engine's columns."""
         raise NotImplementedError
@@ -103,35 +143,54 @@ class TableModel:
         def function(matrix: Floats) -> Floats:
             return self.explained(self.engine.run(Checked(self.schema, matrix)))
 
-        return shapley.explain(
-            function, checked.matrix, self._background, additive=self.engine.additive
-        )
+        with np.errstate(invalid="ignore", over="ignore"):  # see `select_reasons`
+            return shapley.explain(
+                function, checked.matrix, self._background, additive=self.engine.additive
+            )
 
     def reasons(self, batch: Checked) -> RowReasons:
-        """Return what each input adds to the mean prediction over the background."""
+        """Return what each input adds to the mean prediction over the background.
+
+        Raises:
+            InvalidInput: with a fault for each row whose reasons are not finite.
+        """
         if isinstance(self.engine, LinearEngine):
             baseline = np.full(len(batch), self.engine.intercept)
             return RowReasons(self.takes, baseline, self.engine.effects(batch))
         found = self.shapley_values(batch)
-        return self.select_reasons(found, np.zeros(len(batch), dtype=np.int64))
+        return self.select_reasons(batch, found, np.zeros(len(batch), dtype=np.int64))
 
     def select_reasons(
-        self, found: shapley.Shapley, outputs: Any, labels: list[str] | None = None
+        self,
+        checked: Checked,
+        found: shapley.Shapley,
+        outputs: Any,
+        labels: list[str] | None = None,
     ) -> RowReasons:
         """Return the reasons for one output of each row.
 
         Args:
-            found: the Shapley values of n rows.
+            checked: n rows.
+            found: their Shapley values.
             outputs: the place of the output that is explained in each row, (n,).
             labels: the label that is explained in each row, for models that give labels.
+
+        Raises:
+            InvalidInput: with a fault for each row whose reasons are not finite, since its values
+                get no answer together with those of other rows.
         """
         rows = np.arange(len(outputs))
-        effects = found.effects[rows, :, outputs]
+        effects, baseline = found.effects[rows, :, outputs], found.baseline[outputs]
+        if not are_finite(effects) or not are_finite(baseline):
+            good = np.isfinite(effects).all(axis=1) & np.isfinite(baseline)
+            bad = np.flatnonzero(~good).tolist()
+            got = dict.fromkeys(bad, "reasons from the model that are not finite numbers")
+            raise self._refuse(checked, got, "finite ones")
         error = None
         if found.errors is not None:
             error = found.errors[rows, :, outputs].max(axis=1, initial=0.0)
         by_name = dict(zip(self.schema.names, effects.T, strict=True))
-        return RowReasons(self.takes, found.baseline[outputs], by_name, labels, error)
+        return RowReasons(self.takes, baseline, by_name, labels, error)
 
     def explain(self, rows: Rows | Checked) -> "pd.DataFrame":
         """Explain n rows: a column `baseline`, one for each input, and `error` if estimated.

@@ -1,12 +1,13 @@
 """How an answer varies with one input, for any model that takes a row."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlapp.families.contract import Labels, Model, RowInput
+from mlapp.errors import InvalidInput
+from mlapp.families.contract import Answers, Labels, Model, RowInput
 from mlapp.schema import Date, Number
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
@@ -29,7 +30,8 @@ def what_if(
 
     Returns:
         A column of the input's name, then prediction and, if the model has intervals, lower and
-        upper; or the probability of each label, in the column that answers have for it.
+        upper; or the probability of each label, in the column that answers have for it. A value
+        that the model has no answer to has NaN there.
 
     Raises:
         InvalidInput: with every fault of the row.
@@ -47,13 +49,31 @@ def what_if(
             moved = [spec.plain(each) for each in moved]
     else:
         moved = list(spec.categories)
-    answers = model.answer(model.check([{**row, name: value} for value in moved]))
+    answers, places = _answer([{**row, name: value} for value in moved], model)
     if isinstance(answers, Labels):
         columns = dict(zip(answers.output.columns.values(), answers.probabilities.T, strict=True))
     else:
         columns = answers.tensors()
     # Concatenated, since the input may have the name of a column of the answers.
-    return pd.concat([pd.Series(moved, name=name), pd.DataFrame(columns)], axis=1)
+    found = pd.DataFrame(columns, index=places)
+    return pd.concat([pd.Series(moved, name=name), found.reindex(range(len(moved)))], axis=1)
+
+
+def _answer(rows: Sequence[Mapping[str, Any]], model: Model) -> tuple[Answers, list[int]]:
+    """Return the answers to the rows that have one, and the places of these rows.
+
+    Raises:
+        InvalidInput: no row has one.
+    """
+    places = list(range(len(rows)))
+    try:
+        return model.answer(model.check(rows)), places
+    except InvalidInput as error:
+        refused = {fault.row for fault in error.faults}
+        places = [place for place in places if place not in refused]
+        if not places or len(places) == len(rows):
+            raise
+    return model.answer(model.check([rows[place] for place in places])), places
 
 
 def _spread(spec: Number | Date, current: float | None, points: int) -> list[float]:
