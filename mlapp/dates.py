@@ -32,7 +32,9 @@ def parse_moment(value: object, pattern: str = ISO) -> float | None:
         pattern: of `strptime`, tried where a text is not as ISO 8601 has it.
     """
     if isinstance(value, np.datetime64):
-        value = None if np.isnat(value) else value.astype("datetime64[us]").astype(object)
+        is_finer = np.datetime_data(value)[0] in ("ns", "ps", "fs", "as")
+        # From a coarser unit the cast to microseconds could overflow, to another moment.
+        value = (value.astype("datetime64[us]") if is_finer else value).astype(object)
     if isinstance(value, str):
         text = value.strip()
         if text in MISSING:
@@ -46,8 +48,11 @@ def parse_moment(value: object, pattern: str = ISO) -> float | None:
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
         return None
-    aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    seconds = (aware - _EPOCH) / timedelta(seconds=1)
+    try:
+        aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+        seconds = (aware - _EPOCH) / timedelta(seconds=1)
+    except (OverflowError, ValueError):  # a moment of pandas, which has later years
+        return None
     return seconds if _FIRST <= seconds < _END else None  # others have no date in UTC
 
 

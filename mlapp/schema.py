@@ -25,11 +25,12 @@ from mlapp.errors import quote as quote
 from mlapp.tables.numbers import LARGEST as LARGEST
 from mlapp.tables.numbers import MISSING as MISSING
 from mlapp.tables.numbers import Floats as Floats
-from mlapp.tables.numbers import is_missing, is_placeholder, strip_unit
+from mlapp.tables.numbers import is_missing, is_placeholder, parse_with_unit, settle_decimals
 from mlapp.tables.numbers import parse_number as parse_number
 
 if TYPE_CHECKING:  # pandas takes longer to import than a text takes to classify
     import pandas as pd
+    import pyarrow as pa
     from typing_extensions import TypeIs
 
 Rows: TypeAlias = Union["pd.DataFrame", Sequence[Mapping[str, Any]]]
@@ -67,7 +68,7 @@ class Number(_Frozen):
         missing: whether training saw missing values, and so they are allowed.
         unit: what texts may have around the number, as $ or kg, and may leave out; with one, even
             with "", a number may have thousands marks. None is for plain numbers.
-        mark: the decimal mark of such texts.
+        mark: the decimal mark of such texts, and of files that do not say theirs.
         placeholders: what stood for missing values in training, such as "?" or "inf".
     """
 
@@ -99,16 +100,47 @@ class Number(_Frozen):
         """The names of this input's columns in the encoded matrix."""
         return [self.name] + ([f"{self.name} missing"] if self.missing else [])
 
-    def parse(self, value: object) -> float | None:
-        """Return the value as a float, NaN for a missing one, or None for one not allowed."""
+    @cached_property
+    def known_placeholders(self) -> frozenset[str]:
+        """The placeholders, which may be many."""
+        return frozenset(self.placeholders)
+
+    @property
+    def trained_mark(self) -> str | None:
+        """The decimal mark of the training data, None where it is not known."""
+        return self.mark if self.unit is not None or self.mark == "," else None
+
+    def mark_of(self, decimal: str | None) -> str | None:
+        """Return the decimal mark of texts, None if they are plain.
+
+        Args:
+            decimal: that of their file, if it has one.
+        """
+        return self.mark if decimal is None and self.unit is not None else decimal
+
+    def parse(self, value: object, decimal: str | None = None) -> float | None:
+        """Return the value as a float, NaN for a missing one, or None for one not allowed.
+
+        Args:
+            value: a number, or a text: as the texts of the training data were written, or plain.
+            decimal: the decimal mark of a text from a file that has one, see `settle_marks`.
+        """
         if (type(value) is float or type(value) is int) and abs(value) <= LARGEST:
             return float(value)  # the usual case
-        number = parse_number(value)
-        if number is None and self.unit is not None and isinstance(value, str):
-            number = parse_number(strip_unit(value, self.unit), self.mark)
-        if number is None and is_placeholder(value, self.placeholders):
+        number = parse_with_unit(value, self.unit, self.mark_of(decimal))
+        if number is None and is_placeholder(value, self.known_placeholders):
             number = math.nan
+        if number is None and self.unit is not None:
+            number = parse_number(value)
         return None if number is not None and math.isnan(number) and not self.missing else number
+
+    def as_text(self, value: float) -> str:
+        """Return a number as a text that `parse` reads as the same number.
+
+        5.0 is "5"; 2.493 is "2,493" where the texts of the training data have decimal commas.
+        """
+        text = repr(value + 0.0).removesuffix(".0")  # no -0
+        return text if self.unit is None else text.replace(".", self.mark)
 
     def plain(self, parsed: float) -> float | None:
         """Return a parsed value as a user would type it, None when it is missing."""
@@ -173,22 +205,27 @@ class Category(_Frozen):
             if category in _TRUTHS
             for each in (category.lower(), category.capitalize(), category.upper())
         }
-        sides = {truth_of(category): code for category, code in self._codes.items()}
-        if len(self.categories) == 2 and sides.keys() == {True, False}:
-            spelled |= {
-                each: sides[truth]
-                for word, truth in TRUTHS.items()
-                for each in (word, word.capitalize(), word.upper())
-            }
         shorter = {drop_ending(category): code for category, code in self._codes.items()}
         return shorter | spelled | self._codes
+
+    @cached_property
+    def _truths(self) -> dict[bool | None, float]:
+        """The codes of true and false where these are the two categories, as training reads them.
+
+        Every word for one of them stands for it, in whatever case.
+        """
+        sides = {truth_of(category): code for category, code in self._codes.items()}
+        return sides if len(self.categories) == 2 and sides.keys() == {True, False} else {}
 
     def parse(self, value: object) -> float | None:
         """Return the category's position, NaN for a missing one, or None for one not allowed."""
         text = parse_text(value)
         if text is None:
             return math.nan if self.missing else None
-        code = self._spellings.get(text, self._spellings.get(drop_ending(text)))
+        plain = drop_ending(text)
+        code = self._spellings.get(text, self._spellings.get(plain))
+        if code is None and self._truths:
+            code = self._truths.get(truth_of(plain))
         return self._codes[self.other] if code is None and self.other is not None else code
 
     def plain(self, parsed: float) -> str | None:
@@ -562,6 +599,20 @@ class Schema(_Frozen):
         )
 
 
+def settle_marks(inputs: Mapping[str, Input | Text], schema: "pa.Schema") -> "pa.Schema":
+    """Return a table's schema with the decimal marks that its columns are read with.
+
+    These are the table's, or where it does not say one, the mark of the training data.
+
+    Args:
+        inputs: by the name of their column.
+        schema: the table's; see `numbers.settle_decimals`.
+    """
+    numbers = {name: spec for name, spec in inputs.items() if isinstance(spec, Number)}
+    marks = {name: spec.trained_mark for name, spec in numbers.items()}
+    return settle_decimals(schema, {name: mark for name, mark in marks.items() if mark})
+
+
 def truth_of(text: str) -> bool | None:
     """Return the truth value that a word stands for, in whatever case; None for another word."""
     return TRUTHS.get(text.lower())
@@ -642,7 +693,7 @@ def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
             odd = [
                 place
                 for place in np.flatnonzero(~good)
-                if is_placeholder(numbers[place], spec.placeholders)
+                if is_placeholder(numbers[place], spec.known_placeholders)
             ]
             numbers[odd] = np.nan
         if spec.missing:

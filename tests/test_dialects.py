@@ -4,8 +4,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,15 +20,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlapp import cli
+from mlapp.dashboard.whole_files import template
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.families.regression import RegressionModel
 from mlapp.schema import Number
 from mlapp.scoring import files
+from mlapp.service import create_app
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import decimal_of
 from mlapp.tables.reading import open_table
-from tests.conftest import open_regression
+from tests.conftest import client_of, open_regression
 from training import regression, texts
+from training.rows import Source, read_training_rows
 from training.tables import read_table
 
 NAMES = ("área", "price", "rooms", "colour", "has garden")
@@ -322,6 +326,153 @@ def test_a_decimal_mark_can_be_named(tmp_path: Path) -> None:
     assert numbers(tmp_path, text.replace(",", "."), decimal=",")[0] == [1234, 1235]
     with pytest.raises(InvalidData, match=r"decimal: got ';', expected '\.' or ','"):
         numbers(tmp_path, text, decimal=";")
+
+
+@pytest.fixture
+def german(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Return what trains a model on German rents and returns their file."""
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "models"))
+
+    def train(unit: str, kind: str = "csv", extra: tuple[str, ...] = ()) -> Path:
+        random, rows = np.random.default_rng(0), []
+        for place in range(120):
+            rent = float(random.integers(1000, 9999)) if place % 2 else random.uniform(10, 9999)
+            text = f"{rent:,.{0 if place % 2 else 1}f}{unit}"
+            cell = text.translate(str.maketrans(",.", ".,"))
+            rows.append((cell, str(random.integers(20, 200)), str(int(3 * rent))))
+        rows += [(each, "50", "3000") for each in extra]
+        path = write_rents(tmp_path / f"rents.{kind}", rows)
+        flags = ["--data", str(path), "--target", "y", "--name", "rents", "--model", "linear"]
+        assert regression.main(flags) == 0
+        return path
+
+    return train
+
+
+def write_rents(path: Path, rows: Sequence[tuple[str, ...]]) -> Path:
+    """Write rents, areas and targets in the format that the file's name says."""
+    table = pd.DataFrame(rows, columns=["rent", "area", "y"])
+    if path.suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".parquet":
+        table.to_parquet(path)
+    elif path.suffix == ".xlsx":
+        table.to_excel(path, index=False)
+    else:
+        table.to_csv(path, index=False, sep=";" if path.suffix == ".csv" else "\t")
+    return path
+
+
+def predicted(path: Path) -> list[float]:
+    """Return the predictions of the rents of a file; none is refused."""
+    out = path.with_name("out.jsonl")
+    assert cli.main(["score", str(path), "-o", str(out), "--model", "rents"]) == 0
+    return [json.loads(line)["prediction"] for line in out.read_text().splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [" €", "", " Mio.", " sq.ft", " рублей"])
+def test_a_file_that_does_not_say_its_decimal_mark_is_read_with_the_models(
+    german: Callable[..., Path], tmp_path: Path, unit: str
+) -> None:
+    german(unit)
+    few = write_rents(tmp_path / "few.csv", [(f"5.185{unit}", "70", "0")] * 5)
+    said = write_rents(tmp_path / "said.csv", [(f"5185,0{unit}", "70", "0")] * 5)
+    assert predicted(few) == predicted(said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [" €", ""])
+def test_a_file_that_says_its_decimal_mark_is_read_with_it(
+    german: Callable[..., Path], tmp_path: Path, unit: str
+) -> None:
+    german(unit)
+    rows = [(f"5.185{unit}", "70", "0"), (f"12.5{unit}", "70", "0")]
+    exact = [{"rent": 5.185, "area": 70}, {"rent": 12.5, "area": 70}]
+    model = open_regression(tmp_path / "models", "rents")
+    found = predicted(write_rents(tmp_path / "points.csv", rows))
+    assert found == model.predict(exact)["prediction"].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "xlsx"])
+def test_texts_with_decimal_commas_are_the_same_numbers_in_training_and_everywhere_they_are_served(
+    german: Callable[..., Path], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = german(" €" if kind in ("csv", "tsv") else "", kind, extra=("2.493", "318.5", "7"))
+    model = open_regression(tmp_path / "models", "rents")
+    [rent] = [spec for spec in model.schema.inputs if spec.name == "rent"]
+    checked = read_training_rows(Source(path, "y"), False, lambda _: None).checked
+    trained = checked.values["rent"][-3:].tolist()
+    assert trained == [2493, 318.5, 7]
+    assert [rent.parse(text) for text in ("2.493", "318.5", "7")] == trained
+    assert rent.parse(2.493) == 2.493
+    exact = model.predict([{"rent": each, "area": 50} for each in trained])["prediction"].tolist()
+    assert predicted(path)[-3:] == exact
+    rows = [{"rent": "2.493", "area": 50}, {"rent": 2493, "area": 50}]
+    answer = client_of(create_app()).post("/v1/models/rents:predict", json={"instances": rows})
+    assert [each["prediction"] for each in answer.json["predictions"]] == [exact[0]] * 2
+    capsys.readouterr()
+    assert cli.main(["predict", "--model", "rents", "--rent", "2.493", "--area", "50"]) == 0
+    assert f"prediction: {exact[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["jsonl", "xlsx"])
+def test_numbers_of_a_file_are_themselves_also_for_a_model_of_texts_with_decimal_commas(
+    german: Callable[..., Path], tmp_path: Path, kind: str
+) -> None:
+    german(" €")
+    path = tmp_path / f"numbers.{kind}"
+    table = pd.DataFrame([{"rent": each, "area": 70} for each in (2.493, 40, 7.5)])
+    if kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_excel(path, index=False)
+    model = open_regression(tmp_path / "models", "rents")
+    assert predicted(path) == model.predict(table)["prediction"].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [" €", ""])
+def test_what_the_form_and_the_template_propose_is_read_as_the_typical_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "models"))
+    random = np.random.default_rng(0)
+    weights = [2.493] * 80 + [round(each, 2) for each in random.uniform(2, 2.9, 60)]
+    cells = [f"{each}{unit}".replace(".", ",") for each in weights]
+    rows = [(cell, str(place % 5), str(place % 7)) for place, cell in enumerate(cells)]
+    path = write_rents(tmp_path / "weights.csv", rows)
+    flags = ["--data", str(path), "--target", "y", "--name", "rents", "--model", "linear"]
+    assert regression.main(flags) == 0
+    model = open_regression(tmp_path / "models", "rents")
+    assert model.schema.typical["rent"] == 2.493
+    expected = model.predict([model.schema.typical])["prediction"].tolist()
+    (tmp_path / "template.csv").write_text(template(model), encoding="utf-8")
+    assert predicted(tmp_path / "template.csv") == expected
+    client = client_of(create_app())
+    page = client.get("/form?_model=rents").get_data(as_text=True)
+    proposed = dict(re.findall(r'name="(rent|area)" value="([^"]*)"', page))
+    assert model.predict([proposed])["prediction"].tolist() == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [" рублей", " squaremetres", " Mio."])
+def test_decimal_commas_in_quotes_are_recognised_before_every_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "models"))
+    random = np.random.default_rng(0)
+    lines = [
+        f'"{price // 100},{price % 100:02}{unit}",5,{price}'
+        for price in random.integers(100, 99999, 100)
+    ]
+    path = tmp_path / "rents.csv"
+    path.write_text("\n".join(["rent,area,y", *lines]), encoding="utf-8")
+    flags = ["--data", str(path), "--target", "y", "--name", "rents", "--model", "linear"]
+    assert regression.main(flags) == 0
+    assert len(predicted(path)) == 100
 
 
 # --- headers ----------------------------------------------------------------------------------

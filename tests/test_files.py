@@ -3,9 +3,12 @@ import gzip
 import io
 import json
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -253,6 +256,66 @@ def test_another_run_is_not_gone_on_with(
     with pytest.raises(OutputError, match=f"the {what} was .* start again without --resume"):
         files.score(model, source, target, options, target_format=formats, resume=True)
     assert target.with_name(".out.csv.part").read_bytes() == kept
+
+
+def test_an_input_that_was_replaced_by_one_of_the_same_size_and_time_is_not_gone_on_with(
+    model: RegressionModel, tmp_path: Path
+) -> None:
+    source, target = bad_rows(tmp_path / "in.csv", bad=(7,)), tmp_path / "out.csv"
+    run(model, source, target, stop=lambda: True)
+    then = source.stat()
+    source.write_text(source.read_text().replace("word7", "word8"))
+    os.utime(source, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert source.stat().st_size == then.st_size
+    with pytest.raises(OutputError, match=r"the input was .* start again without"):
+        run(model, source, target, resume=True)
+
+
+@pytest.mark.parametrize("kind", ["stream", "pipe"])
+def test_a_run_that_reads_a_stream_keeps_nothing_and_cannot_be_resumed(
+    kind: str, model: RegressionModel, tmp_path: Path
+) -> None:
+    target, csv = tmp_path / "out.csv", FileFormat("csv")
+    steps = iter([False, True])
+    with streamed(kind, tmp_path) as source:
+        stopped = files.score(model, source, target, source_format=csv, stop=lambda: next(steps))
+    assert 0 < stopped.counts.rows < 1232
+    assert left(tmp_path) == []
+    with (
+        streamed(kind, tmp_path) as source,
+        pytest.raises(OutputError, match="a run that reads a stream cannot be resumed"),
+    ):
+        files.score(model, source, target, source_format=csv, resume=True)
+    assert left(tmp_path) == []
+
+
+@contextmanager
+def streamed(kind: str, folder: Path) -> Iterator[Path | BinaryIO]:
+    """Yield the shipped table as a stream, or as a named pipe in a folder."""
+    if kind == "stream":
+        yield io.BytesIO(DATA.read_bytes())
+        return
+    pipe = folder / "pipe.csv"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[DATA.read_bytes()])
+    writer.start()
+    yield pipe
+    writer.join()
+    pipe.unlink()
+
+
+def test_a_full_disk_does_not_offer_to_resume_a_run_that_reads_a_stream(
+    model: RegressionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fill)
+        with pytest.raises(OutputError, match=r"No space left on device; free some space$"):
+            source = io.BytesIO(DATA.read_bytes())
+            files.score(model, source, tmp_path / "out.csv", source_format=FileFormat("csv"))
+    assert left(tmp_path) == []
 
 
 def _renamed(trained: Path) -> Any:

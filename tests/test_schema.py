@@ -228,6 +228,23 @@ def test_parsing_text_strips_it_or_finds_it_missing(text: str) -> None:
     assert parsed is None or parsed == text.strip() != ""
 
 
+@pytest.mark.parametrize("word", ["YeS", "yES", "tRUE", "oN", "1.0", True])
+def test_a_truth_value_may_be_any_word_for_it_in_any_case(word: object) -> None:
+    column = Category(name="member", categories=("False", "True"), typical="True")
+    assert column.parse(word) == 1
+    assert column.parse("maybe") is None
+
+
+@pytest.mark.parametrize("unit", [None, "€"])
+@pytest.mark.parametrize("number", [2.493, 1234.5, 5.0, -0.0, 1.5e-07, 1e22])
+def test_the_text_of_an_inputs_number_is_read_as_that_number(
+    number: float, unit: str | None
+) -> None:
+    column = SCHEMA["area"].model_copy(update={"unit": unit, "mark": ","})
+    assert isinstance(column, Number)
+    assert column.parse(column.as_text(number)) == number
+
+
 def test_a_schema_reads_back_from_json() -> None:
     assert Schema.model_validate_json(SCHEMA.model_dump_json()) == SCHEMA
 

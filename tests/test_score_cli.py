@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -90,11 +91,15 @@ def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
         ([DATA, "-o", "out.xlsx"], "got '.xlsx', expected .csv, .tsv or .jsonl"),
         ([DATA, "-o", "out.csv", "--model", "houses"], "area: got no such column among 'var_1'"),
         ([DATA, "-o", "out.csv", "--model", "nothing"], "'nothing'"),
-        ([DATA, "-o", "out.csv", "--columns", "x"], "got 'x', expected THEIRS=OURS"),
+        ([DATA, "-o", "out.csv", "--columns", "x"], "columns: got 'x', expected THEIRS=OURS"),
         ([DATA, "-o", "out.csv", "--columns", "x=var_1"], "got 'x', expected one of the columns"),
         (
             [DATA, "-o", "out.csv", "--columns", '"x=var_1'],
             "expected THEIRS=OURS,...: unexpected end",
+        ),
+        (
+            [DATA, "-o", "out.csv", "--text-column", "var_1", "--model", "regression"],
+            "text_column: got 'var_1', expected none: this model takes no texts",
         ),
         ([DATA, "-o", "out.csv.zip"], "got '.csv.zip', expected .csv, .tsv or .jsonl"),
         ([DATA, "-o", "out.csv.zip", "--to", "csv"], "got '.zip', expected .csv, .tsv or .jsonl"),
@@ -166,6 +171,15 @@ def test_without_a_standard_error_messages_do_not_go_among_the_rows(place: Path)
         line, shell=True, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=300, check=False
     )
     assert (ran.returncode, len(ran.stdout.splitlines())) == (0, 1233)
+
+
+@pytest.mark.slow
+def test_standard_input_cannot_be_resumed(place: Path) -> None:
+    ran = score("-", "-o", place / "out.csv", "--resume", input=DATA.read_text())
+    assert (ran.returncode, left(place)) == (1, [])
+    assert ran.stderr == (
+        "error: a run that reads a stream cannot be resumed, only one that reads a file\n"
+    )
 
 
 @pytest.mark.slow
@@ -262,7 +276,79 @@ def test_a_date_that_no_calendar_has_is_a_refused_row(
         first, last = score_here(source, target, model, status=3)
         assert (first["prediction"] is not None) == (model == "days")
         assert last["prediction"] is None
-        assert last["error"].startswith(f"{column}: got a date or time out of range, expected a ")
+        assert re.match(rf"{column}: got '[^']+', expected a ", last["error"])
+
+
+def extended(values: list[bytes]) -> pa.Array:
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(values, pa.binary(16)))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([["a"], ["a", "b"], []]),
+        pa.array([{"of": ["a"]}, {"of": ["a", "b"]}, {"of": None}]),
+        pa.array([[("a", 1)], [("b", 1)], []], pa.map_(pa.string(), pa.int64())),
+        pa.array([0, 18_000, 5_000_000], pa.int32()).cast(pa.date32()),
+        pa.array([0, 10**9, 10**14]).cast(pa.timestamp("s")),
+        pa.array([{"at": 0}, {"at": 1}, {"at": 10**14}], pa.struct([("at", pa.timestamp("s"))])),
+        pa.array([10**9, 2 * 10**9, 3 * 10**9 + 1]).cast(pa.time64("ns")),
+        pa.array([0, 10**9, 2 * 10**9]).cast(pa.timestamp("s", "Mars/Base")),
+        pa.array([0, 10**9, 2 * 10**9]).cast(pa.timestamp("s", "+05:00")),
+        extended([b"0" * 16, b"1" * 16, b"2" * 16]),
+        pa.array([b"a", b"b", b"\xff"]),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.slow
+def test_a_column_of_parquet_that_trains_is_scored_as_in_training(
+    column: pa.Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "artifacts"))
+    source, target = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    places = np.arange(60) % 3
+    column = pa.concat_arrays([column.slice(place, 1) for place in places.tolist()])
+    y = places * 50.0 + np.arange(60) % 2
+    z = np.random.default_rng(0).normal(size=60)
+    pq.write_table(pa.table({"c": column, "z": z, "y": y}), source)
+    train(source, "y", tmp_path.name, tmp_path / "artifacts", model="linear", say=lambda line: None)
+    lines = score_here(source, target, tmp_path.name)
+    found = np.array([line["prediction"] for line in lines])
+    assert abs(found - y).max() < 2
+    assert not any(line["error"] or line["notice"] for line in lines)
+
+
+@pytest.mark.slow
+def test_a_few_dates_that_python_cannot_hold_are_missing_in_training_and_in_rows_to_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(tmp_path / "artifacts"))
+    source, target = tmp_path / "in.parquet", tmp_path / "out.jsonl"
+    days = [5_000_000 if place == 7 else place * 40 for place in range(60)]
+    dates = pa.array(days, pa.int32()).cast(pa.date32())
+    z = np.random.default_rng(0).normal(size=60)
+    pq.write_table(
+        pa.table({"day": dates, "z": z, "y": [float(each % 9) for each in days]}), source
+    )
+    said: list[str] = []
+    train(source, "y", tmp_path.name, tmp_path / "artifacts", model="linear", say=said.append)
+    count = "day: 1 cells are not dates and count as missing: '15659-07-15' in row 8"
+    assert count in said
+    assert score_here(source, target, tmp_path.name)[7]["error"] is None
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "Infinity"])
+@pytest.mark.slow
+def test_a_number_of_json_that_no_float_holds_is_refused_and_its_row_is_kept(
+    value: str, unusual: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ARTIFACTS", str(unusual))
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.csv"
+    source.write_text(f'{{"id": "x7", "m2": 70, "price": {value}}}\n')
+    assert main(["score", str(source), "-o", str(target), "--model", "dollars"]) == 3
+    [row] = pd.read_csv(target, dtype=str).to_dict("records")
+    assert (row["id"], row["m2"]) == ("x7", "70")
+    assert re.fullmatch(r"price: got .*, expected a finite number", row["error"])
 
 
 @pytest.mark.parametrize(
@@ -291,7 +377,9 @@ def test_inputs_with_commas_and_equals_signs_can_be_mapped(
     assert predicted[0] == predicted[1]
 
 
-@pytest.mark.parametrize("value", [["good"], {"a": 1}, 5, -0.5, True, False, None, "", "!"])
+@pytest.mark.parametrize(
+    "value", [["good"], {"a": 1}, 5, -0.5, True, False, None, "", "!", np.inf, -np.inf, np.nan]
+)
 @pytest.mark.parametrize("target", ["out.jsonl", "out.csv"])
 def test_a_value_of_json_that_is_no_text_is_refused_as_by_the_check(
     value: Any,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mlapp.dates import parse_moment
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.families.sentiment import SentimentModel
@@ -117,12 +118,29 @@ def test_the_column_of_texts_is_found(names: list[str], sentiment: SentimentMode
 
 def test_a_column_of_texts_that_cannot_be_guessed_must_be_named(sentiment: SentimentModel) -> None:
     columns = {"a": ["good"], "b": ["bad"]}
-    with pytest.raises(InvalidInput, match="--text-column"):
+    with pytest.raises(InvalidInput, match="or the option text_column"):
         score(sentiment, columns)
     assert score(sentiment, columns, text_column="b").counts.scored == 1
     assert score(sentiment, columns, columns={"b": "text"}).counts.scored == 1
     with pytest.raises(InvalidTable, match="got 'c', expected one of the columns 'a', 'b'"):
         score(sentiment, columns, text_column="c")
+
+
+def test_a_column_of_texts_is_refused_by_a_model_of_rows(regression: RegressionModel) -> None:
+    with pytest.raises(
+        InvalidTable, match="text_column: got 'var_1', expected none: this model ta"
+    ):
+        score(regression, texts([ROW]), text_column="var_1")
+
+
+def test_an_input_whose_column_is_used_for_another_is_reported_as_that(
+    regression: RegressionModel,
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        score(regression, texts([ROW]), columns={"var_1": "var_2"})
+    assert str(caught.value) == (
+        "var_1: got no column, since 'var_1' is used for 'var_2', expected another one"
+    )
 
 
 # --- the fast check is the one check -----------------------------------------------------------
@@ -179,6 +197,9 @@ def test_numbers_in_texts_are_parsed_as_one_by_one(cells: list[str | None], miss
         pa.array([True, False, None]),
         pa.array([None, None]),
         pa.array([[1], [2]]),
+        pa.array([{"a": [1]}, None]),
+        pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+        pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16, None], pa.binary(16))),
         pa.array(["east", " 3 ", "", None, "west", "3.0"]),
         pa.array(["east", "x"]).dictionary_encode().cast(pa.string()),
         pa.array([pd.Timestamp("2024-01-01")]),
@@ -196,6 +217,20 @@ def test_columns_of_every_type_are_parsed_as_one_by_one(
         assert bad == [place for place, value in enumerate(expected) if value is None]
         for found, value in zip(values.tolist(), expected, strict=True):
             assert value is None or same(found, value)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        np.datetime64(10**14, "s"),
+        np.datetime64("15659-02-10"),
+        pd.Timestamp(np.datetime64(10**14, "s")),
+        pd.Timestamp(np.datetime64(10**14, "s")).tz_localize("UTC"),
+    ],
+)
+def test_a_moment_that_python_cannot_hold_is_no_date(moment: Any) -> None:
+    assert parse_moment(moment) is None
+    assert parse_moment(np.datetime64("2024-01-31T00:00:00.000000000")) == 1_706_659_200
 
 
 def test_errors_and_notices_are_in_the_words_of_the_check(houses: RegressionModel) -> None:

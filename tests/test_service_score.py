@@ -240,6 +240,7 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (SCORE, b"a,b\n1,2\n", CSV, 422, "var_1: got no such column among 'a', 'b'"),
         (SCORE, b"a,a\n1,2\n", CSV, 422, "several columns named 'a'"),
         (SCORE, b"a,b\n1,\xff\n", CSV, 422, "the body is not valid UTF-8"),
+        (SCORE, b"a,b\n1,\xff\n", CSV, 422, "Name its encoding with the option encoding, such as"),
         (SCORE, b"PAR1", {"Content-Type": PARQUET}, 422, "the body cannot be read, or is damaged"),
         (SCORE, ROWS, {"Content-Type": "application/x-ndjson"}, 422, "a JSON object in each line"),
         (SCORE, ROWS, {"Content-Type": "text/plain"}, 415, "Content-Type: got 'text/plain'"),
@@ -262,7 +263,8 @@ def test_the_answer_has_the_form_that_is_liked_best(
         (f"{SCORE}?raw=true&raw=true", ROWS, CSV, 422, "raw: got 2 values, expected one"),
         (f"{SCORE}?columns=id", ROWS, CSV, 422, "columns: got 'id', expected theirs=ours"),
         (f"{SCORE}?columns=no=var_1", ROWS, CSV, 422, "got 'no', expected one of the columns"),
-        (f"{SCORE}?text_column=id", ROWS, CSV, 422, "expected one of the inputs"),
+        (f"{SCORE}?columns=var_1=var_2", ROWS, CSV, 422, "since 'var_1' is used for 'var_2'"),
+        (f"{SCORE}?text_column=id", ROWS, CSV, 422, "text_column: got 'id', expected none"),
         (f"{SCORE}?encoding=zip", ROWS, CSV, 422, "encoding: got 'zip'"),
         (f"{SCORE}?encoding=%00", ROWS, CSV, 422, "encoding: got"),
         (f"{SCORE}?encoding=idna", ROWS, CSV, 422, "encoding: got 'idna'"),
@@ -278,7 +280,8 @@ def test_the_answer_has_the_form_that_is_liked_best(
             b"a,b\nx,y\n",
             CSV,
             422,
-            "text: got no option that says which of the columns 'a', 'b'",
+            "text: got no option that says which of the columns 'a', 'b' it is, expected a column"
+            " of that name, or the option text_column",
         ),
     ],
 )

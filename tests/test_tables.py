@@ -26,6 +26,7 @@ from mlapp.tables.delimited import find_row_end
 from mlapp.tables.formats import FileFormat, TableFormat, format_of
 from mlapp.tables.reading import open_table
 from mlapp.tables.writing import write_chunk, write_head
+from training.tables import read_table
 
 
 def read(
@@ -316,6 +317,67 @@ def test_a_spaced_cell_may_be_long() -> None:
     assert read_csv(f'a, "b"\n1, "{long}"\n') == ([["1", long]], {})
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("held", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("block", [1, 2, 3, 1000])
+def test_line_ends_in_spaced_quoted_cells_are_part_of_them(
+    ends: str, held: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delimited, "BLOCK", block)
+    rows = ["id,text", f'1, "good{held}film"', f'2, "bad{held}"']
+    expected = [["1", f"good{held}film"], ["2", f"bad{held}"]]
+    assert read_csv(ends.join([*rows, ""])) == (expected, {})
+    assert read_csv(ends.join(rows)) == (expected, {})
+
+
+@pytest.mark.parametrize("space", ["", " "])
+def test_a_lone_return_outside_quotes_ends_a_row_whether_cells_are_spaced_or_not(
+    space: str,
+) -> None:
+    rows, faults = read_csv(f'id,text\n1,{space}"good"\n2,ba\rd\n3,{space}"x"\n')
+    assert rows == [["1", "good"], ["2", "ba"], ["d", ""], ["3", "x"]]
+    assert list(faults) == [2]
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        ('1,"Hello, "', ["1", "Hello, "]),
+        ('1,"A good film.\n "', ["1", "A good film.\n "]),
+        ('1, "', ["1", ' "']),
+        ('1, 5" x', ["1", ' 5" x']),
+    ],
+)
+def test_a_mark_that_opens_no_cell_does_not_take_the_spaces_of_others(
+    row: str, cells: list[str]
+) -> None:
+    assert read_csv(f"id,text\n{row}\n2,  lead\n") == ([cells, ["2", "  lead"]], {})
+
+
+def test_marks_in_quoted_cells_do_not_hide_that_others_are_spaced() -> None:
+    rows, _ = read_csv('id,a,b\n1,"x, ", "y, z"\n2,"x", "a ""b"", c" \n')
+    assert rows == [["1", "x, ", "y, z"], ["2", "x", 'a "b", c ']]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+@pytest.mark.parametrize("block", [1, 4, 9, 1000])
+def test_a_byte_order_mark_within_a_file_is_part_of_its_cell(
+    columns: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delimited, "BLOCK", block)
+    cells = ["\ufeffx", "\ufeff", "\ufeff\ufeff", "y"]
+    lines = [f"{cell},1"[: None if columns == 2 else len(cell)] for cell in cells]
+    rows, faults = read_csv("\ufeff" + "\n".join(["a,b" if columns == 2 else "a", *lines]))
+    assert [row[0] for row in rows] == cells
+    assert faults == {}
+
+
+def test_a_ragged_row_that_holds_only_a_byte_order_mark_is_a_fault() -> None:
+    rows, faults = read_csv("a,b\n1,2\n\ufeff\n3,4\n")
+    assert rows == [["1", "2"], ["\ufeff", ""], ["3", "4"]]
+    assert faults == {1: "row: got 1 cell, expected 2 cells"}
+
+
 def test_the_faults_of_many_slices_are_looked_up_once() -> None:
     class Counted(dict[int, Fault]):
         walked = 0
@@ -407,7 +469,7 @@ def test_latin_1_in_the_last_row_is_reported_at_once_with_a_fix() -> None:
     with pytest.raises(InvalidTable) as caught, open_table(io.BytesIO(data), FileFormat("csv")):
         pytest.fail("the file was opened")
     assert "not valid UTF-8: got byte 0xE9 in line 500,002" in str(caught.value)
-    assert "--encoding windows-1252" in str(caught.value)
+    assert "the option encoding, such as windows-1252" in str(caught.value)
 
 
 def test_latin_1_in_a_stream_is_reported_while_it_is_read() -> None:
@@ -464,20 +526,38 @@ def test_an_archive_named_zip_is_read_as_the_table_in_it(tmp_path: Path, member:
 @pytest.mark.parametrize(
     ("member", "advice"),
     [
-        ("rows.jsonl", "rows.zip holds rows.jsonl; name it rows.jsonl.zip"),
         ("rows.parquet", "rows.zip holds rows.parquet, expected .csv, .tsv or .jsonl; unpack it"),
+        ("rows.xlsx", "rows.zip holds rows.xlsx, expected .csv, .tsv or .jsonl; unpack it"),
     ],
 )
-def test_an_archive_named_zip_that_holds_another_format_says_what_to_do(
+def test_an_archive_named_zip_that_holds_no_text_says_what_to_do(
     tmp_path: Path, member: str, advice: str
 ) -> None:
     path = tmp_path / "rows.zip"
-    path.write_bytes(zipped(**{member: '{"a": 1}\n'}))
+    path.write_bytes(zipped(**{member: "PAR1"}))
     assert advice in refusal(path)
-    named = tmp_path / "rows.jsonl.zip"
-    path.rename(named)
-    with open_table(named) as table:
-        assert table.schema.names == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"PK\x03\x04x", "damaged"), (b"a,b\n", "is not a gz")]
+)
+def test_a_broken_archive_named_zip_is_reported(tmp_path: Path, data: bytes, reason: str) -> None:
+    path = tmp_path / "rows.zip"
+    path.write_bytes(data)
+    assert reason in refusal(path)
+
+
+def test_an_archive_named_zip_is_of_the_format_that_the_name_in_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "rows.zip"
+    path.write_bytes(zipped(**{"data/rows.jsonl": '{"a": 1, "b": "x"}\n'}))
+    assert read(path) == ([["1", "x"]], {})
+    table, about = read_table(path)
+    assert table.to_dict("list") == {"a": [1.0], "b": ["x"]}
+    assert about.source == "rows.zip"
+    path.write_bytes(zipped(**{"rows.tsv": "a;b\tc\n1;2\t3\n"}))
+    assert read(path) == ([["1;2", "3"]], {})
+    path.write_bytes(zipped(**{"rows.jsonl": "a,b\n1,2\n"}))
+    assert read(path, FileFormat("csv")) == ([["1", "2"]], {})
 
 
 def test_gzip_and_zip_are_unpacked_whatever_they_are_called(tmp_path: Path) -> None:
@@ -567,17 +647,17 @@ def test_json_values_become_texts_and_lines_stay_as_they_are() -> None:
 
 
 def test_a_line_that_is_not_an_object_is_a_fault() -> None:
-    rows, faults = read_csv('{"a": 1}\n[1, 2]\n\n{"a": NaN}\nnothing\n{"a": 4}', "jsonl")
+    rows, faults = read_csv('{"a": 1}\n[1, 2]\n\n{"a": 01}\nnothing\n{"a": 4}', "jsonl")
     assert rows == [["1"], [None], [None], [None], ["4"]]
     assert faults == {
         1: "row: got '[1, 2]', expected one JSON object",
-        2: "row: got '{\"a\": NaN}', expected one JSON object",
+        2: "row: got '{\"a\": 01}', expected one JSON object",
         3: "row: got 'nothing', expected one JSON object",
     }
 
 
 def test_half_of_a_surrogate_pair_is_read_as_a_replacement_character() -> None:
-    lines = r'{"a": "x\ud83d"}' + "\n" + r'{"a": "\ude00", "b": NaN}' + "\n" + r'{"a": ["\ud83d"]}'
+    lines = r'{"a": "x\ud83d"}' + "\n" + r'{"a": "\ude00", "b": 01}' + "\n" + r'{"a": ["\ud83d"]}'
     rows, faults = read_csv(lines, "jsonl")
     assert rows == [["x\ufffd"], [None], ['["\ufffd"]']]
     assert list(faults) == [1]
@@ -589,6 +669,35 @@ def test_a_large_whole_number_beside_a_key_with_half_a_surrogate_pair_is_read() 
         [["good", "100000000000000000000", "200000000000000000000"]],
         {},
     )
+
+
+def test_numbers_that_no_float_holds_are_values_of_their_rows() -> None:
+    lines = [
+        '{"a": 1e400, "b": 1}',
+        '{"a": -Infinity, "b": 123456789012345678901234567890}',
+        '{"a": NaN, "b": [200000000000000000000, "x"]}',
+        f'{{"a": {"1" * 5000}, "b": "\\ud83d"}}',
+    ]
+    assert read_csv("\n".join(lines), "jsonl") == (
+        [
+            ["Infinity", "1"],
+            ["-Infinity", "123456789012345678901234567890"],
+            ["NaN", '[200000000000000000000,"x"]'],
+            ["Infinity", "\ufffd"],
+        ],
+        {},
+    )
+    assert read_csv(lines[0], "jsonl") == ([["Infinity", "1"]], {})
+
+
+def test_a_value_of_many_levels_is_read_or_a_fault_of_its_row() -> None:
+    nested = ["[" * levels + "]" * levels for levels in (300, 1015, 5000)]
+    rows, faults = read_csv("\n".join(f'{{"a": {each}, "b": 1}}' for each in nested), "jsonl")
+    assert [rows[0], rows[2]] == [[nested[0], "1"], [None, None]]
+    assert "expected one JSON object" in faults.pop(2)
+    # How many levels can be written depends on the version of Python.
+    fault = {1: "a: got a value of too many levels, expected one of fewer"}
+    assert (rows[1], faults) in [([nested[1], "1"], {}), ([None, "1"], fault)]
 
 
 def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(

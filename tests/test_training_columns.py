@@ -155,6 +155,40 @@ def test_what_stood_for_missing_values_in_training_does_so_in_rows_to_predict(
     assert "power: got 'high'" in capsys.readouterr().err
 
 
+def test_all_texts_that_counted_as_missing_in_training_do_so_in_rows_to_predict() -> None:
+    strange = [f"<{place}" for place in range(50)]
+    _, how, _ = read([*map(str, range(600)), *strange])
+    assert set(how["placeholders"]) == set(strange)
+
+
+def test_texts_that_are_too_many_to_be_kept_are_said_to_be_refused_later() -> None:
+    strange = [f"<{place} {'long ' * 100}" for place in range(500)]
+    _, how, said = read([*map(str, range(6000)), *strange, *strange[:2]])
+    kept = how["placeholders"]
+    assert {each.strip() for each in strange[:2]} < set(kept)
+    assert len(kept) < 500
+    assert said[1] == (
+        f"odd: of 500 such cells that differ, the {len(kept)} most frequent count as missing in"
+        " rows to predict, too; rows with another are refused"
+    )
+
+
+@pytest.mark.parametrize("rare", ["5.0", "2024-01-05 00:00:00"])
+def test_a_rare_spelling_of_a_category_counts_as_it_does_in_a_row_to_predict(
+    tmp_path: Path, rare: str
+) -> None:
+    usual = rare.removesuffix(".0").removesuffix(" 00:00:00")
+    towns = [f"t{place % 60}" for place in range(360)] + [f"x{place}" for place in range(9)]
+    cells = [*towns, *[usual] * 9, rare]
+    lines = [f"{cell},{place % 7},{place % 11}" for place, cell in enumerate(cells)]
+    file = tmp_path / "towns.csv"
+    file.write_text("\n".join(["town,x,y", *lines]))
+    checked = read_training_rows(Source(file, "y"), False, quiet).checked
+    trained = checked.values["town"].tolist()
+    assert [checked.schema["town"].parse(cell) for cell in cells] == trained
+    assert trained[-1] == trained[-2]
+
+
 def test_a_boolean_written_ten_ways_is_one() -> None:
     column, _, said = read(["Yes", "y", "TRUE", "t", "1", "No", "n", "false", "F", "0"] * 3)
     assert column.tolist() == (["True"] * 5 + ["False"] * 5) * 3

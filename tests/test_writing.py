@@ -146,7 +146,7 @@ def test_a_uuid_has_its_usual_form() -> None:
 FAR = [
     (pa.date32(), 10**7, "29349-01-26", "1970-01-03"),
     (pa.duration("s"), 2**62, str(2**62), "0:00:02"),
-    (pa.timestamp("s", "Europe/Berlin"), 2**45, "2806-05-14 20:20:32+0100", None),
+    (pa.timestamp("s", "Europe/Berlin"), 2**45, f"<value out of range: {2**45}>", None),
     (pa.timestamp("s", "Foo/Bar"), 1, None, "1970-01-01T00:00:02+00:00"),
 ]
 

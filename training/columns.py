@@ -15,15 +15,15 @@ import pandas as pd
 
 from mlapp.dates import ISO, parse_moment
 from mlapp.errors import quote
-from mlapp.schema import drop_ending, parse_number, parse_text, truth_of
-from mlapp.tables.numbers import LARGEST, find_unit, strip_unit
+from mlapp.schema import Category, drop_ending, parse_number, parse_text, truth_of
+from mlapp.tables.numbers import LARGEST, find_unit, parse_with_unit
 
 NEARLY_ALL = 0.9  # of the cells that are not missing
 FEWEST = 10  # cells of one kind, where some are not
 MANY, MOST = 50, 250  # categories: of many, rare ones are one; trees know no more than the most
 RARE = 5  # rows of a category; it says too little by itself
 LEAST_SHARE = 0.05  # of the rows that the frequent categories have, or else the column is left out
-MOST_PLACEHOLDERS = 20  # different unreadable cells that rows to predict may hold, too
+MOST_PLACEHOLDERS = 1 << 17  # bytes of different unreadable cells, which the manifest keeps
 SAMPLE = 200  # different cells that say whether a column is of dates or numbers
 
 # Texts that a number may not stand for: those with leading zeros, and those with many digits.
@@ -59,7 +59,8 @@ def read_column(
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         numbers = column.astype(float)
         bad = (numbers.abs() > LARGEST).to_numpy()
-        return numbers.mask(bad), say_unreadable(name, numbers, bad, "finite numbers", say)
+        how = say_unreadable(name, numbers, bad, "finite numbers", say)
+        return numbers.mask(bad), how | _mark(decimal)
     if pd.api.types.is_timedelta64_dtype(column):
         return column, {}
     if pd.api.types.is_datetime64_any_dtype(column) or _holds_dates(column):
@@ -87,8 +88,22 @@ def say_unreadable(name: str, texts: pd.Series, bad: Any, what: str, say: Say) -
             f"{name}: {len(places):,} cells are not {what} and count as missing: {found} in"
             f" row{'s' if len(places) > 1 else ''} {rows}{more}"
         )
-    frequent = texts[bad].astype(str).str.strip().value_counts().index[:MOST_PLACEHOLDERS]
-    return {"placeholders": tuple(sorted(frequent))} if len(places) else {}
+    if not len(places):
+        return {}
+    every = list(texts[bad].astype(str).str.strip().value_counts().index)
+    sizes = np.cumsum([len(each.encode(errors="replace")) for each in every])
+    kept = every[: int(np.searchsorted(sizes, MOST_PLACEHOLDERS, side="right"))]
+    if len(kept) < len(every):
+        say(
+            f"{name}: of {len(every):,} such cells that differ, the {len(kept):,} most frequent"
+            " count as missing in rows to predict, too; rows with another are refused"
+        )
+    return {"placeholders": tuple(sorted(kept))}
+
+
+def _mark(decimal: str | None) -> How:
+    """Return what a number's input has to know of a decimal mark; a point is usual."""
+    return {"mark": decimal} if decimal == "," else {}
 
 
 def _holds_dates(column: pd.Series) -> bool:
@@ -130,7 +145,10 @@ def read_truths(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] 
 def _read_numbers(
     name: str, texts: pd.Series, say: Say, decimal: str, codes: bool
 ) -> tuple[pd.Series, How] | None:
-    """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable."""
+    """Read a column of numbers, of which some have a unit or thousands marks, or are unreadable.
+
+    The decimal mark is the one with which more cells can be read; the others may be plain.
+    """
     words = texts.dropna().unique()
     if sum(find_unit(word) is not None for word in words[:SAMPLE]) < len(words[:SAMPLE]) / 2:
         return None  # the rest need not be looked at
@@ -143,10 +161,12 @@ def _read_numbers(
     best: dict[str, float] = {}
     mark = decimal
     for each in (decimal, "," if decimal == "." else "."):
-        found = {word: parse_number(strip_unit(word, unit), each) for word in words}
+        found = {word: parse_with_unit(word, unit, each) for word in words}
         read = {word: number for word, number in found.items() if number is not None}
         if sum(counts[word] for word in read) > sum(counts[word] for word in best):
             best, mark = read, each
+    others = {word: parse_number(word) for word in words if word not in best}
+    best |= {word: number for word, number in others.items() if number is not None}
     numbers = texts.map(lambda word: best.get(word) if isinstance(word, str) else None)
     numbers = numbers.astype(float)
     bad = (texts.notna() & numbers.isna()).to_numpy()
@@ -156,12 +176,12 @@ def _read_numbers(
         odd = next(word for word in best if re.match(MAY_BE_CODES, word))
         say(f"{name}: read as texts, since numbers cannot represent values such as {odd!r}")
         return texts, {}
-    plain = not unit and all(parse_number(word) is not None for word in best)
+    plain = not unit and all(parse_number(word) == number for word, number in best.items())
     if not plain:
         shown = quote([str(word) for word in list(best)[:2]])
         say(f"{name}: {shown} are read as numbers{f', in {unit}' if unit else ''}")
     how = say_unreadable(name, texts, bad, "numbers", say)
-    return numbers, how | ({} if plain else {"unit": unit, "mark": mark})
+    return numbers, how | (_mark(decimal) if plain else {"unit": unit, "mark": mark})
 
 
 def are_codes(words: Iterable[str]) -> bool:
@@ -250,10 +270,15 @@ def group_rare(name: str, texts: pd.Series, say: Say) -> tuple[pd.Series, How] |
     other = "other"
     while other in counts.index and other not in frequent:
         frequent.append(other)
+    categories = tuple(sorted({*frequent, other}))
+    known = Category(name=name, categories=categories, typical=frequent[0], other=other)
+    # Each counts as it will in a row to predict: 5.0 as 5, where that is known and 5.0 is not.
+    plain = {word: known.plain(known.parse(word) or 0.0) for word in counts.index}
+    grouped = pd.Series([plain.get(word) for word in texts], index=texts.index, dtype=object)
+    if other not in frequent and not (grouped == other).any():
+        return grouped, {}
     say(
         f"{name}: of {len(counts):,} categories, the {len(frequent)} most frequent are used, which"
         f" have {share:.0%} of the rows; the rest count as {other!r}"
     )
-    known = set(frequent)
-    grouped = [word if word is None or word in known else other for word in texts]
-    return pd.Series(grouped, index=texts.index, dtype=object), {"other": other}
+    return grouped, {"other": other}

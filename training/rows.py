@@ -11,7 +11,16 @@ import pandas as pd
 
 from mlapp.errors import InvalidData, quote
 from mlapp.manifest import Data
-from mlapp.schema import Checked, Floats, Number, Schema, match_label, parse_number, parse_text
+from mlapp.schema import (
+    Checked,
+    Floats,
+    Number,
+    Schema,
+    match_label,
+    parse_number,
+    parse_text,
+    settle_marks,
+)
 from training.columns import plain_labels, read_column
 from training.folds import Groups, find_observations, number_rows
 from training.losses import fingerprints
@@ -165,6 +174,7 @@ def _read_extra(path: Path, rows: TrainingRows, source: Source, say: Say) -> pd.
     """
     read, _ = read_rows(path, **for_file(path, source.reading))
     schema = rows.checked.schema
+    read = read.cast(settle_marks({spec.name: spec for spec in schema.inputs}, read.schema))
     texts = {spec.name for spec in schema.inputs if not isinstance(spec, Number)}
     table = to_frame(read, texts | {source.target} if rows.labels else texts)
     needed = [*(spec.name for spec in schema.inputs if not spec.missing), source.target]
@@ -184,10 +194,16 @@ def _usable(
 ) -> Iterator[tuple[list[float], float]]:
     """Yield the parsed inputs and the target of each row of a table that has both."""
     places = {label: place for place, label in enumerate(rows.labels)}
+    marks = table.attrs["decimals"]
     for row in table.to_dict("records"):
         value = row[name]
         target = places.get(match_label(value, places) or "") if places else parse_number(value)
-        parsed = [spec.parse(row.get(spec.name)) for spec in rows.checked.schema.inputs]
+        parsed = [
+            spec.parse(row.get(spec.name), marks.get(spec.name))
+            if isinstance(spec, Number)
+            else spec.parse(row.get(spec.name))
+            for spec in rows.checked.schema.inputs
+        ]
         values = [each for each in parsed if each is not None]
         if target is not None and not math.isnan(target) and len(values) == len(parsed):
             yield values, target

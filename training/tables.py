@@ -20,6 +20,7 @@ from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
 from mlapp.tables.options import find_applicable
 from mlapp.tables.reading import open_table
+from mlapp.tables.values import to_values
 from training.columns import MAY_BE_CODES, How, are_codes, group_rare, read_column
 from training.columns import Say as Say
 
@@ -155,7 +156,11 @@ def _as_is(whole: pa.Array) -> pd.Series:
         cells = pc.utf8_trim_whitespace(whole)
         missing = pc.is_in(cells, pa.array(MISSING, pa.string()))
         return pd.Series(pc.if_else(missing, None, cells).to_pylist(), dtype=object)
-    return pd.Series(whole.to_pandas())
+    kind, types = whole.type, pa.types
+    checks = (types.is_integer, types.is_floating, types.is_boolean, types.is_duration)
+    if any(check(kind) for check in checks):
+        return pd.Series(whole.to_pandas())
+    return pd.Series(to_values(whole), dtype=object)  # as rows to predict have them
 
 
 def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "pd.Series[float]"]:

@@ -21,7 +21,7 @@ from mlapp.errors import (
     RecordsUnavailable,
     quote,
 )
-from mlapp.schema import Category, Input, parse_text
+from mlapp.schema import Category, Input, parse_text, settle_marks
 from mlapp.settings import Settings, read_settings
 from mlapp.tables.formats import format_of
 from mlapp.tables.numbers import decimal_of, find_unit, parse_number, strip_unit
@@ -33,8 +33,8 @@ if TYPE_CHECKING:  # take longer to import than other commands run
 
     from mlapp.records.database import Database
 
-    # Returns the identifiers of answers by a column of ids or keys, given its decimal mark.
-    Finder: TypeAlias = Callable[[pa.Array, str | None], list[list[str]]]
+    # Returns the identifiers of answers by a column of ids or keys, given its field.
+    Finder: TypeAlias = Callable[[pa.Array, pa.Field], list[list[str]]]
 
 AT_ONCE = 500  # rows that are kept in one transaction
 
@@ -158,14 +158,12 @@ def _rows(options: argparse.Namespace, find: "Finder") -> Iterator[_Outcome]:
         for name in (first, options.truth, *([options.note] if options.note else [])):
             if name not in names:
                 raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
-        mark_of_first, mark = (
-            decimal_of(table.schema.field(name)) for name in (first, options.truth)
-        )
+        mark = decimal_of(table.schema.field(options.truth))
         number = 0
         for chunk in table.chunks():
             called, truths = (chunk.batch.column(name) for name in (first, options.truth))
             notes = chunk.batch.column(note_column) if note_column in names else None
-            found = find(called, mark_of_first)
+            found = find(called, table.schema.field(first))
             for place in range(chunk.batch.num_rows):
                 number += 1
                 cell, name = truths[place].as_py(), _text(called[place].as_py())
@@ -198,10 +196,10 @@ def _finder(database: "Database", settings: Settings, options: argparse.Namespac
         return lambda column, _: [[_text(cell)] for cell in column.to_pylist()]
     asked = find_by_input(database, settings.artifacts, model, key) if model else []
 
-    def find(column: "pa.Array", mark: str | None) -> list[list[str]]:
+    def find(column: "pa.Array", field: "pa.Field") -> list[list[str]]:
         found: list[list[str]] = [[] for _ in range(len(column))]
         for each in asked:
-            for names, value in zip(found, _read_input(each.spec, column, mark), strict=True):
+            for names, value in zip(found, _read_input(each.spec, column, field), strict=True):
                 names += each.answers.get(value, [])
         called = [find_by_key(database, _text(cell), model) for cell in column.to_pylist()]
         return [by_key or by_input for by_key, by_input in zip(called, found, strict=True)]
@@ -209,8 +207,10 @@ def _finder(database: "Database", settings: Settings, options: argparse.Namespac
     return find
 
 
-def _read_input(spec: Input | None, column: "pa.Array", mark: str | None) -> list[float | str]:
+def _read_input(spec: Input | None, column: "pa.Array", field: "pa.Field") -> list[float | str]:
     """Return a column's values as answers to them have them, read as files to score are."""
+    import pyarrow as pa
+
     from mlapp.scoring.batch import parse_column
 
     values: list[float | str] = [_text(cell) for cell in column.to_pylist()]
@@ -219,7 +219,8 @@ def _read_input(spec: Input | None, column: "pa.Array", mark: str | None) -> lis
     if isinstance(spec, Category):
         # Categories that are not listed must not be taken for each other.
         spec = spec.model_copy(update={"other": None})
-    parsed, wrong = parse_column(spec, column, mark)
+    schema = settle_marks({field.name: spec}, pa.schema([field]))
+    parsed, wrong = parse_column(spec, column, decimal_of(schema.field(0)))
     refused = set(wrong)
     for place, number in enumerate(parsed.tolist()):
         value = None if place in refused else spec.plain(number)

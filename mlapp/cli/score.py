@@ -54,7 +54,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     )
     add("--explain", action="store_true", help="add the contribution of each input or word")
     add("--strict", action="store_true", help="stop at the first refused row; write nothing")
-    add("--resume", action="store_true", help="resume an interrupted run into OUT")
+    add("--resume", action="store_true", help="resume an interrupted run of a file into OUT")
     add(
         "--workers",
         type=parse_count,

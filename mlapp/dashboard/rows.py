@@ -57,7 +57,10 @@ def show_predict(model: Model, link: Mapping[str, str], title: str) -> None:
             feedback.show(model, asked.answered)
         with reasons:
             st.header(title)
-            answers.show_reasons(model, _explain(model, asked.answered))
+            try:
+                answers.show_reasons(model, _explain(model, asked.answered))
+            except InvalidInput as error:
+                shared.show_invalid(error, "This answer has no reasons")
             st.header("What if")
             show_what_if(model, asked)
     else:
@@ -253,16 +256,17 @@ def _answer(model: Model, row: Mapping[str, Any], fresh: bool) -> Asked:
     if fresh or key not in state or state[key][0] != asked:
         answered = answering.answer(model, batch, "page")
         state[key] = (asked, answered)
-        shared.write_link(model, {name: _as_text(value) for name, value in values.items()})
+        schema = schema_of(model)
+        shared.write_link(model, {name: _as_text(schema[name], values[name]) for name in values})
         shared.remember(model, answered, values)
     return Asked(values, state[key][1])
 
 
-def _as_text(value: float | str | None) -> str:
+def _as_text(spec: Input, value: float | str | None) -> str:
     """Return a value as text for the page's address, which parses to the same value."""
-    if isinstance(value, float):
-        return repr(value + 0.0).removesuffix(".0")  # no -0
-    return value or ""
+    if isinstance(spec, Number) and isinstance(value, float):
+        return spec.as_text(value)
+    return str(value or "")
 
 
 def show_what_if(model: Model, asked: Asked) -> None:

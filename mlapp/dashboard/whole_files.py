@@ -22,7 +22,7 @@ from mlapp.dashboard.file_results import size
 from mlapp.dashboard.markup import literal
 from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
 from mlapp.families.contract import Model
-from mlapp.schema import TEXT
+from mlapp.schema import TEXT, Number
 from mlapp.scoring.background import Upload
 from mlapp.scoring.batch import Options, make_plan
 from mlapp.scoring.comparison import plan_comparison
@@ -101,7 +101,13 @@ def _show(model: Model, workspace: Workspace, against: Model | None) -> None:
 
 def template(model: Model) -> str:
     """Return a table with the model's columns and a typical row, as CSV."""
-    return pd.DataFrame([model.takes.typical]).to_csv(index=False)
+    row = {
+        spec.name: repr(spec.typical).replace(".", spec.mark)
+        if isinstance(spec, Number) and spec.trained_mark
+        else spec.typical
+        for spec in model.takes.inputs
+    }
+    return pd.DataFrame([row]).to_csv(index=False)
 
 
 def guess_columns(wanted: Sequence[str], names: Sequence[str]) -> dict[str, str | None]:

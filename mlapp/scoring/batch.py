@@ -3,13 +3,11 @@
     table -> plan (which column is which input) -> chunks -> `score_batch` on all cores -> bytes
 
 `score_batch` is a pure function of a batch, so every engine gives the same bits. A row that the
-model refuses gets an empty prediction, and in the column `error` the message of the model's check;
-a row outside the training range has a `notice`.
+model refuses, or has no answer to, gets an empty prediction, and in the column `error` why; a row
+outside the training range has a `notice`.
 """
 
 import csv
-import json
-import math
 import os
 import time
 from collections import Counter, deque
@@ -21,7 +19,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,23 +36,23 @@ from mlapp.families.contract import (
     place_notices,
 )
 from mlapp.families.cores import use_one_core
-from mlapp.schema import TEXT, Checked, Input, Number, Text, describe, quote
+from mlapp.schema import TEXT, Checked, Input, Number, Text, describe, quote, settle_marks
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
+from mlapp.tables.jsonlines import load_json
 from mlapp.tables.numbers import (
     Floats,
     decimal_of,
-    is_placeholder,
-    parse_number,
     parse_numbers,
-    strip_unit,
 )
 from mlapp.tables.reading import Table
+from mlapp.tables.values import to_values
 from mlapp.tables.writing import Bytes, write_chunk, write_head
 
 TEXT_COLUMNS = ("text", "review")  # the names of columns that are read as the texts
 TEXT_ROWS = 32  # texts in a chunk: few, so that all cores are busy and progress is visible
-_OTHER_VALUE = r"^(?:[\[{]|-?[0-9]|true$|false$)"  # how values of JSON begin that are no texts
+# How the cells of values of JSON begin that are no texts.
+_OTHER_VALUE = r"^(?:[\[{]|-?[0-9]|-?Infinity$|NaN$|true$|false$)"
 _TYPES = {
     "FP64": pa.float64(),
     "INT64": pa.int64(),
@@ -105,7 +102,7 @@ def parse_columns(text: str, names: Iterable[str] = ()) -> dict[str, str]:
     try:
         parts = next(csv.reader([text], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise InvalidTable(f"--columns: got {text!r}, expected THEIRS=OURS,...: {error}") from error
+        raise InvalidTable(f"columns: got {text!r}, expected THEIRS=OURS,...: {error}") from error
     known = sorted(names, key=len, reverse=True)
     return dict(_parse_pair(part, known) for part in parts if part)
 
@@ -114,7 +111,7 @@ def _parse_pair(part: str, names: Iterable[str]) -> tuple[str, str]:
     """Return a file's column and the first of some names that `theirs=ours` ends with."""
     theirs, _, ours = part.rpartition("=")
     if not theirs or not ours:
-        raise InvalidTable(f"--columns: got {part!r}, expected THEIRS=OURS")
+        raise InvalidTable(f"columns: got {part!r}, expected THEIRS=OURS")
     for name in names:
         before = part.strip().removesuffix(name.strip()).rstrip()
         if len(before) > 1 and before.endswith("=") and part.strip().endswith(name.strip()):
@@ -205,7 +202,8 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
         raise InvalidTable(
             f"the table already has columns {quote(clash)}; give the added columns a prefix"
         )
-    marks = {each.name: decimal_of(each) for each in schema}
+    specs = {inputs[spec.name]: spec for spec in model.takes.inputs}
+    marks = {each.name: decimal_of(each) for each in settle_marks(specs, schema)}
     decimals = {name: mark for name, mark in marks.items() if mark is not None}
     whole = pa.schema([*(each.remove_metadata() for each in schema), *added])
     return Plan(inputs, whole, len(schema), options.explain, decimals)
@@ -218,6 +216,9 @@ def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, 
     if options.text_column is not None:
         renamed[options.text_column] = TEXT
     wanted = takes.names
+    if options.text_column is not None and takes.kind != "text":
+        got = f"text_column: got {options.text_column!r}"
+        raise InvalidTable(f"{got}, expected none: this model takes no texts")
     for theirs, ours in renamed.items():
         if theirs not in names:
             listed = quote(schema.names)
@@ -235,9 +236,17 @@ def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, 
     if absent and takes.kind == "text":
         return {TEXT: _text_column(schema)}
     if absent:
-        got = f"no such column among {quote(schema.names)}"
-        raise InvalidInput([Fault(spec.name, got, "a column of this name") for spec in absent])
+        raise InvalidInput([_explain_absence(spec.name, schema, renamed) for spec in absent])
     return inputs
+
+
+def _explain_absence(name: str, schema: pa.Schema, renamed: Mapping[str, str]) -> Fault:
+    """Return the fault of an input without a column, also where that is used for another."""
+    for theirs, ours in renamed.items():
+        if theirs.strip() == name.strip():
+            return Fault(name, f"no column, since {theirs!r} is used for {ours!r}", "another one")
+    got = f"no such column among {quote(schema.names)}"
+    return Fault(name, got, "a column of this name")
 
 
 def score_batch(
@@ -258,10 +267,16 @@ def score_batch(
     read = _read_rows if model.takes.kind == "row" else _read_texts
     refused = Counter(fault.input for fault in (faults or {}).values() if fault.input == TEXT)
     checked, places = read(model, plan, batch, errors, refused)
-    answers = model.answer(checked)
-    columns = list(_arrays(model.gives.table_fields, answers.table()))
-    if plan.explain:
-        columns += _arrays(model.takes.reason_fields, model.reasons(checked).table())
+    while True:
+        try:
+            answers = model.answer(checked)
+            columns = list(_arrays(model.gives.table_fields, answers.table()))
+            if plan.explain:
+                columns += _arrays(model.takes.reason_fields, model.reasons(checked).table())
+            break
+        except InvalidInput as error:  # of rows that passed the check
+            errors |= _find_errors(error, places)
+            checked, places = read(model, plan, batch, errors, Counter())
     notices = place_notices(answers.notices)
     count = batch.num_rows
     if places is not None:
@@ -349,21 +364,11 @@ def refuse_other_values(chunk: Chunk, column: str) -> Chunk:
     found: dict[int, Fault] = {}
     allowed = Text(typical="").allowed
     for place in np.flatnonzero(suspect.fill_null(False).to_numpy(zero_copy_only=False)).tolist():
-        values = _load_line(chunk.lines[place].as_py())
+        values = load_json(chunk.lines[place].as_py().removesuffix(",").encode() + b"}")
         value = next((each for key, each in values.items() if key.strip() == column), "")
         if not isinstance(value, str):
             found[place] = Fault(TEXT, describe(value), allowed)
     return replace(chunk, faults=found | chunk.faults) if found else chunk
-
-
-def _load_line(line: str) -> dict[str, Any]:
-    """Return the object in a line of a chunk, which is open at its end."""
-    whole = line.removesuffix(",") + "}"
-    try:
-        found: dict[str, Any] = orjson.loads(whole)
-    except orjson.JSONDecodeError:  # it holds half of a surrogate pair
-        found = json.loads(whole)
-    return found
 
 
 def _in_order(work: Callable[[T], R], items: Iterable[T], threads: int) -> Generator[R]:
@@ -404,7 +409,7 @@ def _text_column(schema: pa.Schema) -> str:
     texts = [each.name for each in schema if pa.types.is_string(each.type)]
     if len(texts) != 1:
         got = f"no option that says which of the columns {quote(schema.names)} it is"
-        raise InvalidInput([Fault(TEXT, got, "a column of that name, or --text-column")])
+        raise InvalidInput([Fault(TEXT, got, "a column of that name, or the option text_column")])
     return str(texts[0])
 
 
@@ -431,7 +436,7 @@ def _read_rows(
         if bad:
             refused[spec.name] += len(bad)
         for row in bad:
-            fault = Fault(spec.name, describe(_value(column[row])), spec.allowed)
+            fault = Fault(spec.name, describe(to_values(column.slice(row, 1))[0]), spec.allowed)
             found.setdefault(row, []).append(fault.message)
     for row, messages in found.items():
         errors.setdefault(row, "; ".join(messages))
@@ -447,18 +452,26 @@ def _read_texts(
     refused: Counter[str],
 ) -> tuple[Batch, Places | None]:
     """Check the texts of a batch; see `_read_rows`."""
-    texts = _values(batch.column(plan.inputs[TEXT]))
+    texts = to_values(batch.column(plan.inputs[TEXT]))
     while True:
         places = _good_places(len(texts), errors)
         chosen = texts if places is None else [texts[place] for place in places]
         try:
             return model.check(chosen), places
         except InvalidInput as error:
-            for fault in error.faults:
-                assert isinstance(fault.row, int)  # the texts of a list are numbered
-                row = fault.row if places is None else int(places[fault.row])
-                errors[row] = fault.message
-                refused[TEXT] += 1
+            found = _find_errors(error, places)
+            errors |= found
+            refused[TEXT] += len(found)
+
+
+def _find_errors(error: InvalidInput, places: Places | None) -> dict[int, str]:
+    """Return the errors of rows, by their place in a batch of which rows at some places remain."""
+    found: dict[int, list[str]] = {}
+    for fault in error.faults:
+        assert isinstance(fault.row, int)  # rows without labels are numbered
+        row = fault.row if places is None else int(places[fault.row])
+        found.setdefault(row, []).append(fault.message)
+    return {row: "; ".join(messages) for row, messages in found.items()}
 
 
 def _good_places(count: int, errors: Container[int]) -> Places | None:
@@ -491,22 +504,23 @@ def parse_column(
     Args:
         spec: the input.
         column: n values.
-        decimal: the column's decimal mark, see `numbers.parse_number`.
+        decimal: the column's decimal mark, see `schema.settle_marks`.
 
     Returns:
         The values (n,), NaN for a missing one, and the places of those that are not allowed.
     """
     if isinstance(spec, Number) and not pa.types.is_temporal(column.type):
-        values, bad = parse_numbers(column, decimal)
+        values, bad = parse_numbers(column, spec.mark_of(decimal))
         if bad and (spec.unit is not None or spec.placeholders):
             values, bad = _parse_again(spec, column, values, bad, decimal)
         if spec.missing:
             return values, bad
         return values, np.flatnonzero(np.isnan(values)).tolist()
-    if pa.types.is_nested(column.type):
+    try:
+        coded = column.dictionary_encode(null_encoding="encode")
+    except pa.ArrowNotImplementedError:  # as for lists, or UUIDs
         each, wrong = _parse_each(spec, column)
         return each, np.flatnonzero(wrong).tolist()
-    coded = column.dictionary_encode(null_encoding="encode")
     each, wrong = _parse_each(spec, coded.dictionary)
     codes = coded.indices.to_numpy(zero_copy_only=False)
     return each[codes], np.flatnonzero(wrong[codes]).tolist()
@@ -519,52 +533,19 @@ def _parse_again(
     wrong = []
     texts = column.take(pa.array(bad)).to_pylist()
     for place, text in zip(bad, texts, strict=True):
-        parsed = spec.parse(text) if decimal is None else _parse_marked(spec, text, decimal)
+        parsed = spec.parse(text, decimal)
         values[place] = np.nan if parsed is None else parsed
         if parsed is None:
             wrong.append(place)
     return values, wrong
 
 
-def _parse_marked(spec: Number, text: str, decimal: str) -> float | None:
-    """Parse a cell as `spec.parse`, but with the decimal mark of the file, not of the training."""
-    number = None
-    if spec.unit is not None:
-        number = parse_number(strip_unit(text, spec.unit), decimal)
-    if number is None and is_placeholder(text, spec.placeholders):
-        number = math.nan
-    return None if number is not None and math.isnan(number) and not spec.missing else number
-
-
 def _parse_each(spec: Input, column: pa.Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Parse value by value; return the values, and which of them are not allowed."""
-    parsed = [spec.parse(value) for value in _values(column)]
+    parsed = [spec.parse(value) for value in to_values(column)]
     wrong = [value is None for value in parsed]
     values = [np.nan if value is None else value for value in parsed]
     return np.array(values, dtype=float), np.array(wrong, dtype=bool)
-
-
-class _OutOfRange:
-    """Stands for a value that no check accepts, since Python has no value for it."""
-
-    def __repr__(self) -> str:
-        return "a date or time out of range"
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Return the values of a column; some dates of Parquet are out of Python's range."""
-    try:
-        values: list[Any] = column.to_pylist()
-    except OverflowError:
-        return [_value(each) for each in column]
-    return values
-
-
-def _value(scalar: pa.Scalar) -> Any:
-    try:
-        return scalar.as_py()
-    except OverflowError:
-        return _OutOfRange()
 
 
 def _sparse(texts: Mapping[int, str], count: int) -> pa.Array:

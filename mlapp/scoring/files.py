@@ -47,7 +47,8 @@ def score(
         target_format: that of the target; by default what its name says, and CSV for a stream.
         workers: threads, by default one for each core.
         strict: whether the first refused row ends the run; a file is then not written.
-        resume: whether to resume a run into the same file that was cut off, if there is one.
+        resume: whether to resume a run from this file into the same file that was cut off, if there
+            is one.
         progress: called after each chunk.
         stop: called after each chunk; if it returns true the run stops, and can be resumed.
         origin: as for `score_table`.
@@ -57,7 +58,7 @@ def score(
     Raises:
         InvalidTable: the input cannot be read, or `strict` met a refused row; nothing is written.
         InvalidInput: it has no column for an input.
-        OutputError: the output cannot be written, or not be resumed.
+        OutputError: the output cannot be written, or the run not be resumed.
         KeyboardInterrupt: as it came; what is done can be resumed.
     """
     began = time.monotonic()
@@ -83,10 +84,12 @@ def score(
 def _open_output(
     target: Path | BinaryIO,
     target_format: FileFormat,
-    made_of: dict[str, Any],
+    made_of: dict[str, Any] | None,
     resume: bool,
     report: Report,
 ) -> FileOutput | StreamOutput:
+    if resume and made_of is None:
+        raise OutputError("a run that reads a stream cannot be resumed, only one that reads a file")
     if isinstance(target, Path) and (target.is_file() or not target.exists()):
         return FileOutput(target, target_format, made_of, resume, report)
     if resume:
@@ -131,12 +134,13 @@ def _identify(
     options: Options,
     source_format: FileFormat,
     target_format: FileFormat,
-) -> dict[str, Any]:
-    """Return what a run must have in common with the one that it resumes."""
-    made: Any = None
-    if isinstance(source, Path):
-        found = source.stat()
-        made = [str(source.resolve()), found.st_size, found.st_mtime_ns]
+) -> dict[str, Any] | None:
+    """Return what a run must have in common with the one that it resumes, None for a stream."""
+    if not isinstance(source, Path) or not source.is_file():
+        return None
+    found = source.stat()
+    # Unlike the time of the last change of the content, that of the last change cannot be set.
+    made = [str(source.resolve()), found.st_size, found.st_ctime_ns]
     manifest = model.manifest
     return {
         "input": made,

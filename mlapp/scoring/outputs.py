@@ -82,7 +82,7 @@ class FileOutput:
         self,
         target: Path,
         file_format: FileFormat,
-        origin: dict[str, Any],
+        origin: dict[str, Any] | None,
         resume: bool,
         report: Report,
     ) -> None:
@@ -91,7 +91,8 @@ class FileOutput:
         Args:
             target: the file; a link to a file is followed.
             file_format: what it becomes.
-            origin: what a run must have in common with the one that it resumes.
+            origin: what a run must have in common with the one that it resumes; None if it cannot
+                be resumed, so that nothing is kept.
             resume: whether to resume a run that was cut off, if there is one.
             report: called with a line about a journal that cannot be used.
 
@@ -212,6 +213,8 @@ class FileOutput:
         return Written(done.parts, done.size, Tally(Counts(*done.counts), done.refused))
 
     def _save(self, done: Written) -> None:
+        if self._origin is None:
+            return
         os.fsync(self._descriptor)
         counts, refused = done.tally.counts, done.tally.refused
         entry = {"parts": done.parts, "size": done.size, "counts": counts, "refused": refused}
@@ -227,7 +230,9 @@ class FileOutput:
         sync_folder(self._journal.parent)
 
     def _writing(self) -> AbstractContextManager[None]:
-        hint = "what is done is kept: free some space, then use --resume"
+        hint = "free some space"
+        if self._origin is not None:
+            hint = f"what is done is kept: {hint}, then use --resume"
         return writing(str(self._target), hint)
 
 

@@ -12,6 +12,7 @@ jsonlines   JSON lines -> chunks
 parquet, thrift   Parquet -> chunks, bounded by the decoded width
 excel       a sheet of an .xlsx workbook -> chunks
 reading     `open_table`, which chooses among these
+values      the values of columns as Python's
 options     the command-line options that say how a table is read
 writing     chunks -> CSV, TSV, JSON lines, Parquet
 """

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mlapp.disk import reason
 from mlapp.errors import InvalidTable
-from mlapp.tables.formats import SUFFIXES, TEXT_FORMATS, says_only_zip
+from mlapp.tables.formats import SUFFIXES, TEXT_FORMATS, TableFormat
 
 BLOCK = 1 << 18  # bytes that are read and parsed at once
 RATIO, FREE = 200, 1 << 26  # an archive may unpack to RATIO times its size, or to FREE bytes
@@ -46,6 +46,7 @@ ENCODINGS = (
     " another character set"
 )
 
+_ZIP = b"PK\x03\x04"  # how an archive begins
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -99,8 +100,8 @@ class Text:
             self._compressed = True
             if magic == b"PAR1":
                 raise InvalidTable(f"{name}: got Parquet, expected text")
-            if magic == b"PK\x03\x04":
-                member = _member(name, stream, chosen=not compressed)
+            if magic == _ZIP:
+                member = _open_member(name, stream)
                 self._inner, self.position = io.BufferedReader(member), stream.tell
             elif magic[:2] == b"\x1f\x8b":
                 unpacked: Any = gzip.GzipFile(fileobj=self._inner)
@@ -163,8 +164,8 @@ class Text:
     def wrong(self, got: str) -> InvalidTable:
         """Return the error for text that is in another encoding."""
         return InvalidTable(
-            f"{self.name} is not valid {self.encoding.upper()}: got {got}. Name its encoding, as in"
-            " --encoding windows-1252 (or utf-16-le), or save it as UTF-8"
+            f"{self.name} is not valid {self.encoding.upper()}: got {got}. Name its encoding with"
+            " the option encoding, such as windows-1252 or utf-16-le, or save it as UTF-8"
         )
 
     def _decode(self, size: int) -> bytes:
@@ -210,14 +211,35 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def _member(name: str, stream: BinaryIO, chosen: bool) -> Any:
-    """Return the one file in a zip archive.
+def find_format_in_zip(name: str, stream: BinaryIO) -> TableFormat:
+    """Return the format of the one file in a zip archive, by its name; CSV if that says none.
 
-    Args:
-        name: what messages call the archive.
-        stream: the archive.
-        chosen: whether the format was chosen, and not found by the archive's name.
+    Raises:
+        InvalidTable: the archive is damaged, holds several files, or one that is not text.
     """
+    if not stream.seekable() or stream.read(4) != _ZIP:
+        return "csv"  # as which `Text` refuses it, or unpacks it otherwise
+    with readable(name):
+        _, info = _find_member(name, stream)
+    found = SUFFIXES.get(Path(info.filename).suffix.lower(), "csv")
+    if found not in TEXT_FORMATS:
+        raise InvalidTable(
+            f"{name} holds {info.filename}, expected .csv, .tsv or .jsonl; unpack it"
+        )
+    return found
+
+
+def _open_member(name: str, stream: BinaryIO) -> Any:
+    """Return the one file in a zip archive, opened."""
+    archive, info = _find_member(name, stream)
+    try:
+        return archive.open(info)
+    except (RuntimeError, NotImplementedError) as error:  # encrypted, or compressed otherwise
+        raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
+
+
+def _find_member(name: str, stream: BinaryIO) -> tuple[zipfile.ZipFile, zipfile.ZipInfo]:
+    """Return a zip archive, and the one file in it."""
     if not stream.seekable():
         raise InvalidTable(f"{name} is a stream, and zip can be read from files only")
     archive = zipfile.ZipFile(stream)
@@ -230,25 +252,7 @@ def _member(name: str, stream: BinaryIO, chosen: bool) -> Any:
         raise InvalidTable(
             f"{name}: got {len(files)} files ({listed}), expected one in the archive"
         )
-    if says_only_zip(name) and not chosen:
-        _refuse_other_format(name, files[0].filename)
-    try:
-        return archive.open(files[0])
-    except (RuntimeError, NotImplementedError) as error:  # encrypted, or compressed otherwise
-        raise InvalidTable(f"{name} cannot be unpacked: {error}") from error
-
-
-def _refuse_other_format(name: str, member: str) -> None:
-    """Refuse an archive, taken for CSV, that holds a file whose name says another format."""
-    suffix = Path(member).suffix.lower()
-    found = SUFFIXES.get(suffix)
-    if found in (None, "csv", "tsv"):  # which the reader of CSV tells apart
-        return
-    if found in TEXT_FORMATS:
-        advice = f"; name it {Path(name).stem}{suffix}.zip"
-    else:
-        advice = ", expected .csv, .tsv or .jsonl; unpack it"
-    raise InvalidTable(f"{name} holds {member}{advice}")
+    return archive, files[0]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """CSV and TSV as chunks of rows. Cells stay text."""
 
+import codecs
 import csv
 import io
 import re
@@ -19,20 +20,21 @@ from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, Marks, recognise, said_separator
 from mlapp.tables.formats import FileFormat, TableFormat
-from mlapp.tables.numbers import DecimalVotes, mark_decimals
+from mlapp.tables.numbers import DecimalVotes, Mark, mark_decimals
 
 LONGEST_ROW = 1 << 25  # bytes; the longest text that a model reads has at most 8 MB
 MOST_VOTING = 256  # chunks that are examined for decimal commas
+POINTS_IN = 2_000  # rows that are examined for decimal points where no cell may have a comma
 
 _WIDE = 1000  # tables with more columns are read in larger blocks
 _WIDEST_RAGGED = 1000  # cells of a ragged row that are kept, unless the table is wider
 _LINES: dict[str, TableFormat] = {",": "csv", "\t": "tsv"}
 
 # A cell that begins like a number with a comma, perhaps behind a unit; in quotation marks if commas
-# separate cells.
+# separate cells. A unit behind it has at most twelve characters, of four bytes each.
 _UNIT = rb"(?:[A-Za-z$~\x80-\xff]{1,8}+\.?+[ ]*+[+-]?+)?+"
 _NUMBER_START = rb"[ ]*+[+-]?+" + _UNIT + rb"[0-9. '\xa0\xc2\xe2\x80\xaf\x89\x99]*+"
-_COMMA_IN_QUOTES = re.compile(rb'"' + _NUMBER_START + rb'(?:,[0-9]+)+[^",\r\n]{0,12}"')
+_COMMA_IN_QUOTES = re.compile(rb'"' + _NUMBER_START + rb'(?:,[0-9]++)++[^",\r\n]{0,64}"')
 _POINT_GROUPS = re.compile(rb"[0-9]\.[0-9]{3}\.[0-9]{3}(?![0-9.])")
 _COMMA_AND_DIGIT = re.compile(rb",[0-9]")
 _COMMA = re.compile(rb'(?:^|[;\t|\r\n"])' + _NUMBER_START + rb",[0-9]")
@@ -61,11 +63,11 @@ def open_delimited(
         dialect = recognise(name, head, "\t", enclosing=False)
     schema = check_columns(name, pa.schema([(each, pa.string()) for each in dialect.names]))
     if stream.seekable():
-        commas = _find_commas(start()[0], schema, dialect, file_format.decimal, may_comma)
+        decimals = _find_decimals(start()[0], schema, dialect, file_format.decimal, may_comma)
         text, marks = start()[0], None
     else:
-        commas = _decide_commas(schema, dialect, file_format.decimal, [head])
-    schema = mark_decimals(schema, commas)
+        decimals = _decide_decimals(schema, dialect, file_format.decimal, [head])
+    schema = mark_decimals(schema, decimals)
     is_open = marks is not None and not marks.decided
     return schema, _read(text, schema, dialect, is_open), text.position
 
@@ -108,29 +110,33 @@ def _may_comma(lines: bytes) -> bool:
     return bool(_COMMA_AND_DIGIT.search(lines) and _COMMA.search(lines))
 
 
-def _find_commas(
+def _find_decimals(
     text: Text, schema: pa.Schema, dialect: Dialect, decimal: str | None, may_comma: bool
-) -> list[str]:
-    """Return the names of the columns with decimal commas, from the first chunks of a file."""
-    if decimal or not may_comma:
-        return list(schema.names) if decimal == "," else []
-    votes = DecimalVotes(len(schema), dialect.separator)
-    for chunk in islice(_read(text, schema, dialect), MOST_VOTING):
-        votes.add(chunk.batch.columns)
-    return [schema.names[place] for place in votes.commas()]
-
-
-def _decide_commas(
-    schema: pa.Schema, dialect: Dialect, decimal: str | None, head: list[bytes]
-) -> list[str]:
-    """Return the names of the columns with decimal commas, from the first bytes of a stream."""
+) -> list[Mark]:
+    """Return the decimal mark of each column, from the first chunks of a file."""
     if decimal:
-        return list(schema.names) if decimal == "," else []
+        return [Mark("," if decimal == "," else ".", said=True)] * len(schema)
+    votes = DecimalVotes(len(schema), dialect.separator)
+    if may_comma:
+        for chunk in islice(_read(text, schema, dialect), MOST_VOTING):
+            votes.add(chunk.batch.columns)
+    else:  # points are all that is left to find
+        for chunk in islice(_read(text, schema, dialect), 1):
+            votes.add([column.slice(0, POINTS_IN) for column in chunk.batch.columns])
+    return votes.marks()
+
+
+def _decide_decimals(
+    schema: pa.Schema, dialect: Dialect, decimal: str | None, head: list[bytes]
+) -> list[Mark]:
+    """Return the decimal mark of each column, from the first bytes of a stream."""
+    if decimal:
+        return [Mark("," if decimal == "," else ".", said=True)] * len(schema)
     text = Text("its first bytes", io.BytesIO(head[0][: head[0].rfind(b"\n") + 1] or head[0]))
     votes = DecimalVotes(len(schema), dialect.separator)
     for chunk in _read(text, schema, dialect):
         votes.add(chunk.batch.columns)
-    return [schema.names[place] for place in votes.commas()]
+    return votes.marks()
 
 
 def _read(
@@ -287,6 +293,8 @@ def _parse(
     bad: Callable[[Any], str] | None = None,
 ) -> pa.Table:
     names = [str(place) for place in range(columns)]
+    if data.startswith(codecs.BOM_UTF8):  # Arrow drops one, though here it is part of a cell
+        data = codecs.BOM_UTF8 + data
     return pa.csv.read_csv(
         pa.BufferReader(data),
         pa.csv.ReadOptions(
@@ -358,15 +366,17 @@ class _Respaced:
 
     def __init__(self, text: Text, separator: str) -> None:
         self.name, self._made, self._left = text.name, io.StringIO(newline=""), b""
-        self._writer = csv.writer(self._made, delimiter=separator, lineterminator="\n")
+        self._writer = csv.writer(self._made, delimiter=separator, lineterminator="\r\n")
         lines = self._lines(text)
         self._rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
 
     def _lines(self, text: Text) -> Generator[str]:
-        rest, newline = b"", _newline(text)
+        rest = b""
         while data := text.read(BLOCK):
-            *lines, rest = (rest + data).split(newline)
-            yield from (f"{line.decode()}\n" for line in lines)
+            *lines, rest = (rest + data).splitlines(keepends=True)
+            if rest.endswith(b"\n"):  # after a carriage return there may be one
+                lines, rest = [*lines, rest], b""
+            yield from map(bytes.decode, lines)
             if len(rest) > LONGEST_ROW:
                 raise InvalidTable(f"{self.name}: got a row of more than {LONGEST_ROW:,} bytes")
         if rest:

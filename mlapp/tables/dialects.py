@@ -145,10 +145,19 @@ def _parse(lines: io.StringIO, separator: str, quoted: bool, spaced: bool) -> It
 
 
 def _is_spaced(text: str, separator: str) -> bool:
-    """Return whether spaces precede quotation marks that enclose cells."""
+    """Return whether spaces precede quotation marks that enclose cells.
+
+    They do if one behind spaces has another at the end of its cell, and none has one elsewhere.
+    """
     ends = rf"[\r\n{re.escape(separator)}]"
-    begins = rf'(?:\A|(?<={ends})) +"'
-    return bool(re.search(begins, text)) and not _has_stray(begins, ends, text)
+    closed = rf'"(?P<end> *(?={ends}|\Z))?'
+    # Each quoted cell is passed over as a whole, since the marks in it begin no other.
+    cell = rf'(?:\A|(?<={ends}))( *+)"[^"]*+(?:""[^"]*+)*+(?:{closed}|(?P<cut>\Z))'
+    spaced = [found for found in re.finditer(cell, text) if found[1]]
+    in_order = [found["end"] is not None for found in spaced if found["cut"] is None]
+    if len(text) >= LOOKED_AT and spaced and spaced[-1]["cut"] is not None:
+        in_order.append(True)  # its end is in the rest
+    return bool(in_order) and all(in_order)
 
 
 def _is_quoted(text: str) -> bool:
@@ -162,11 +171,6 @@ def _end_of_order(lines: bytes) -> int:
     """Return the place of the first mark that begins a cell of TSV and has no other to end it."""
     found = _IN_ORDER.match(lines)
     return found.end() if found else 0
-
-
-def _has_stray(begins: str, ends: str, text: str) -> bool:
-    """Return whether a closing quotation mark is not at the end of its cell."""
-    return bool(re.search(rf'{begins}[^"]*+(?:""[^"]*+)*+"(?! *(?:{ends}|\Z))', text))
 
 
 def _names(header: list[str], rows: list[list[str]], text: str, quoted: bool) -> list[str]:

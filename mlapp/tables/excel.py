@@ -8,6 +8,7 @@ import datetime
 import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -16,8 +17,10 @@ from mlapp.errors import Fault, InvalidTable, quote
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import refuse_bomb
 from mlapp.tables.formats import FileFormat
+from mlapp.tables.numbers import NUMBERS_ALONE, holds_digits, mark_decimals
 
 ROWS, BYTES = 1 << 12, 1 << 22  # the most that are read at once
+FIRST = 1 << 8  # rows that say whether the numbers of a column are in texts
 LONGEST_ROW = 1 << 25  # characters
 # A workbook may unpack to RATIO times its size, or to FREE bytes; parsed XML takes far more memory.
 RATIO, FREE, LARGEST = 50, 1 << 22, 1 << 30
@@ -40,14 +43,18 @@ def open_excel(
         book = load_workbook(stream, read_only=True, data_only=True, keep_links=False)
         rows = _rows(_choose(name, book, file_format.sheet))
         header = next(rows, None)
+        first = list(islice(rows, min(FIRST, MOST_CELLS // len(header or [0]))))
     if header is None:
         raise InvalidTable(f"{name} is empty")
     names = [(_text(cell) or "").strip() for cell in header]
     schema = check_columns(name, pa.schema([(each, pa.string()) for each in names]))
+    in_texts = {place for row in first for place, cell in enumerate(row) if holds_digits(cell)}
+    marks = [None if place in in_texts else NUMBERS_ALONE for place in range(len(names))]
+    schema = mark_decimals(schema, marks)
 
     def read() -> Generator[Chunk]:
         try:
-            yield from _chunks(name, rows, schema)
+            yield from _chunks(name, chain(first, rows), schema)
         finally:
             book.close()
 

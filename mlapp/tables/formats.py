@@ -74,7 +74,7 @@ class FileFormat:
 def format_of(name: str, write: bool = False) -> FileFormat:
     """Return the format of a file, by the suffix of its name.
 
-    A zip archive whose name says no format is taken for CSV; `decoding.Text` refuses another one.
+    A zip archive whose name says no format is taken for CSV; `reading.open_table` looks into it.
 
     Args:
         name: the file's name, or its path.

@@ -1,18 +1,18 @@
 """The parser of numbers: plain numbers, and those with decimal and thousands marks in tables.
 
-Except in CSV and TSV, a number in a text is plain: digits, a decimal point, an exponent. In CSV
-and TSV each column has a decimal point or comma, and possibly thousands marks. The fields of an
-Arrow schema carry the decimal mark of their column as metadata, so that the mark belongs to the
-file and never to a model.
+A number in a text is plain (digits, a decimal point, an exponent), or is written as its column is:
+with a decimal point or comma, and possibly thousands marks. The fields of an Arrow schema carry the
+decimal mark of their column as metadata, and whether the file says so itself. Where it does not,
+the mark of the training data is used.
 """
 
 import math
 import re
-from collections.abc import Collection, Container
+from collections.abc import Container, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from numbers import Real
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +30,16 @@ LARGEST = 1e100
 
 _EXPONENT = "(?:[eE][+-]?[0-9]+)?"
 _PLAIN = rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}"
-_UNITS = r"^[+-]?(?:Rs\.|[^0-9+\-.,])+|[^0-9.,]+$"
+_UNITS = r"^[+-]?(?:Rs\.|[^0-9+\-.,])+|[^0-9.,]*\pL[^0-9,;:]*$|[^0-9.,]+$"
 _CODES = "USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|BRL|MXN|KRW"
 _BEFORE = rf"(?:[A-Z]{{0,3}}[$€£¥₹₽₩]|{_CODES}|Rs\.?|~)"
 _BEHIND = r"(?:[%‰°$€£¥₹₽₩]|[^\W\d_][^\d,;:]{0,11}|°[CF])"
 _WITH_UNIT = re.compile(rf"([+-]?)\s*({_BEFORE})?\s*([+-]?[\d.][\d.,\s'\u2019]*?)\s*({_BEHIND})?")
+_DIGIT = re.compile("[0-9]")
 FEWEST_CELLS = 100  # after which a column may turn out to hold texts
 NEARLY_ALL = 0.9  # of the cells, for a column to be one of numbers
 _SPACES = " \u00a0\u2009\u202f'\u2019"  # thousands marks besides point and comma
-_KEY = b"decimal"
+_KEY, _SAID = b"decimal", b"decimal is said"
 
 
 @cache
@@ -109,6 +110,11 @@ def parse_number(value: object, decimal: str | None = None) -> float | None:
     return number if abs(number) <= LARGEST else None
 
 
+def holds_digits(value: object) -> bool:
+    """Return whether a value is a text that may be a number."""
+    return isinstance(value, str) and _DIGIT.search(value) is not None
+
+
 def find_unit(text: str) -> str | None:
     """Return the unit that stands before or behind a number, "" without one; None for no number.
 
@@ -119,6 +125,14 @@ def find_unit(text: str) -> str | None:
     """
     match = _WITH_UNIT.fullmatch(text)
     return (match[2] or match[4] or "").strip() if match else None
+
+
+def parse_with_unit(value: object, unit: str | None, decimal: str | None) -> float | None:
+    """Return a value as `parse_number` does, also of a text with a unit around the number."""
+    number = parse_number(value, decimal)
+    if number is None and unit and isinstance(value, str):
+        number = parse_number(strip_unit(value, unit), decimal)
+    return number
 
 
 def strip_unit(text: str, unit: str) -> str:
@@ -192,18 +206,53 @@ def decimal_of(field: "pa.Field") -> str | None:
     return None if mark is None else str(mark.decode())
 
 
-def mark_decimals(schema: "pa.Schema", commas: Collection[str]) -> "pa.Schema":
-    """Return a schema whose fields carry decimal marks; see `decimal_of`.
+class Mark(NamedTuple):
+    """The decimal mark of a column, and whether the file says so: by its cells, or an option."""
+
+    decimal: Literal[".", ","]
+    said: bool
+
+
+# Of a column without `holds_digits`, in a format that has numbers beside texts.
+NUMBERS_ALONE = Mark(".", said=True)
+
+
+def mark_decimals(schema: "pa.Schema", marks: Iterable[Mark | None]) -> "pa.Schema":
+    """Return a schema whose fields, of text, carry decimal marks; see `decimal_of`."""
+    import pyarrow as pa
+
+    fields = [
+        field
+        if mark is None
+        else field.with_metadata(
+            {_KEY: mark.decimal.encode()} | ({_SAID: b"yes"} if mark.said else {})
+        )
+        for field, mark in zip(schema, marks, strict=True)
+    ]
+    return pa.schema(fields)
+
+
+def settle_decimals(schema: "pa.Schema", trained: Mapping[str, str]) -> "pa.Schema":
+    """Return a schema with the marks of the training data where a file does not say its own.
+
+    A file that says others in some columns is written otherwise, and keeps its marks.
 
     Args:
-        schema: columns of text.
-        commas: names of the columns with decimal commas; the others have points.
+        schema: as `mark_decimals` returned it; a schema without marks is returned as it is.
+        trained: the decimal marks of the training data that are known, by the name of the column.
     """
     import pyarrow as pa
 
-    known = frozenset(commas)
-    fields = (each.with_metadata({_KEY: b"," if each.name in known else b"."}) for each in schema)
-    return pa.schema(list(fields))
+    said = {each.name: decimal_of(each) for each in schema if _SAID in (each.metadata or {})}
+    if any(said.get(name, mark) != mark for name, mark in trained.items()):
+        return schema
+    fields = [
+        each.with_metadata({_KEY: trained[each.name].encode()})
+        if each.name in trained and each.name not in said and decimal_of(each) is not None
+        else each
+        for each in schema
+    ]
+    return pa.schema(fields)
 
 
 class DecimalVotes:
@@ -216,8 +265,8 @@ class DecimalVotes:
     """
 
     def __init__(self, columns: int, separator: str) -> None:
-        self._cells, self._comma, self._point = ([0] * columns for _ in range(3))
-        self._marked = [False] * columns  # whether a number has a comma
+        self._cells, self._comma, self._point = np.zeros((3, columns), dtype=np.int64)
+        self._marked = np.zeros(columns, dtype=bool)  # whether a number has a comma
         self._default = "." if separator == "," else ","
 
     def add(self, columns: "list[pa.Array]") -> None:
@@ -225,47 +274,54 @@ class DecimalVotes:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        for place, column in enumerate(columns):
-            numbers = max(self._comma[place], self._point[place])
-            if self._cells[place] >= FEWEST_CELLS and numbers < self._cells[place] / 2:
-                continue  # a column of texts
-            cells = pc.utf8_trim_whitespace(column)
-            cells = cells.filter(pc.invert(pc.is_in(cells, pa.array(MISSING, pa.string()))))
-            self._cells[place] += len(cells)
-            for mark, votes in ((",", self._comma), (".", self._point)):
-                votes[place] += _count_numbers(cells, f"^(?:{number_pattern(mark)})$")
-            if not self._marked[place]:
-                self._marked[place] = pc.any(pc.match_substring(cells, ",")).as_py() is True
+        numbers = np.maximum(self._comma, self._point)
+        is_text = (self._cells >= FEWEST_CELLS) & (numbers < self._cells / 2)
+        places = np.flatnonzero(~is_text)
+        if not len(places):
+            return
+        # All columns at once, since Arrow compiles a pattern at each call.
+        cells = pc.utf8_trim_whitespace(pa.concat_arrays([columns[place] for place in places]))
+        filled = pc.invert(pc.is_in(cells, pa.array(MISSING, pa.string())))
+        which = np.repeat(places, [len(columns[place]) for place in places])
+        which, cells = which[_to_numpy(filled)], cells.filter(filled)
+        count = len(self._cells)
+        self._cells += np.bincount(which, minlength=count)
+        for mark, votes in ((",", self._comma), (".", self._point)):
+            are_numbers = _are_numbers(cells, f"^(?:{number_pattern(mark)})$")
+            votes += np.bincount(which[are_numbers], minlength=count)
+        self._marked[which[_to_numpy(pc.match_substring(cells, ","))]] = True
 
-    def commas(self) -> list[int]:
-        """Return the places of the columns with decimal commas."""
-        votes = list(zip(self._cells, self._comma, self._point, self._marked, strict=True))
-        may_comma = [comma >= NEARLY_ALL * cells for cells, comma, _, _ in votes]
-        for_comma = sum(
-            may and comma > point
-            for may, (_, comma, point, _) in zip(may_comma, votes, strict=True)
-        )
-        for_point = sum(
-            point >= NEARLY_ALL * cells and point > comma for cells, comma, point, _ in votes
-        )
-        usual = "," if for_comma > for_point else "." if for_point else self._default
-        marked = any(may and each[3] for may, each in zip(may_comma, votes, strict=True))
-        if not for_comma and not marked:
+    def marks(self) -> list[Mark]:
+        """Return the decimal mark of each column."""
+        may_comma = self._comma >= NEARLY_ALL * self._cells
+        may_point = self._point >= NEARLY_ALL * self._cells
+        for_comma = may_comma & (self._comma > self._point)
+        for_point = may_point & (self._point > self._comma)
+        usual = self._default
+        if for_comma.any() or for_point.any():
+            usual = "," if for_comma.sum() > for_point.sum() else "."
+        elif not (may_comma & self._marked).any():
             usual = "."
+        follows = may_comma & (self._comma == self._point) & (usual == ",")
         return [
-            place
-            for place, (_, comma, point, _) in enumerate(votes)
-            if may_comma[place] and (comma > point or (usual == "," and comma == point))
+            Mark("," if has_comma else ".", said)
+            for has_comma, said in zip(
+                (for_comma | follows).tolist(), (for_comma | for_point).tolist(), strict=True
+            )
         ]
 
 
-def _count_numbers(cells: "pa.Array", pattern: str) -> int:
-    """Return how many cells match a pattern, a unit before or behind the number left out."""
+def _are_numbers(cells: "pa.Array", pattern: str) -> npt.NDArray[np.bool_]:
+    """Return which cells (n,) match a pattern, a unit before or behind the number left out."""
     import pyarrow.compute as pc
 
-    matches = pc.match_substring_regex(cells, pattern)
-    found = int(pc.sum(matches).as_py() or 0)
-    if found < len(cells):
-        rest = pc.replace_substring_regex(cells.filter(pc.invert(matches)), _UNITS, "")
-        found += int(pc.sum(pc.match_substring_regex(rest, pattern)).as_py() or 0)
+    found = _to_numpy(pc.match_substring_regex(cells, pattern))
+    if not found.all():
+        rest = pc.replace_substring_regex(cells.filter(~found), _UNITS, "")
+        found[~found] = _to_numpy(pc.match_substring_regex(rest, pattern))
     return found
+
+
+def _to_numpy(truths: "pa.Array") -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = truths.to_numpy(zero_copy_only=False)
+    return found.copy()

@@ -8,7 +8,7 @@ chunks, regardless of the length of the table.
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,9 +17,9 @@ import pyarrow as pa
 
 from mlapp.errors import InvalidTable
 from mlapp.tables.chunks import Chunk
-from mlapp.tables.decoding import readable
+from mlapp.tables.decoding import find_format_in_zip, readable
 from mlapp.tables.delimited import open_delimited
-from mlapp.tables.formats import FileFormat, TableFormat, format_of
+from mlapp.tables.formats import FileFormat, TableFormat, format_of, says_only_zip
 from mlapp.tables.jsonlines import open_json_lines
 
 
@@ -94,6 +94,8 @@ def open_table(
         if stream.seekable():
             size = stream.seek(0, io.SEEK_END)
             stream.seek(0)
+        if file_format.compressed and says_only_zip(name):  # by name, not chosen
+            file_format = replace(file_format, format=find_format_in_zip(name, stream))
         schema, chunks, position = _opener(file_format.format)(name, stream, file_format)
         stack.callback(chunks.close)
         filled = filter(lambda chunk: chunk.batch.num_rows, chunks)

@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.numbers import number_pattern
+from mlapp.tables.values import to_values, write_out
 
 Bytes: TypeAlias = bytes | memoryview
 
 GROUP_ROWS, GROUP_BYTES = 1 << 17, 1 << 25  # the limits of a row group of Parquet
 
-# A time that is out of its range, or whose zone it does not know; pytz raises the last.
-UNKNOWN_TO_PYTHON = (OverflowError, ValueError, KeyError)
 SEPARATORS = {"csv": ",", "tsv": "\t"}
 # Spreadsheets run a cell that begins like this, also in full width, unless it is a number.
 _FORMULA = "^[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
@@ -178,7 +177,7 @@ def _json_values(column: pa.Array) -> pa.Array:
         return pc.fill_null(column.cast(pa.string()), "null")
     elif pa.types.is_float64(kind):
         return pc.fill_null(pc.if_else(pc.is_finite(column), _numbers(column), "null"), "null")
-    return pa.array(map(_dumps, _values(column)), pa.string())
+    return pa.array(map(_dumps, to_values(column)), pa.string())
 
 
 def as_text(column: pa.Array) -> pa.Array:
@@ -189,11 +188,11 @@ def as_text(column: pa.Array) -> pa.Array:
         return _numbers(column)
     try:
         if not (pa.types.is_nested(column.type) or _is_bytes(column.type)):
-            return _known_zone(column).cast(pa.string())
+            return write_out(column)
     except pa.ArrowNotImplementedError:
         pass  # a type without a text form
     dump = _plain if _is_bytes(column.type) else _dumps
-    values = (None if value is None else dump(value) for value in _values(column))
+    values = (None if value is None else dump(value) for value in to_values(column))
     return pa.array(values, pa.string())
 
 
@@ -203,44 +202,6 @@ def _is_bytes(kind: pa.DataType) -> bool:
     checks = (types.is_binary, types.is_large_binary, types.is_binary_view)
     is_bytes = any(check(kind) for check in checks) or types.is_fixed_size_binary(kind)
     return is_bytes or isinstance(kind, pa.UuidType)
-
-
-def _known_zone(column: Any) -> Any:
-    """Return times, an array or a scalar, in UTC if their zone is not known."""
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        try:
-            pa.scalar(0, column.type).cast(pa.string())
-        except pa.ArrowInvalid:
-            return column.cast(pa.timestamp(column.type.unit, "UTC"))
-    return column
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Return the values of a column; dates and times that Python cannot hold become texts."""
-    column = _known_zone(column)
-    try:
-        values: list[Any] = column.to_pylist()
-    except UNKNOWN_TO_PYTHON:
-        return [_value(column.slice(place, 1)) for place in range(len(column))]
-    return values
-
-
-def _value(column: pa.Array) -> Any:
-    """Return the value of a column of one row; see `_values`."""
-    column = _known_zone(column)
-    kind = column.type
-    try:
-        return column[0].as_py()
-    except UNKNOWN_TO_PYTHON:
-        if pa.types.is_struct(kind):
-            children = zip(kind, column.flatten(), strict=True)
-            return {field.name: _value(child) for field, child in children}
-        if pa.types.is_map(kind):
-            keys, items = column[0].values.flatten()
-            return list(zip(_values(keys), _values(items), strict=True))
-        if pa.types.is_nested(kind):
-            return _values(column[0].values)
-        return as_text(column)[0].as_py()
 
 
 def _numbers(column: pa.Array) -> pa.Array:
