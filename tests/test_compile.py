@@ -319,6 +319,7 @@ def test_xgboost_is_summed_as_it_sums_to_the_last_bit(trees: int, patients: Any)
     assert alone == estimator.predict(inputs[:50]).tolist()
 
 
+@pytest.mark.slow
 def test_xgboost_of_many_trees_counts_and_classifies(patients: Any) -> None:
     inputs, target, rows, layout = patients
     options = {"n_estimators": 300, "n_jobs": 1}

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
@@ -175,6 +177,7 @@ def test_an_answer_that_is_not_recorded_is_not_found(client: Client) -> None:
         assert name in answer.get_json()["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "truth", "allowed"),
     [
@@ -292,6 +295,17 @@ def test_outcomes_of_a_file_are_matched_by_id(
     assert sorted(row["number"] for row in kept()) == [300.5, 310.25]
     assert main(["feedback", str(path)]) == 3
     assert "0 rows recorded, 2 already recorded, 3 refused" in capsys.readouterr().err
+
+
+def test_a_note_may_be_a_date_that_python_cannot_hold(
+    client: Client, fresh: Path, tmp_path: Path
+) -> None:
+    name = predict(client, "houses", HOUSE)
+    far = pa.array([5_000_000], pa.date32())
+    columns = {"id": [name], "truth": [300.5], "note": far}
+    pq.write_table(pa.table(columns), tmp_path / "outcomes.parquet")
+    assert main(["feedback", str(tmp_path / "outcomes.parquet")]) == 0
+    assert [row["note"] for row in kept()] == ["15659-07-15"]
 
 
 def test_outcomes_of_a_file_are_matched_by_what_the_client_called_its_requests(

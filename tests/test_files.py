@@ -351,6 +351,7 @@ def test_an_interrupted_run_keeps_what_is_done(model: RegressionModel, tmp_path:
     assert target.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\x00", b"[]", b"{}", b'{"origin": {}, "done": {"parts": -1}}']
 )

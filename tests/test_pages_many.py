@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -126,6 +128,16 @@ def test_a_file_is_scored_and_its_refused_row_says_why() -> None:
     assert list(refused["row"]) == [2]
     assert list(refused["why"]) == ["var_1: got 'much', expected a finite number"]
     assert len(app.get("vega_lite_chart")) == 1
+
+
+def test_a_preview_shows_dates_that_python_cannot_hold() -> None:
+    source = io.BytesIO()
+    dates = pa.array([0, 5_000_000], pa.date32())
+    pq.write_table(pa.table({"day": dates, "size": [1, 2]}), source)
+    source.seek(0)
+    _, shown = Upload("days.parquet", source).preview()
+    assert shown["day"].tolist() == ["1970-01-01", "15659-07-15"]
+    assert shown["size"].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("name", ["regression", "houses", "sentiment", "moods"])

@@ -694,6 +694,7 @@ def recorded(name: str) -> tuple[int, int, int]:
     return len(list(queries.export(database, name))), judged, sum(counted.values())
 
 
+@pytest.mark.slow
 def test_a_renamed_model_keeps_its_records(folder: Path, recording: None, tmp_path: Path) -> None:
     shutil.copytree(folder / "houses", tmp_path / "copy")
     answer_and_judge("houses")
@@ -730,6 +731,7 @@ def test_a_model_whose_records_cannot_be_renamed_keeps_its_name(
     replay(store.open_model(folder, "houses"))
 
 
+@pytest.mark.slow
 def test_a_model_whose_folder_cannot_be_renamed_keeps_its_records(
     folder: Path,
     recording: None,
@@ -976,6 +978,7 @@ def test_a_model_that_is_worse_than_its_clones_has_figures_and_intervals_of_its_
     assert inside.mean() == pytest.approx(0.9, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [

@@ -231,6 +231,7 @@ def encode_form(fields: Mapping[str, str], kind: str) -> dict[str, Any]:
     return {"data": body, "content_type": f"{kind}; boundary={boundary}"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
 def test_a_field_of_a_form_may_be_as_large_as_a_body(folder: Path, kind: str) -> None:
     sent = encode_form({"review": GOOD * 20_000}, kind)  # more than a megabyte

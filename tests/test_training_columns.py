@@ -291,6 +291,7 @@ def test_a_row_is_answered_alike_however_it_is_written(served: RegressionModel) 
     assert len(served.what_if(ROW, "sold")) == 81
 
 
+@pytest.mark.slow
 def test_every_door_reads_rows_as_they_are_written_in_training(
     served: RegressionModel, sales: Path, tmp_path: Path
 ) -> None:

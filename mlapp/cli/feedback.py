@@ -27,6 +27,7 @@ from mlapp.tables.formats import format_of
 from mlapp.tables.numbers import decimal_of, find_unit, parse_number, strip_unit
 from mlapp.tables.options import add_reading_options
 from mlapp.tables.reading import open_table
+from mlapp.tables.values import to_values
 
 if TYPE_CHECKING:  # take longer to import than other commands run
     import pyarrow as pa
@@ -161,15 +162,16 @@ def _rows(options: argparse.Namespace, find: "Finder") -> Iterator[_Outcome]:
         mark = decimal_of(table.schema.field(options.truth))
         number = 0
         for chunk in table.chunks():
-            called, truths = (chunk.batch.column(name) for name in (first, options.truth))
-            notes = chunk.batch.column(note_column) if note_column in names else None
+            called = chunk.batch.column(first)
             found = find(called, table.schema.field(first))
-            for place in range(chunk.batch.num_rows):
+            columns = [to_values(called), to_values(chunk.batch.column(options.truth))]
+            if note_column in names:
+                columns.append(to_values(chunk.batch.column(note_column)))
+            for place, (name, cell, *notes) in enumerate(zip(*columns, strict=True)):
                 number += 1
-                cell, name = truths[place].as_py(), _text(called[place].as_py())
-                note = _text(notes[place].as_py()) if notes is not None else None
+                note = _text(notes[0]) if notes else None
                 as_number = _as_number(cell, mark)
-                yield _Outcome(number, name, found[place], cell, as_number, note or None)
+                yield _Outcome(number, _text(name), found[place], cell, as_number, note or None)
 
 
 def _as_number(cell: Any, mark: str | None) -> float | None:
@@ -193,7 +195,7 @@ def _finder(database: "Database", settings: Settings, options: argparse.Namespac
 
     key, model = options.key, options.model
     if key is None:
-        return lambda column, _: [[_text(cell)] for cell in column.to_pylist()]
+        return lambda column, _: [[_text(cell)] for cell in to_values(column)]
     asked = find_by_input(database, settings.artifacts, model, key) if model else []
 
     def find(column: "pa.Array", field: "pa.Field") -> list[list[str]]:
@@ -201,7 +203,7 @@ def _finder(database: "Database", settings: Settings, options: argparse.Namespac
         for each in asked:
             for names, value in zip(found, _read_input(each.spec, column, field), strict=True):
                 names += each.answers.get(value, [])
-        called = [find_by_key(database, _text(cell), model) for cell in column.to_pylist()]
+        called = [find_by_key(database, _text(cell), model) for cell in to_values(column)]
         return [by_key or by_input for by_key, by_input in zip(called, found, strict=True)]
 
     return find
@@ -213,7 +215,7 @@ def _read_input(spec: Input | None, column: "pa.Array", field: "pa.Field") -> li
 
     from mlapp.scoring.batch import parse_column
 
-    values: list[float | str] = [_text(cell) for cell in column.to_pylist()]
+    values: list[float | str] = [_text(cell) for cell in to_values(column)]
     if spec is None:
         return values
     if isinstance(spec, Category):

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,7 @@ class Writer:
         self._mutex = threading.Lock()  # of `_groups`, `_others`, `_held`, `written` and `lost`
         self._writing = threading.Lock()
         self._doubtful, self._waiting = Transaction(), Transaction()
-        self._binnings: dict[tuple[str, int], Binnings] = {}
+        self._binnings: dict[tuple[str, int, datetime], Binnings] = {}
         self._failing = False
         self._flushing: float | None = None  # when the flush in progress began
         self._purged: float | None = None
@@ -227,7 +228,9 @@ class Writer:
             self._waiting.take(added)
 
     def _binnings_of(self, model: Model) -> Binnings:
-        key = model.manifest.name, model.manifest.version
+        manifest = model.manifest
+        # A folder that was removed may come again, as another model.
+        key = manifest.name, manifest.version, manifest.created
         if key not in self._binnings:
             self._binnings[key] = bins.binnings(model)
         return self._binnings[key]

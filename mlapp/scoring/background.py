@@ -40,6 +40,7 @@ from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.reading import open_table
+from mlapp.tables.values import write_out
 from mlapp.tables.writing import finish_parquet, write_chunk, write_head
 
 Status: TypeAlias = Literal["waiting", "scoring", "finishing", "done", "stopped", "failed"]
@@ -93,7 +94,13 @@ class Upload:
         """
         with open_table(self.file, self.format(encoding)) as table:
             first = next(table.chunks(FIRST)).batch.slice(0, FIRST)
-            return table.schema, first.to_pandas()
+            # Python cannot hold every date.
+            columns = [write_out(each) if _is_date(each.type) else each for each in first.columns]
+            return table.schema, pa.table(columns, table.schema.names).to_pandas()
+
+
+def _is_date(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 class Progress(NamedTuple):
