@@ -5,6 +5,7 @@ error, 130 interrupted.
 """
 
 import argparse
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,10 @@ def score_file(options: argparse.Namespace) -> int:
     with Processes() as helping:
         if options.text_column is not None:
             helping.start(helpers)
+        gc.disable()  # looking for garbage takes a twentieth of the imports, which leave none
         from mlapp.cli import scoring
 
+        gc.enable()
         return scoring.score_here(options, writing, helping, helpers)
 
 

@@ -59,7 +59,7 @@ def served_names(root: Path) -> list[str]:
 def is_served(root: Path, name: str) -> bool:
     """Return whether a model has a version to serve: a pinned one, or one that is no candidate.
 
-    Whether it can be opened is another question. A model of candidates alone is not served.
+    Whether it can be opened is another question. A model that has only candidates is not served.
     """
     found = versions(root, name)
     if any(not candidate_mark(root, name, each).exists() for each in reversed(found)):

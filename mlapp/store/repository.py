@@ -2,7 +2,7 @@
 
 The served version depends on the folder alone, so that all processes agree: the newest version
 that can be opened, or only the pinned one. A model whose folder was removed is no longer served,
-and one of candidates alone is not served yet.
+and one that has only candidates is not served yet.
 """
 
 import functools
@@ -59,7 +59,7 @@ class Repository:
     def names(self, takes: str | None = None, gives: str | None = None) -> list[str]:
         """Return the names of the models that are to be served, of some kind or all.
 
-        A model of candidates alone is not listed, unless one of them is pinned. A model whose
+        A model that has only candidates is not listed, unless one is pinned. A model whose
         manifest cannot be read is listed for every kind, so that users see why.
 
         Args:
