@@ -46,14 +46,17 @@ _STALE_SECONDS = 24 * 3600
 
 def names(root: Path) -> list[str]:
     """Return the names of the models with a published version, sorted."""
-    if not root.is_dir():
-        return []
-    return sorted(path.name for path in root.iterdir() if versions(root, path.name))
+    return [name for name in _folders(root) if versions(root, name)]
 
 
 def served_names(root: Path) -> list[str]:
     """Return the names of the models with a version to serve, sorted; see `is_served`."""
-    return [name for name in names(root) if is_served(root, name)]
+    return [name for name in _folders(root) if is_served(root, name)]
+
+
+def _folders(root: Path) -> list[str]:
+    """Return the names of what is in the folder of artifacts, sorted."""
+    return sorted(path.name for path in root.iterdir()) if root.is_dir() else []
 
 
 def is_served(root: Path, name: str) -> bool:

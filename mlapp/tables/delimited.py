@@ -62,12 +62,11 @@ def open_delimited(
     if marks and not marks.enclose():
         dialect = recognise(name, head, "\t", enclosing=False)
     schema = check_columns(name, pa.schema([(each, pa.string()) for each in dialect.names]))
-    if stream.seekable():
-        decimals = _find_decimals(start()[0], schema, dialect, file_format.decimal, may_comma)
-        text, marks = start()[0], None
-    else:
-        decimals = _decide_decimals(schema, dialect, file_format.decimal, [head])
+    voting = start()[0] if stream.seekable() else _open_lines(head)
+    decimals = _find_decimals(voting, schema, dialect, file_format.decimal, may_comma)
     schema = mark_decimals(schema, decimals)
+    if stream.seekable():
+        text, marks = start()[0], None
     is_open = marks is not None and not marks.decided
     return schema, _read(text, schema, dialect, is_open), text.position
 
@@ -113,7 +112,7 @@ def _may_comma(lines: bytes) -> bool:
 def _find_decimals(
     text: Text, schema: pa.Schema, dialect: Dialect, decimal: str | None, may_comma: bool
 ) -> list[Mark]:
-    """Return the decimal mark of each column, from the first chunks of a file."""
+    """Return the decimal mark of each column, from the first chunks of a text."""
     if decimal:
         return [Mark("," if decimal == "," else ".", said=True)] * len(schema)
     votes = DecimalVotes(len(schema), dialect.separator)
@@ -126,17 +125,9 @@ def _find_decimals(
     return votes.marks()
 
 
-def _decide_decimals(
-    schema: pa.Schema, dialect: Dialect, decimal: str | None, head: list[bytes]
-) -> list[Mark]:
-    """Return the decimal mark of each column, from the first bytes of a stream."""
-    if decimal:
-        return [Mark("," if decimal == "," else ".", said=True)] * len(schema)
-    text = Text("its first bytes", io.BytesIO(head[0][: head[0].rfind(b"\n") + 1] or head[0]))
-    votes = DecimalVotes(len(schema), dialect.separator)
-    for chunk in _read(text, schema, dialect):
-        votes.add(chunk.batch.columns)
-    return votes.marks()
+def _open_lines(head: bytes) -> Text:
+    """Return the whole lines in the first bytes of a stream, or all of these if there are none."""
+    return Text("its first bytes", io.BytesIO(head[: head.rfind(b"\n") + 1] or head))
 
 
 def _read(
