@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from mlapp.errors import ArtifactError, InvalidInput
 from mlapp.families import network
 from mlapp.families.contract import Explanation, Labels, replay
-from mlapp.families.network import Head
+from mlapp.families.network import NETWORK, Head, Network
 from mlapp.families.regression import RegressionModel
 from mlapp.families.sentiment import SentimentModel, softmax
 from mlapp.families.text import LONGEST
@@ -377,6 +379,29 @@ def test_the_pages_loader_opens_text_classifiers_alone(
 
 def test_golden_texts_are_replayed(each: SentimentModel) -> None:
     replay(each)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_eight_bits_give_what_those_of_seven_give_on_every_processor(
+    trained_texts: Path, name: str
+) -> None:
+    files = artifacts.open(trained_texts, name).files
+    narrow, wide = (onnx.load_from_string(files[NETWORK]) for _ in range(2))
+    for each, other in zip(narrow.graph.initializer, wide.graph.initializer, strict=True):
+        value = numpy_helper.to_array(each)
+        if each.name in ("W_quantized", "R_quantized"):
+            # Without VNNI, a processor adds two products in 16 bits.
+            assert np.abs(value.astype(int)).max() <= 64
+            value = np.clip(value, -63, 63)
+            each.CopyFrom(numpy_helper.from_array(value, each.name))
+            other.CopyFrom(numpy_helper.from_array(value * np.int8(2), each.name))
+        elif each.name in ("W_scale", "R_scale"):
+            other.CopyFrom(numpy_helper.from_array(value / np.float32(2), each.name))
+    of_seven, of_eight = (
+        Network({**files, NETWORK: model.SerializeToString()}) for model in (narrow, wide)
+    )
+    readings = of_seven.read([GOOD, BAD, "Not bad at all", "It was not what I had expected"])
+    assert of_eight.scores(readings) == pytest.approx(of_seven.scores(readings), abs=1e-6)
 
 
 @pytest.mark.parametrize("change", [{"temperature": 9.0}, {"bias": np.array([9.0, 0.0])}])

@@ -111,6 +111,8 @@ class Network:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Without it, sums of 8-bit weights saturate on processors that have AVX2 and no VNNI.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self._session = onnxruntime.InferenceSession(
             files[NETWORK], options, providers=["CPUExecutionProvider"]
         )
