@@ -18,7 +18,7 @@ import pytest
 from mlapp.cli import main
 from mlapp.errors import InvalidInput
 from mlapp.store import open_model
-from tests.conftest import ROOT, wait_until
+from tests.conftest import ROOT, run_python, wait_until
 from training.regression import train
 
 DATA = ROOT / "data" / "linear_regression_dataset.csv"
@@ -55,6 +55,27 @@ def many_rows(path: Path, times: int = 1500) -> Path:
     header, _, rows = DATA.read_bytes().partition(b"\n")
     path.write_bytes(header + b"\n" + times * rows)
     return path
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_scoring_a_file_of_texts_does_not_wait_for_pandas(
+    place: Path, trained: Path, suffix: str
+) -> None:
+    source, target = place / f"in.{suffix}", place / f"out.{suffix}"
+    rows = pd.read_csv(DATA).head(20)
+    if suffix == "csv":
+        rows.to_csv(source, index=False)
+    else:
+        rows.to_json(source, orient="records", lines=True)
+    code = f"""import json, sys
+from mlapp.cli import main
+status = main(["score", {str(source)!r}, "-o", {str(target)!r}, "--model", "regression"])
+import pyarrow as pa
+heavy = "pandas" in sys.modules
+import pandas as pd
+print(json.dumps([status, heavy, pa.table({{"n": [1]}}).to_pandas().n.tolist()]))"""
+    assert run_python(code, trained) == [0, False, [1]]
+    assert len(target.read_text().splitlines()) == (21 if suffix == "csv" else 20)
 
 
 def test_a_file_is_scored_and_summarised(place: Path) -> None:

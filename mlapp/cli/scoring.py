@@ -58,13 +58,16 @@ def score_here(
         scorer = helping.score
     meter = Meter()
     try:
+        source_format = _source_format(source, options)
+        if source_format.format in TEXT_FORMATS:
+            _keep_arrow_from_pandas()
         model = families.from_artifact(artifact)
         summary = files.score(
             model,
             source,
             target,
             _choose(options, model.takes.names),
-            source_format=_source_format(source, options),
+            source_format=source_format,
             target_format=choose_format(target, options.target_format, write=True),
             workers=options.workers,
             strict=options.strict,
@@ -101,6 +104,27 @@ def _open(options: argparse.Namespace) -> Artifact:
     pa.set_memory_pool(pa.system_memory_pool())
     name = options.model or USUAL["text" if options.text_column else "row"]
     return artifacts.open(read_settings().artifacts, name)
+
+
+class _NoPandas:
+    """A finder for `sys.meta_path` that makes importing pandas fail."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("No module named 'pandas'", name=name)
+
+
+def _keep_arrow_from_pandas() -> None:
+    """Let Arrow not import pandas, which takes longer than scoring a small file.
+
+    Arrow looks for it once, to recognize its objects. None of them comes from a file of texts.
+    """
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array(())
+    finally:
+        sys.meta_path.remove(_NoPandas)
 
 
 def score_on_ray(options: argparse.Namespace) -> int:
