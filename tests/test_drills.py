@@ -149,9 +149,8 @@ def test_a_worker_that_is_killed_loses_its_last_moments_alone(
         server.stop()
     written = set(ids())
     lost = set(clients.answered) - written
-    # Written twice a second; on a busy machine a transaction waits for its turn.
     late = [time_of(each) - killed for each in lost]
-    assert [each for each in late if not -3_000 < each <= 0] == []
+    assert [each for each in late if not -1_000 < each <= 0] == []
     assert len(written - set(clients.answered)) <= len(clients.failures)
 
 

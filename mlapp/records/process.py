@@ -10,8 +10,10 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from queue import Empty, SimpleQueue
+from typing import IO, Any, Literal, TypeAlias
 
 from mlapp.errors import RecordsUnavailable
 from mlapp.records.transactions import Target, Transaction, write
@@ -20,6 +22,8 @@ from mlapp.signals import blocked
 
 NICENESS = 10
 END_SECONDS = 5  # for it to end when it is not needed any more
+PIPE_BYTES = 1 << 20  # of tasks that the system holds until it has time to read them
+ENDED = "the process that writes records has ended, or cannot be started"
 
 Task: TypeAlias = Literal["write", "delete"]
 
@@ -27,12 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 class WritingProcess:
-    """The process, and the pipes to and from it; for one thread at a time."""
+    """The process, and the pipes to and from it; for one thread at a time.
+
+    Tasks are done in the order in which they were sent, also when this process ends before.
+    """
 
     def __init__(self) -> None:
         """Prepare it."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked = False  # whether it has had a task
+        self._listener: threading.Thread | None = None
+        self._outcomes: SimpleQueue[str | None] = SimpleQueue()
 
     def start(self) -> None:
         """Start it, unless it is started, without waiting for it.
@@ -43,49 +51,84 @@ class WritingProcess:
         if self._process is None:
             self._process = _start()
 
-    def write(self, transaction: Transaction) -> None:
-        """Let it write a transaction, as `transactions.write` does.
+    def send(self, transaction: Transaction) -> None:
+        """Let it write a transaction, as `transactions.write` does, without waiting for that.
 
         Raises:
-            RecordsUnavailable: it is not written, or that is not known.
+            RecordsUnavailable: it has ended, or cannot be started.
         """
-        self._ask("write", transaction)
+        self._send("write", transaction)
 
-    def delete_before(self, time: int) -> None:
-        """Let it delete records from before a time in milliseconds since 1970.
+    def send_deletion(self, time: int) -> None:
+        """Let it delete records from before a time in milliseconds since 1970, likewise.
 
         Raises:
-            RecordsUnavailable: not all of them are deleted, or that is not known.
+            RecordsUnavailable: it has ended, or cannot be started.
         """
-        self._ask("delete", time)
+        self._send("delete", time)
+
+    def settle(self, wait: bool) -> bool:
+        """Return whether the first task that was sent and is not settled is done, and settle it.
+
+        Args:
+            wait: whether to wait until that is known; if not, False means that it is not yet.
+
+        Raises:
+            RecordsUnavailable: it is settled, but not done, or that is not known.
+        """
+        try:
+            reason = self._outcomes.get(wait and self._process is not None)
+        except Empty:
+            if self._process is None:
+                raise RecordsUnavailable(ENDED) from None
+            return False
+        if reason == ENDED:
+            self.close()
+        if reason is not None:
+            raise RecordsUnavailable(reason)
+        return True
 
     def close(self) -> None:
         """End it."""
         if self._process is None:
             return
         process, self._process = self._process, None
-        if not self._asked:
+        assert process.stdin and process.stdout  # as asked for
+        if self._listener is None:  # it has had no task
             process.kill()
+        with suppress(OSError):  # what is left in the buffer
+            process.stdin.close()
         try:
-            process.communicate(timeout=END_SECONDS)
-        except (OSError, subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._listener is not None:
+            self._listener.join()
+        self._listener, self._outcomes = None, SimpleQueue()
+        process.stdout.close()
 
-    def _ask(self, task: Task, argument: Any) -> None:
-        self._asked = True
+    def _send(self, task: Task, argument: Any) -> None:
         try:
             self.start()
             assert self._process and self._process.stdin and self._process.stdout  # as asked for
+            if self._listener is None:
+                to_and_from = self._process.stdout, self._outcomes
+                self._listener = threading.Thread(target=_listen, args=to_and_from, daemon=True)
+                self._listener.start()
             pickle.dump((task, argument), self._process.stdin, pickle.HIGHEST_PROTOCOL)
             self._process.stdin.flush()
-            reason = pickle.load(self._process.stdout)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+        except OSError as error:
             self.close()
-            reason = f"the process that writes records has ended, or cannot be started: {error}"
-            raise RecordsUnavailable(reason) from error
-        if reason is not None:
-            raise RecordsUnavailable(reason)
+            raise RecordsUnavailable(f"{ENDED}: {error}") from error
+
+
+def _listen(source: IO[bytes], outcomes: "SimpleQueue[str | None]") -> None:
+    """Pass on the outcomes of tasks until the process ends."""
+    with suppress(EOFError, OSError, pickle.UnpicklingError):
+        while True:
+            outcomes.put(pickle.load(source))
+    outcomes.put(ENDED)
 
 
 def start_early(settings: Settings) -> WritingProcess:
@@ -104,27 +147,46 @@ def _start() -> "subprocess.Popen[bytes]":
     # Its modules are to be those of this process, wherever they came from.
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve()"
     with blocked(signal.SIGINT, signal.SIGTERM):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+    if sys.platform == "linux":
+        import fcntl
+
+        assert process.stdin  # as asked for
+        with suppress(OSError):  # users may have a limit
+            fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return process
 
 
 def serve() -> None:
-    """Do the tasks of standard input until its end; answer None to each, or why it is not done."""
+    """Do the tasks of standard input until its end; answer None to each, or why it is not done.
+
+    They are read while others are done, so that they outlast the process that sends them. Tasks
+    that wait behind one that fails fail, too.
+    """
     if hasattr(os, "nice"):
         os.nice(NICENESS)  # before the imports, which take longer than a request may
-    source, target = sys.stdin.buffer, sys.stdout.buffer
+    tasks: SimpleQueue[tuple[Task, Any] | None] = SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, tasks), daemon=True).start()
+    target = sys.stdout.fileno()
     sys.stdout = sys.stderr  # what a library prints must not get between
-    database = _open(read_settings())
-    with suppress(BrokenPipeError):  # whoever asked has been killed
-        while True:
-            try:
-                task, argument = pickle.load(source)
-            except (EOFError, pickle.UnpicklingError):  # at the end, or cut off
-                break
-            pickle.dump(_do(database, task, argument), target, pickle.HIGHEST_PROTOCOL)
-            target.flush()
+    database, reason = _open(read_settings()), None
+    while (task := tasks.get()) is not None:
+        if reason is None:
+            reason = _do(database, *task)
+        with suppress(BrokenPipeError):  # whoever asked has been killed
+            os.write(target, pickle.dumps(reason))
+        if tasks.empty():
+            reason = None
     database.close()
+
+
+def _read(source: IO[bytes], tasks: "SimpleQueue[tuple[Task, Any] | None]") -> None:
+    with suppress(EOFError, pickle.UnpicklingError):  # at the end, or cut off
+        while True:
+            tasks.put(pickle.load(source))
+    tasks.put(None)
 
 
 def _open(settings: Settings) -> Target:

@@ -1,15 +1,17 @@
 """Records, written by a thread: a request hands over what it has, and does not wait.
 
-Twice a second the thread collects what has come, and writes it in one transaction; a service lets
-another process do that. Where it fails, the thread goes on trying; records wait in memory
-meanwhile, and those that find no room are counted as lost. A transaction whose outcome is not known
-is repeated unchanged, and recognised if it was done.
+Twice a second the thread collects what has come, and writes it in one transaction. A service hands
+it over to another process instead, which writes it even if the service is killed. Where that fails,
+the thread goes on trying; records wait in memory meanwhile, and those that find no room are counted
+as lost. A transaction whose outcome is not known is repeated unchanged, and recognised if it was
+done.
 """
 
 import atexit
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ SLOW_SECONDS = 0.75  # a flush that takes longer waits for the database
 PURGE_EVERY = 3600.0  # seconds
 MOST_ROWS = 100_000  # that wait in memory
 MOST_BYTES = 1 << 26  # of what was asked that wait in memory
+UNDELETED = "Old records are not deleted: %s"
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +82,10 @@ class Writer:
         self._held = 0  # rows in groups and transactions
         self._mutex = threading.Lock()  # of `_groups`, `_others`, `_held`, `written` and `lost`
         self._writing = threading.Lock()
-        self._doubtful, self._waiting = Transaction(), Transaction()
+        # What the process has, and since when; None is a deletion.
+        self._sent: deque[tuple[float, Transaction | None]] = deque()
+        self._doubtful: deque[Transaction] = deque()  # to be repeated
+        self._waiting = Transaction()
         self._binnings: dict[tuple[str, int, datetime], Binnings] = {}
         self._failing = False
         self._flushing: float | None = None  # when the flush in progress began
@@ -157,20 +163,25 @@ class Writer:
         with self._mutex:
             self._others.counts.update(counts)
 
-    def flush(self) -> bool:
-        """Write what there is; return whether all of it is written."""
+    def flush(self, wait: bool = True) -> bool:
+        """Write what there is; return whether all of it is written.
+
+        Args:
+            wait: whether to wait until the process has written it.
+        """
         with self._writing:
             self._flushing = time.monotonic()
             try:
                 self._collect()
-                return self._write()
+                return self._write(wait)
             finally:
                 self._flushing = None
 
     def is_behind(self) -> bool:
-        """Return whether records wait in memory because the database is slow or cannot be used."""
-        began = self._flushing
-        return self._failing or (began is not None and time.monotonic() > began + SLOW_SECONDS)
+        """Return whether records are not written yet because the database is slow or fails."""
+        began = [self._flushing, *(since for since, _ in self._sent.copy())]
+        late = time.monotonic() - SLOW_SECONDS
+        return self._failing or any(each is not None and each < late for each in began)
 
     def close(self) -> None:
         """Write what there is, or count it as lost, and stop."""
@@ -180,11 +191,13 @@ class Writer:
         if self._shadow:
             self._shadow.close()
         if not self.flush():
-            rows = len(self._doubtful) + len(self._waiting)
+            left = [*self._doubtful, self._waiting]
+            rows = sum(map(len, left))
             _log.warning("%d records were not written, and are lost", rows)
             self._lose(rows)
-            self._forget(len(self._doubtful.shadows) + len(self._waiting.shadows))
-            self._doubtful, self._waiting = Transaction(), Transaction()
+            self._forget(sum(len(each.shadows) for each in left))
+            self._doubtful.clear()
+            self._waiting = Transaction()
         if self._database:
             self._database.close()
         if self._process:
@@ -195,7 +208,7 @@ class Writer:
             _ = self.database
         while not self._stop.wait(WRITE_EVERY):
             try:
-                self.flush()
+                self.flush(wait=False)
                 self._purge()
             except Exception:  # the thread must not end
                 _log.exception("unexpected error while writing records")
@@ -220,7 +233,7 @@ class Writer:
             added.bytes = sum(
                 len(asked) for columns in added.answers for asked in columns.each["inputs"]
             )
-        waiting = self._waiting.bytes + self._doubtful.bytes
+        waiting = self._waiting.bytes + sum(each.bytes for each in self._doubtful)
         if self._failing and added.bytes + waiting > MOST_BYTES:
             self._lose(len(added))
             self._forget(len(added.shadows))
@@ -237,31 +250,74 @@ class Writer:
 
     # --- writing ---------------------------------------------------------------------------------
 
-    def _write(self) -> bool:
-        """Write the transactions that wait; return whether all were written."""
-        while self._doubtful or self._waiting:
-            if not self._doubtful:
-                self._doubtful, self._waiting = self._waiting, Transaction()
-            rows, held = len(self._doubtful), self._doubtful.held
-            try:
-                if self._process:
-                    self._process.write(self._doubtful)
-                else:
-                    write(self.database, self._doubtful)
-            except RecordsUnavailable as error:
-                if not self._failing:
-                    _log.warning("Records wait in memory: %s", error)
-                self._failing = True
-                return False
-            self._doubtful = Transaction()
-            self._forget(held)
-            with self._mutex:
-                self.written += rows
-            self._notify("written", rows)
+    def _write(self, wait: bool) -> bool:
+        """Write what waits, or hand it over; return whether all is written."""
+        try:
+            self._settle(wait or self._failing)
+            while self._doubtful:
+                self._repeat()
+            if self._waiting:
+                transaction, self._waiting = self._waiting, Transaction()
+                self._begin(transaction)
+            self._settle(wait)
+        except RecordsUnavailable as error:
+            if not self._failing:
+                _log.warning("Records wait in memory: %s", error)
+            self._failing = True
+            return False
         if self._failing:
             _log.warning("Records are written again; %d were lost since the start", self.lost)
         self._failing = False
-        return True
+        return not self._sent
+
+    def _begin(self, transaction: Transaction) -> None:
+        """Write a transaction, or hand it over to the process."""
+        if self._process is None:
+            self._doubtful.append(transaction)
+            self._repeat()
+        else:
+            self._sent.append((time.monotonic(), transaction))
+            self._process.send(transaction)
+
+    def _repeat(self) -> None:
+        """Write the first of those that are to be repeated, and wait for that."""
+        transaction = self._doubtful[0]
+        if self._process is None:
+            write(self.database, transaction)
+        else:
+            self._process.send(transaction)
+            self._process.settle(wait=True)
+        self._doubtful.popleft()
+        self._note_written(transaction)
+
+    def _settle(self, wait: bool) -> None:
+        """Take the outcomes of what the process has; what it has not written is to be repeated."""
+        failure: RecordsUnavailable | None = None
+        while self._sent and self._process:
+            error = None
+            try:
+                if not self._process.settle(wait):
+                    break
+            except RecordsUnavailable as raised:
+                error = raised
+            _, transaction = self._sent.popleft()
+            if transaction is None:
+                if error:
+                    _log.warning(UNDELETED, error)
+            elif error:
+                self._doubtful.append(transaction)
+                failure = failure or error
+            else:
+                self._note_written(transaction)
+        if failure:
+            raise failure
+
+    def _note_written(self, transaction: Transaction) -> None:
+        rows = len(transaction)
+        self._forget(transaction.held)
+        with self._mutex:
+            self.written += rows
+        self._notify("written", rows)
 
     def _reserve(self, rows: int) -> bool:
         """Return whether there is room for rows, which then count; called with the mutex."""
@@ -294,13 +350,14 @@ class Writer:
             try:
                 self._delete_before(time.time_ns() // 1_000_000 - self._days * 24 * HOUR)
             except RecordsUnavailable as error:
-                _log.warning("Old records are not deleted: %s", error)
+                _log.warning(UNDELETED, error)
             self._purged = time.monotonic()
 
     def _delete_before(self, limit: int) -> None:
         if self._process:
             with self._writing:
-                self._process.delete_before(limit)
+                self._process.send_deletion(limit)
+                self._sent.append((time.monotonic(), None))
         else:
             from mlapp.records.deleting import delete_before
 
