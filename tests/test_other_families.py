@@ -170,6 +170,7 @@ def test_the_open_inference_protocol_predicts(root: Path) -> None:
         "name": "probabilities",
         "datatype": "FP64",
         "shape": [-1, 2],
+        "parameters": {"labels": '["small","large"]'},
     }
     tensors = [
         {"name": "height", "datatype": "FP64", "shape": [1], "data": [1.5]},

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
 
 from mlapp.schema import describe
 from mlapp.service import create_app
@@ -151,6 +152,47 @@ def test_too_many_rows_are_refused_in_every_form(every_model: Path) -> None:
         {"inputs": {name: [value] * 3 for name, value in ROW.items()}},
     ):
         assert client.post(PREDICT, json=body).status_code == 413
+
+
+@pytest.mark.parametrize("verb", ["predict", "explain"])
+@pytest.mark.parametrize("instance", [{"text": GOOD}, [GOOD]])
+def test_a_text_may_be_a_row_of_its_one_input(client: Client, instance: Any, verb: str) -> None:
+    path = f"/v1/models/sentiment:{verb}"
+    by_row = client.post(path, json={"instances": [instance, "dull"]})
+    assert by_row.status_code == 200, by_row.text
+    assert answers(by_row) == answers(client.post(path, json={"instances": [GOOD, "dull"]}))
+
+
+@pytest.mark.parametrize(
+    ("instance", "got"),
+    [
+        ({"review": GOOD}, "an object with 'review'"),
+        ({"text": GOOD, "stars": 5}, "an object with 'stars', 'text'"),
+        ({}, "an object with nothing"),
+        ([], "a list of 0 values"),
+        ([GOOD, GOOD], "a list of 2 values"),
+        ({"text": 5}, "5"),
+        ([[GOOD]], f"[{GOOD!r}]"),
+    ],
+)
+def test_a_row_that_is_not_a_text_alone_is_refused_by_what_it_is(
+    client: Client, instance: Any, got: str
+) -> None:
+    answer = client.post("/v1/models/sentiment:predict", json={"instances": [GOOD, instance]})
+    assert answer.status_code == 422
+    [fault] = answer.json["faults"]
+    assert (fault["row"], fault["input"]) == (1, "text")
+    assert got in fault["got"]
+    assert "a text" in fault["expected"]
+
+
+def test_a_label_to_explain_is_refused_and_not_ignored(client: Client) -> None:
+    body = {"instances": [GOOD], "label": "negative"}
+    answer = client.post("/v1/models/sentiment:explain", json=body)
+    assert answer.status_code == 422
+    assert "label: got 'negative', expected none" in answer.json["detail"]
+    assert client.post("/v1/models/sentiment:explain", json=body | {"label": None}).json["id"]
+    assert client.post("/v1/models/sentiment:predict", json=body).status_code == 200
 
 
 # --- notices of names -------------------------------------------------------------------------
@@ -307,6 +349,33 @@ def test_a_malformed_request_is_400_under_v2(client: Client, changed: dict[str, 
     assert answer.status_code == 400
     assert isinstance(answer.json["error"], str)
     assert len(answer.json["error"]) < 1000
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_probabilities_name_their_labels_in_order(client: Client, binary: bool) -> None:
+    labels = client.get("/v1/models/moods").json["labels"]
+    metadata = client.get("/v2/models/moods").json["outputs"]
+    named = {each["name"]: each["parameters"] for each in metadata if "parameters" in each}
+    assert named.keys() == {"probabilities"}
+    assert json.loads(named["probabilities"]["labels"]) == labels
+    body = {"inputs": [tensor("text", "BYTES", [1], ["we were furious"])]}
+    answer = client.post(
+        "/v2/models/moods/infer", json=body | {"parameters": {"binary_data_output": binary}}
+    )
+    outputs = json.loads(answer.data[: int(answer.headers.get(HEADER, len(answer.data)))])[
+        "outputs"
+    ]
+    for output in outputs:
+        parameters = output.get("parameters", {})
+        assert ("labels" in parameters) == (output["name"] == "probabilities")
+        assert all(type(value) in (str, int, bool) for value in parameters.values())
+        if "labels" in parameters:
+            assert json.loads(parameters["labels"]) == labels
+
+
+def test_numbers_name_no_labels(client: Client) -> None:
+    assert "parameters" not in client.get("/v2/models/houses").json["outputs"][0]
+    assert "parameters" not in client.post(HOUSES, json=house()).json["outputs"][0]
 
 
 # --- v2: the index of the repository ----------------------------------------------------------
@@ -720,3 +789,150 @@ def test_inputs_may_be_called_as_the_fields_of_a_request(
     ]
     assert set(explained) == {"baseline", *names}
     assert artifacts.names(tmp_path) == ["odd"]
+
+
+# --- the OpenAPI document ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def described(models: Path) -> tuple[Client, dict[str, Any]]:
+    """A client, and the document that it gets."""
+    found = client_of(create_app(replace(read_settings(), artifacts=models)))
+    return found, found.get("/openapi.json").json
+
+
+def close_objects(schema: Any) -> Any:
+    """Return a schema that allows only the members that it describes."""
+    if isinstance(schema, list):
+        return [close_objects(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: close_objects(value) for key, value in schema.items()}
+    is_object = closed.get("type") == "object" and "properties" in closed
+    return closed | ({"additionalProperties": False} if is_object else {})
+
+
+def check_answer(document: dict[str, Any], path: str, answer: Any, method: str = "post") -> None:
+    """Check an answer against the document, which must describe each of its members."""
+    described = document["paths"][path][method]["responses"]
+    response = described.get(str(answer.status_code), described["default"])
+    schema = close_objects(response["content"][answer.mimetype]["schema"])
+    assert schema != {"type": "object"}
+    components = {"schemas": close_objects(document["components"]["schemas"])}
+    Draft202012Validator(schema | {"components": components}).validate(answer.json)
+
+
+@pytest.mark.parametrize("model", ["regression", "houses", "moods", "topics"])
+@pytest.mark.parametrize("verb", ["v1:predict", "v1:explain", "v2/infer"])
+def test_answers_are_what_the_openapi_document_describes(
+    described: tuple[Client, dict[str, Any]], model: str, verb: str
+) -> None:
+    client, document = described
+    path = f"/{verb[:2]}/models/{model}{verb[2:]}"
+    body = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200
+    check_answer(document, path, answer)
+    schema = document["paths"][path]["post"]["responses"]["200"]
+    content = schema["content"]["application/json"]["schema"]
+    assert set(content["required"]) <= answer.json.keys() > {"id"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PREDICT, {"inputs": {name: [value, value] for name, value in ROW.items()}}),
+        (PREDICT, {"instances": [ROW | {"var_1": 1e6}]}),
+        (PREDICT, {"instances": [ROW | {"var_1": "many"}]}),
+        (PREDICT, {}),
+        ("/v1/models/topics:predict", {"inputs": ["zzyzx qwrtp"]}),
+        (HOUSES, house(rooms=None)),
+        (HOUSES, house(district=tensor("district", "BYTES", [1], ["nowhere"]))),
+        (HOUSES, {"inputs": []}),
+        ("/v2/repository/index", {}),
+    ],
+)
+def test_notices_faults_and_columns_are_described(
+    described: tuple[Client, dict[str, Any]], path: str, body: dict[str, Any]
+) -> None:
+    client, document = described
+    check_answer(document, path, client.post(path, json=body))
+
+
+def test_what_is_read_is_described(described: tuple[Client, dict[str, Any]]) -> None:
+    client, document = described
+    checked = 0
+    for path, operations in document["paths"].items():
+        if "get" in operations:
+            answer = client.get(path)
+            assert answer.status_code == 200
+            if answer.is_json:
+                check_answer(document, path, answer, "get")
+                checked += 1
+    assert checked == 4 + 6 * 3
+
+
+def test_a_server_that_is_not_ready_is_described(every_model: Path) -> None:
+    (every_model / "houses" / "1" / "model.joblib").write_bytes(b"broken")
+    client = client_of(create_app())
+    document = client.get("/openapi.json").json
+    answer = client.get("/v2/health/ready")
+    assert answer.status_code == 503
+    check_answer(document, "/v2/health/ready", answer, "get")
+    check_answer(document, "/v1/models", client.get("/v1/models"), "get")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "is_valid"),
+    [
+        (PREDICT, {"instances": [ROW]}, True),
+        (PREDICT, {"inputs": [VALUES]}, True),
+        (PREDICT, {"inputs": {name: [value] * 2 for name, value in ROW.items()}}, True),
+        (PREDICT, {"inputs": {name: [value] for name, value in ROW.items()} | {"x": [1]}}, True),
+        (PREDICT, {"instances": [ROW], "inputs": [ROW]}, False),
+        (PREDICT, {"inputs": {"var_1": [1]}}, False),
+        (PREDICT, {}, False),
+        ("/v1/models/topics:predict", {"inputs": {"text": ["calm"] * 3}}, True),
+        ("/v1/models/topics:predict", {"inputs": {"text": ["calm"], "x": [1]}}, False),
+        ("/v1/models/topics:predict", {"instances": ["calm", {"text": "calm"}, ["calm"]]}, True),
+        ("/v1/models/topics:predict", {"instances": [{"text": "calm", "x": 1}]}, False),
+        ("/v1/models/topics:predict", {"instances": [["calm", "calm"]]}, False),
+    ],
+)
+def test_the_short_form_is_described_in_each_of_its_forms(
+    described: tuple[Client, dict[str, Any]], path: str, body: dict[str, Any], is_valid: bool
+) -> None:
+    client, document = described
+    content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    assert Draft202012Validator(content["schema"]).is_valid(body) == is_valid
+    assert client.post(path, json=body).status_code == (200 if is_valid else 422)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"), [("sentiment", "always the second"), ("moods", "that of the answer")]
+)
+def test_the_document_says_of_which_label_the_logit_is_explained(
+    described: tuple[Client, dict[str, Any]], model: str, words: str
+) -> None:
+    client, document = described
+    path = f"/v1/models/{model}:explain"
+    good = document["paths"][path]["post"]["responses"]["200"]
+    item = good["content"]["application/json"]["schema"]["properties"]["explanations"]["items"]
+    assert words in item["properties"]["label"]["description"]
+    labels = client.get(f"/v1/models/{model}").json["labels"]
+    texts = {"instances": ["terrible, dull and sad", GOOD]}
+    explained = client.post(path, json=texts).json["explanations"]
+    answered = client.post(path.replace("explain", "predict"), json=texts).json["predictions"]
+    expected = [labels[1] if len(labels) == 2 else each["label"] for each in answered]
+    assert [each["label"] for each in explained] == expected
+
+
+def test_each_count_of_a_file_is_described_in_its_own_words(
+    described: tuple[Client, dict[str, Any]],
+) -> None:
+    score = described[1]["paths"]["/v1/models/regression:score"]["post"]
+    headers = score["responses"]["200"]["headers"]
+    assert list(headers) == ["Mlapp-Rows", "Mlapp-Scored", "Mlapp-Noticed", "Mlapp-Refused"]
+    found = {each["description"] for each in headers.values()}
+    assert len(found) == 4
+    assert all("HTTP/1.0" in each for each in found)

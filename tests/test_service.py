@@ -150,6 +150,40 @@ def test_another_model_is_named_in_the_address(client: Client) -> None:
     assert client.get("/form?_model=flats").status_code == 404
 
 
+@pytest.mark.parametrize("kind", [FORM, "multipart/form-data"])
+def test_another_model_may_be_named_in_the_form(client: Client, kind: str) -> None:
+    house = {"area": "100", "district": "west", "_model": "houses"}
+    page = client.post("/predict", **encode_form(house, kind))
+    assert page.status_code == 200
+    assert "Predicted price" in page.text
+    also = client.post("/predict?_model=houses", **encode_form(house, kind))
+    assert "Predicted price" in also.text
+    mood = {"review": GOOD, "_model": "moods"}
+    assert "Probability" in client.post("/sentiment", **encode_form(mood, kind)).text
+
+
+def test_a_form_that_names_no_published_model_is_not_answered_by_another(client: Client) -> None:
+    row = {name: str(value) for name, value in ROW.items()}
+    for path in ("/predict", "/sentiment"):
+        page = client.post(path, data=row | {"_model": "nosuch", "review": GOOD})
+        assert page.status_code == 404
+        assert "nosuch" in page.text
+    differ = client.post("/predict?_model=houses", data=row | {"_model": "regression"})
+    assert differ.status_code == 422
+    expected = "_model: got &#39;houses&#39;, &#39;regression&#39;, expected one name"
+    assert expected in differ.text
+    assert client.get("/form?_model=houses&_model=moods").status_code == 422
+
+
+def test_a_form_is_answered_by_the_model_it_names_if_the_default_does_not_open(
+    client: Client, folder: Path
+) -> None:
+    (folder / "regression" / "1" / "model.joblib").write_bytes(b"broken")
+    house = {"area": "100", "district": "west"}
+    assert client.post("/predict", data=house).status_code == 503
+    assert "Predicted price" in client.post("/predict", data=house | {"_model": "houses"}).text
+
+
 @pytest.mark.parametrize(
     ("form", "action"),
     [("/form?_model=sentiment", "/predict?_model=sentiment"), ("/sentiment", "/sentiment")],
@@ -325,6 +359,57 @@ def test_every_published_version_answers_by_its_number(
         assert client.post(f"{path}:predict", json={"instances": [HOUSE]}).status_code == 200
     assert client.get("/v1/models/houses").json["version"] == 1
     assert client.get("/v1/models/houses/versions/3").status_code == 404
+
+
+def test_a_version_that_is_not_published_is_named(client: Client) -> None:
+    for path in ("/v1/models/regression/versions/9", "/v2/models/regression/versions/9/ready"):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        detail = answer.json.get("detail") or answer.json["error"]
+        assert detail == "Version 9 of 'regression' is not published"
+    detail = client.get("/v1/models/flats/versions/9").json["detail"]
+    assert detail == "No model 'flats' is published; /v1/models lists all"
+
+
+@pytest.mark.parametrize("version", ["01", "\u0661", "1" * 5000])
+def test_the_number_of_a_version_has_one_spelling(client: Client, version: str) -> None:
+    assert client.get(f"/v1/models/regression/versions/{version}").status_code == 404
+    assert client.get(f"/v2/models/regression/versions/{version}/ready").status_code == 404
+    path = f"/v1/models/regression/versions/{version}:predict"
+    assert client.post(path, json={"instances": [ROW]}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/nothing", "Nothing is at '/nothing'; /docs lists the routes"),
+        ("/v1/<b>", "Nothing is at '/v1/<b>'; /docs lists the routes"),
+        (
+            "/v1/models/regression:frob",
+            "Method of a model: got 'frob', expected predict, explain or score",
+        ),
+        (
+            "/v1/models/regression/versions/1:",
+            "Method of a model: got nothing, expected predict, explain or score",
+        ),
+    ],
+)
+def test_a_path_without_a_route_is_refused_in_own_words(
+    client: Client, path: str, detail: str
+) -> None:
+    for method in ("GET", "POST"):
+        answer: Any = client.open(path, method=method)
+        assert (answer.status_code, answer.json["detail"]) == (404, detail)
+
+
+def test_a_path_is_quoted_in_a_few_words(client: Client) -> None:
+    assert len(client.get(f"/v2/{'x' * 5000}").json["error"]) < 150
+
+
+def test_a_method_that_a_route_does_not_take_is_named_with_those_it_does(client: Client) -> None:
+    answer = client.get(PREDICT)
+    expected = f"Method: got 'GET', expected one of OPTIONS, POST for '{PREDICT}'"
+    assert (answer.status_code, answer.json["detail"]) == (405, expected)
 
 
 def test_faults_are_problem_details_that_name_row_input_got_and_expected(
@@ -711,6 +796,13 @@ def test_docs_show_every_operation(client: Client) -> None:
     assert "POST /v2/models/sentiment/infer" in page
 
 
+def test_docs_show_code_and_no_marks_of_it(client: Client) -> None:
+    page = client.get("/docs").text
+    assert "`" not in page
+    assert "has <code>/versions/N</code> after" in page
+    assert "its column <code>error</code> says why" in page
+
+
 def test_metrics_count_requests_and_predictions_by_model_and_version(client: Client) -> None:
     client.post(PREDICT, json={"instances": [ROW] * 3})
     client.post(PREDICT, json={})
@@ -749,6 +841,29 @@ def test_without_the_key_programs_are_refused(folder: Path, headers: dict[str, s
         assert "WWW-Authenticate" in answer.headers
     for path in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
         assert client.get(path, headers=headers).status_code == 200
+
+
+def test_the_openapi_document_says_which_routes_need_the_key(folder: Path) -> None:
+    client = with_settings(folder, api_key="secret")
+    document = client.get("/openapi.json").json
+    opened = set()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            status = client.open(path, method=method.upper(), json={}).status_code
+            needs_key = operation.get("security", document["security"]) != []
+            assert (status == 401) == needs_key == ("401" in operation["responses"]), path
+            opened |= set() if needs_key else {path}
+    assert opened == {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+    without = with_settings(folder).get("/openapi.json").json
+    assert not any("401" in each["get"]["responses"] for each in [without["paths"]["/v2"]])
+
+
+def test_the_parameters_of_a_challenge_are_quoted(folder: Path) -> None:
+    client = with_settings(folder, api_key="secret")
+    missing = client.get("/v2").headers["WWW-Authenticate"]
+    assert missing == 'Bearer realm="mlapp"'
+    wrong = client.get("/v2", headers={"X-API-Key": "no"}).headers["WWW-Authenticate"]
+    assert wrong == 'Bearer realm="mlapp", error="invalid_token"'
 
 
 @pytest.mark.parametrize("headers", [{"X-API-Key": "secret"}, {"Authorization": "Bearer secret"}])

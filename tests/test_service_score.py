@@ -237,7 +237,13 @@ def test_the_answer_has_the_form_that_is_liked_best(
     [
         (SCORE, b"\n", CSV, 422, "the body is empty"),
         (SCORE, b"var_1,var_2\n", CSV, 422, "the body has a header but no rows"),
-        (SCORE, b"a,b\n1,2\n", CSV, 422, "var_1: got no such column among 'a', 'b'"),
+        (
+            SCORE,
+            b"a,b\n1,2\n",
+            CSV,
+            422,
+            "for 5 inputs, 'var_1', 'var_2', 'var_3', 'var_4', 'var_5'; the columns are 'a', 'b'",
+        ),
         (SCORE, b"a,a\n1,2\n", CSV, 422, "several columns named 'a'"),
         (SCORE, b"a,b\n1,\xff\n", CSV, 422, "the body is not valid UTF-8"),
         (SCORE, b"a,b\n1,\xff\n", CSV, 422, "Name its encoding with the option encoding, such as"),
@@ -280,8 +286,8 @@ def test_the_answer_has_the_form_that_is_liked_best(
             b"a,b\nx,y\n",
             CSV,
             422,
-            "text: got no option that says which of the columns 'a', 'b' it is, expected a column"
-            " of that name, or the option text_column",
+            "no column is called 'text' or 'review': name the column of texts with --text-column"
+            " (text_column in a request)",
         ),
     ],
 )

@@ -15,6 +15,7 @@ tensors   its tensors, in JSON and as binary data
 forms     HTML forms: /form, /predict, /sentiment
 openapi   /openapi.json and /docs, from the models' schemas
 requests  the JSON schemas of requests, for that document
+responses   the JSON schemas of its responses
 run       `mlapp serve`
 replicas  `mlapp serve --engine ray`
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import HTTPException, Unauthorized
-from werkzeug.routing import BaseConverter, MapAdapter
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Unauthorized
+from werkzeug.routing import BaseConverter, IntegerConverter, MapAdapter
 
 from mlapp.answering import Channel
-from mlapp.errors import InvalidInput, MlappError
+from mlapp.errors import InvalidInput, MlappError, describe
 from mlapp.service import feedback, forms, openapi, score, v1, v2
 from mlapp.service.bodies import JsonResponse
 from mlapp.service.state import State, state
@@ -41,6 +41,7 @@ HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 ]
+MODEL_METHOD = re.compile(r"/v1/models/[^/:]+(?:/versions/[0-9]+)?:(.*)", re.DOTALL)
 MOST_MATCHED, LONGEST_MATCHED = 1000, 200  # paths whose rules are cached, and their length
 NOT_KEPT = [*HEADERS, ("Cache-Control", "no-store")]
 CHANNELS: dict[str, Channel] = {"forms": "form", "v1": "v1", "v2": "v2", "score": "file"}
@@ -162,6 +163,15 @@ class Service(Flask):
             is_file = request.blueprint == score.blueprint.name
         return self.settings.max_file_bytes if is_file else self.settings.max_bytes
 
+    def is_open(self, path: str, method: str) -> bool:
+        """Return whether a route answers without an API key.
+
+        Raises:
+            HTTPException: there is no such route.
+        """
+        endpoint, _ = self.url_map.bind("").match(path, method)
+        return endpoint in OPEN
+
     # The methods below skip parts of Flask that nothing here uses and that took a third of the time
     # of a short request: sessions, signals, hooks before and after, international host names.
 
@@ -202,7 +212,7 @@ def create_app(settings: Settings | None = None, *, home: bool = True) -> Servic
     """
     app = Service(__name__, static_folder="static", static_url_path="/service-static")
     settings = read_settings() if settings is None else settings
-    app.url_map.converters["model"] = _ModelName
+    app.url_map.converters |= {"model": _ModelName, "int": _Version}
     app.extensions["mlapp"] = State(settings)
     app.register_error_handler(Exception, _handle_error)
     app.register_blueprint(v1.blueprint)
@@ -223,6 +233,12 @@ class _ModelName(BaseConverter):
     """A model's name in a path; it ends before a colon, which precedes the method."""
 
     regex = r"[^/:]+"
+
+
+class _Version(IntegerConverter):
+    """A version's number in a path; each has one spelling."""
+
+    regex = r"0|[1-9][0-9]{0,17}"
 
 
 class _Adapter(MapAdapter):
@@ -266,14 +282,23 @@ def _check_key(key: str | None, endpoint: str | None, environ: "WSGIEnvironment"
     if key is None or endpoint in OPEN:
         return
     given = _given_key(environ)
-    challenge: dict[str, str | None] = {"realm": "mlapp"}
+    challenge = {"realm": "mlapp"}
     if given is None:
         why = "Send the API key as X-API-Key, or as Authorization: Bearer"
     elif any(hmac.compare_digest(given, each) for each in _spellings(key)):
         return
     else:
         challenge["error"], why = "invalid_token", "The API key is wrong"
-    raise Unauthorized(why, www_authenticate=WWWAuthenticate("bearer", challenge))
+    raise Unauthorized(why, www_authenticate=_Challenge("bearer", {**challenge}))
+
+
+class _Challenge(WWWAuthenticate):
+    """A challenge with its parameters in quotes, as RFC 9110, section 11.5, requires of a realm."""
+
+    def to_header(self) -> str:
+        """Return the header's value."""
+        quoted = ", ".join(f'{name}="{value}"' for name, value in self.parameters.items())
+        return f"{self.type.title()} {quoted}"
 
 
 def _given_key(environ: "WSGIEnvironment") -> bytes | None:
@@ -354,7 +379,7 @@ def _handle_error(error: Exception) -> Response | JsonResponse:
     if isinstance(error, HTTPException):
         if error.response is not None or (error.code or 500) < 400:
             return error.get_response()  # type: ignore[return-value]  # a redirect
-        status, detail = error.code or 500, error.description or ""
+        status, detail = error.code or 500, _describe_refusal(error)
         headers = {
             name: value
             for name, value in error.get_headers()
@@ -397,3 +422,16 @@ def _handle_error(error: Exception) -> Response | JsonResponse:
         )
     response.headers.update(headers)
     return response
+
+
+def _describe_refusal(error: HTTPException) -> str:
+    """Return what is wrong, in our own words where Werkzeug's do not say what is allowed."""
+    path, method = describe(request.path), describe(request.method)
+    if isinstance(error, MethodNotAllowed):
+        allowed = ", ".join(sorted(error.valid_methods or ()))
+        return f"Method: got {method}, expected one of {allowed} for {path}"
+    if not isinstance(error, NotFound):
+        return error.description or ""
+    if found := MODEL_METHOD.fullmatch(request.path):
+        return f"Method of a model: got {describe(found[1])}, expected predict, explain or score"
+    return f"Nothing is at {path}; /docs lists the routes"

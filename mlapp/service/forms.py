@@ -1,12 +1,13 @@
 """HTML pages without scripts: a form for each model, and its result."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from mlapp.errors import InvalidInput, ModelNotFound
+from mlapp.errors import ArtifactError, Fault, InvalidInput, ModelNotFound, quote
 from mlapp.families.contract import Answers, Model, name_target
 from mlapp.loaders import USUAL
 from mlapp.schema import TEXT, Input, Text
@@ -17,6 +18,7 @@ blueprint = Blueprint("forms", __name__)
 
 PAGES = ("/", "/form", "/predict", "/sentiment")
 REVIEW = "review"  # the name of the field for a text
+MODEL = "_model"  # the name of the parameter and the field for a model's name
 
 
 def is_page(path: str) -> bool:
@@ -44,7 +46,7 @@ def published() -> dict[str, Any]:
 @blueprint.get("/form")
 def show_form() -> str:
     """Show the form of a model, for a row with its typical values."""
-    model = _find()
+    model = _find(request.args.getlist(MODEL))
     typical = {
         spec.name: spec.as_text(spec.typical) if spec.kind == "number" else spec.typical
         for spec in model.takes.inputs
@@ -56,20 +58,21 @@ def show_form() -> str:
 @blueprint.get("/predict")
 def to_form() -> AnyResponse:
     """Redirect to the form."""
-    return redirect(url_for("forms.show_form", _model=request.args.get("_model")))
+    return redirect(url_for("forms.show_form", _model=request.args.get(MODEL)))
 
 
 @blueprint.post("/predict")
 def predict() -> str | Response:
     """Show the answer, or the form again with each fault next to its field."""
-    return _answer(_find())
+    return _answer()
 
 
 @blueprint.route("/sentiment", methods=["GET", "POST"])
 def text_form() -> str | Response:
     """Show the form of a model of texts, and its answer to a text."""
-    model = _find("text")
-    return _form(model, {}) if request.method in ("GET", "HEAD") else _answer(model)
+    if request.method not in ("GET", "HEAD"):
+        return _answer("text")
+    return _form(_find(request.args.getlist(MODEL), "text"), {})
 
 
 def show_error(status: int, detail: str) -> Response:
@@ -105,10 +108,10 @@ def _form(model: Model, given: Mapping[str, str], **shown: Any) -> str:
     return render_template("form.html", model=model, target=target, fields=fields, **shown)
 
 
-def _answer(model: Model) -> str | Response:
-    inputs, limit = model.takes.inputs, state().settings.max_bytes
-    form = read_form(request.environ, limit, len(inputs))
-    given = {spec.name: form.get(_field(spec), "") for spec in inputs}
+def _answer(takes: str | None = None) -> str | Response:
+    """Answer the form of a model that takes a row or a text, by default either."""
+    model, form = _read(takes)
+    given = {spec.name: form.get(_field(spec), "") for spec in model.takes.inputs}
     is_text = model.takes.kind == "text"
     try:
         batch = model.check([given[TEXT] if is_text else given])
@@ -142,20 +145,46 @@ def _show(answers: Answers) -> dict[str, Any]:
     return {"label": answers.labels[0], "share": share, "unsure": bool(answers.unsure[0])}
 
 
-def _find(takes: str | None = None) -> Model:
-    """Return the model that the URL names, or the default one.
+def _read(takes: str | None) -> tuple[Model, Mapping[str, str]]:
+    """Return the model that the URL or the form names, or the default one, and the form's fields.
+
+    The model that the URL names, or the default one, bounds their number.
+
+    Raises:
+        HTTPException: as `read_form`.
+        ArtifactError, InvalidInput: as `_find`.
+    """
+    named, model = request.args.getlist(MODEL), None
+    with suppress(ArtifactError):  # it is raised below, unless the form names another model
+        model = _find(named, takes)
+    inputs = model.takes.names if model else []
+    form = read_form(request.environ, state().settings.max_bytes, len(inputs))
+    also_named = [] if MODEL in inputs else form.getlist(MODEL)
+    if model is None or also_named:
+        request.environ.pop("mlapp.model", None)
+        model = _find(named + also_named, takes)
+    return model, form
+
+
+def _find(named: Collection[str], takes: str | None = None) -> Model:
+    """Return the model that a request names, or the default one.
 
     Args:
+        named: the names in the request.
         takes: row or text; by default both.
 
     Raises:
+        InvalidInput: the names differ.
         ModelNotFound: there is no such model, or none of that name.
+        ArtifactError: it cannot be opened.
     """
+    if len(set(named)) > 1:
+        raise InvalidInput([Fault(MODEL, quote(sorted(set(named))), "one name")])
     names = sorted(state().models.names(takes), key=_order)
     wanted = f"that takes a {takes} is published" if takes else "is published"
     if not names:
         raise ModelNotFound(f"No model {wanted}")
-    name = request.args.get("_model", names[0])
+    name = next(iter(named), names[0])
     if name not in names:
         raise ModelNotFound(f"No model {name!r} {wanted}")
     return state().model(request.environ, name)

@@ -4,11 +4,12 @@ import re
 from importlib.metadata import version as library_version
 from typing import Any
 
-from flask import Blueprint, render_template
+from flask import Blueprint, current_app, render_template
 
 from mlapp.errors import ArtifactError
 from mlapp.families.contract import Model
 from mlapp.records.feedback import IDENTIFIER, LONGEST_NOTE
+from mlapp.service import responses
 from mlapp.service.bodies import JsonResponse
 from mlapp.service.requests import (
     FILES,
@@ -16,6 +17,7 @@ from mlapp.service.requests import (
     describe_instances,
     describe_tensors,
 )
+from mlapp.service.responses import respond
 from mlapp.service.score import COUNTS
 from mlapp.service.state import state
 
@@ -46,10 +48,21 @@ SCHEMAS: dict[str, Any] = {
     },
     "Error": {
         "type": "object",
+        "description": "`faults` lists every fault of a row.",
         "required": ["error"],
-        "properties": {"error": {"type": "string"}},
+        "properties": {
+            "error": {"type": "string"},
+            "faults": {"type": "array", "items": {"$ref": "#/components/schemas/Fault"}},
+        },
     },
 }
+COUNTED = (  # by the headers `COUNTS`
+    "Rows of the file",
+    "Rows with a prediction",
+    "Rows with a prediction and a notice",
+    "Rows without a prediction; their column `error` says why",
+)
+SENT = "Sent with Parquet, with `strict=true` and over HTTP/1.0"
 
 
 @blueprint.get("/openapi.json")
@@ -66,16 +79,11 @@ def docs() -> str:
 
 def make_document() -> dict[str, Any]:
     """Return the OpenAPI document of the published models that can be opened."""
+    models = respond(responses.MODELS)
     paths: dict[str, Any] = {
-        "/v1/models": {"get": _read("List the published models", "listModels")},
+        "/v1/models": {"get": _operation("List the published models", "listModels", models)},
         "/v1/feedback": {"post": _feedback()},
-        "/v2": {"get": _read("Metadata of the server", "serverMetadata", v2=True)},
-        "/v2/health/live": {"get": _read("Whether the server answers", "serverLive", v2=True)},
-        "/v2/health/ready": {
-            "get": _read("Whether models can be served", "serverReady", v2=True)
-            | {"responses": _responses("200", "503", v2=True)}
-        },
-        "/v2/repository/index": {"post": _index()},
+        **_server_paths(),
         "/livez": {"get": _plain("Whether the process answers", "livez")},
         "/readyz": {"get": _plain("Whether all models can be served", "readyz", "503")},
         "/metrics": {"get": _plain("Metrics in the text format of Prometheus", "metrics")},
@@ -109,7 +117,36 @@ def make_document() -> dict[str, Any]:
             "bearer": {"type": "http", "scheme": "bearer"},
         }
         made["security"] = [{"key": []}, {"bearer": []}]
+        _describe_keys(paths)
     return made
+
+
+def _describe_keys(paths: dict[str, Any]) -> None:
+    """Add to each operation that it needs no API key, or what it answers without one."""
+    app: Any = current_app
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            if app.is_open(path, method.upper()):
+                operation["security"] = []
+            else:
+                challenge = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+                refused = {"description": "The API key is missing or wrong", "headers": challenge}
+                operation["responses"]["401"] = operation["responses"]["default"] | refused
+
+
+def _server_paths() -> dict[str, Any]:
+    """Return the operations of the Open Inference Protocol on the server."""
+    server, live, ready = map(respond, (responses.SERVER, responses.LIVE, responses.READY))
+    health = _operation("Whether models can be served", "serverReady", ready, v2=True)
+    health["responses"]["503"] = ready
+    return {
+        "/v2": {"get": _operation("Metadata of the server", "serverMetadata", server, v2=True)},
+        "/v2/health/live": {
+            "get": _operation("Whether the server answers", "serverLive", live, v2=True)
+        },
+        "/v2/health/ready": {"get": health},
+        "/v2/repository/index": {"post": _index()},
+    }
 
 
 def _feedback() -> dict[str, Any]:
@@ -136,99 +173,83 @@ def _feedback() -> dict[str, Any]:
     example = {"id": "019a1d4e-6d31-782b-96e5-edd5443433f4", "truth": 0.4, "note": "measured"}
     body = {"application/json": {"schema": content, "example": example}}
     bad = ("400", "404", "409", "413", "415", "422", "429", "503")
-    return _read("Record feedback on answers", "giveFeedback") | {
+    good = respond(responses.FEEDBACK)
+    return _operation("Record feedback on answers", "giveFeedback", good, *bad) | {
         "description": "A list is recorded completely or not at all. Acknowledged feedback is on"
         " the disk. The same truth may be sent again; a different one is refused with status 409.",
         "requestBody": {"required": True, "content": body},
-        "responses": _responses("200", *bad),
     }
 
 
 def _index() -> dict[str, Any]:
     """Return the operation that lists the models' versions."""
-    text = {"type": "string"}
-    entry = {
-        "type": "object",
-        "required": ["name", "version", "state", "reason"],
-        "properties": {
-            "name": text,
-            "version": text,
-            "state": {"enum": ["READY", "UNAVAILABLE"]},
-            "reason": text,
-        },
-    }
     ready = {"type": ["boolean", "null"], "description": "whether only served ones are listed"}
     body = {"type": "object", "properties": {"ready": ready}}
-    good = {
-        "description": "The versions",
-        "content": {"application/json": {"schema": {"type": "array", "items": entry}}},
-    }
-    return _read("List the version of each model that is served", "repositoryIndex") | {
-        "requestBody": {"content": {"application/json": {"schema": body}}},
-        "responses": _responses("200", "400", "413", "415", v2=True) | {"200": good},
-    }
+    return _operation(
+        "List the version of each model that is served",
+        "repositoryIndex",
+        respond(responses.INDEX, "The versions"),
+        *("400", "413", "415"),
+        v2=True,
+    ) | {"requestBody": {"content": {"application/json": {"schema": body}}}}
 
 
 def _model_paths(name: str, operation: str, model: Model) -> dict[str, Any]:
     """Return the operations on a model; `operation` is its name in their identifiers."""
-    values = model.takes.typical
     bad = ("400", "413", "415", "422", "429")
     short, infer = describe_instances(model), describe_tensors(model)
+    shown = respond(responses.describe_model())
+    predicted = responses.describe_predictions(model)
+    explained = responses.describe_explanations(model)
+    metadata = respond(responses.describe_metadata(model))
+    ready = respond(responses.describe_ready(model))
+    inferred = responses.describe_outputs(model)
     return {
-        f"/v1/models/{name}": {"get": _read(f"What {name} is", f"show_{operation}")},
+        f"/v1/models/{name}": {"get": _operation(f"What {name} is", f"show_{operation}", shown)},
         f"/v1/models/{name}:predict": {
-            "post": _read(f"Predict with {name}", f"predict_{operation}")
-            | {"requestBody": short, "responses": _responses("200", *bad)}
+            "post": _operation(f"Predict with {name}", f"predict_{operation}", predicted, *bad)
+            | {"requestBody": short}
         },
         f"/v1/models/{name}:explain": {
-            "post": _read(f"Explain predictions of {name}", f"explain_{operation}")
-            | {"requestBody": short, "responses": _responses("200", *bad)}
+            "post": _operation(
+                f"Explain predictions of {name}", f"explain_{operation}", explained, *bad
+            )
+            | {"requestBody": short}
         },
-        f"/v1/models/{name}:score": {"post": _score(name, operation, model, values)},
+        f"/v1/models/{name}:score": {"post": _score(name, operation, model)},
         f"/v2/models/{name}": {
-            "get": _read(f"Metadata of {name}", f"metadata_{operation}", v2=True)
+            "get": _operation(f"Metadata of {name}", f"metadata_{operation}", metadata, v2=True)
         },
         f"/v2/models/{name}/ready": {
-            "get": _read(f"Whether {name} can be served", f"ready_{operation}", v2=True)
+            "get": _operation(f"Whether {name} can be served", f"ready_{operation}", ready, v2=True)
         },
         f"/v2/models/{name}/infer": {
-            "post": _read(f"Predict with {name}, by tensors", f"infer_{operation}", v2=True)
-            | {"requestBody": infer, "responses": _responses("200", *bad, v2=True)}
+            "post": _operation(
+                f"Predict with {name}, by tensors", f"infer_{operation}", inferred, *bad, v2=True
+            )
+            | {"requestBody": infer}
         },
     }
 
 
-def _score(name: str, operation: str, model: Model, row: dict[str, Any]) -> dict[str, Any]:
-    """Return the operation that scores a file; `row` is an example."""
-    parameters, body, answer = describe_files(model, row)
-    counts = {
-        header: {
-            "description": "Rows, of Parquet and strict answers",
-            "schema": {"type": "integer"},
-        }
-        for header in COUNTS
-    }
+def _score(name: str, operation: str, model: Model) -> dict[str, Any]:
+    """Return the operation that scores a file."""
+    parameters, body, answer = describe_files(model, model.takes.typical)
     good = {
         "description": "The file, its columns followed by those of the prediction; a refused row"
-        " has an empty prediction, and its column error says why. A response that is cut off is"
+        " has an empty prediction, and its column `error` says why. A response that is cut off is"
         " incomplete",
-        "headers": counts,
+        "headers": {
+            name: {"description": f"{counted}. {SENT}", "schema": {"type": "integer"}}
+            for name, counted in zip(COUNTS, COUNTED, strict=True)
+        },
         "content": answer,
     }
     bad = ("400", "406", "411", "413", "415", "422", "429", "507")
-    return _read(f"Score a file of rows with {name}", f"score_{operation}") | {
+    return _operation(f"Score a file of rows with {name}", f"score_{operation}", good, *bad) | {
         "description": FILES,
         "parameters": parameters,
         "requestBody": {"required": True, "content": body},
-        "responses": _responses("200", *bad) | {"200": good},
-    }
-
-
-def _read(summary: str, operation: str, v2: bool = False) -> dict[str, Any]:
-    return {
-        "summary": summary,
-        "operationId": operation,
-        "responses": _responses("200", v2=v2),
     }
 
 
@@ -238,20 +259,27 @@ def _plain(summary: str, operation: str, *statuses: str) -> dict[str, Any]:
         "description": "The answer",
         "content": {"text/plain": {"schema": {"type": "string"}}},
     }
-    answers = _responses() | dict.fromkeys(("200", *statuses), text)
-    return _read(summary, operation) | {"responses": answers}
+    made = _operation(summary, operation, text)
+    made["responses"] |= dict.fromkeys(statuses, text)
+    return made
 
 
-def _responses(*statuses: str, v2: bool = False) -> dict[str, Any]:
-    """Return the responses of an operation; the default response is the protocol's error."""
+def _operation(
+    summary: str, operation: str, good: dict[str, Any], *bad: str, v2: bool = False
+) -> dict[str, Any]:
+    """Return an operation; the default response is the protocol's error.
+
+    Args:
+        summary: what it does.
+        operation: its identifier.
+        good: its response with status 200.
+        bad: the statuses of errors that are named.
+        v2: whether errors are those of the Open Inference Protocol.
+    """
     kind = ("application/json", "Error") if v2 else ("application/problem+json", "Problem")
     failed = {
         "description": "What is wrong",
         "content": {kind[0]: {"schema": {"$ref": f"#/components/schemas/{kind[1]}"}}},
     }
-    good = {
-        "description": "The answer",
-        "content": {"application/json": {"schema": {"type": "object"}}},
-    }
-    named = {each: good if each == "200" else failed for each in statuses}
-    return named | {"default": failed}
+    answers = {"200": good, **dict.fromkeys((*bad, "default"), failed)}
+    return {"summary": summary, "operationId": operation, "responses": answers}

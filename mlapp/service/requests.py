@@ -33,22 +33,19 @@ DESCRIBED_ROWS = (1, 2)  # the numbers of rows for which the tensors of v2 are d
 FILES = (
     "If a row is refused, its column `error` says why. With the parameter `strict=true` the whole"
     " file is then refused, with status 422. A model of texts reads the column that"
-    " `text_column` names, by default `text`, `review` or the only column of texts. The body may"
-    " have more columns than those described, in any order. `decimal` is the mark of its numbers;"
-    " `sheet` names the sheet of a workbook."
+    " `text_column` names, by default the one that it was trained on, `text`, `review` or the only"
+    " column of texts. The body may have more columns than those described, in any order. `decimal`"
+    " is the mark of its numbers; `sheet` names the sheet of a workbook."
 )
 
 
 def describe_instances(model: Model) -> dict[str, Any]:
     """Return the request body of v1."""
     row = model.takes.typical
-    instances = {
-        "type": "array",
-        "minItems": 1,
-        "items": _instance(model),
-        "description": f"At most {state().settings.max_rows:,}. Alternatively, `inputs` may hold"
-        " the same as columns: an object of lists of equal length, by input name",
-    }
+    most = f"At most {state().settings.max_rows:,}"
+    instances = {"type": "array", "minItems": 1, "items": _instance(model)}
+    columns = {"anyOf": [instances, *_columns(model)]}
+    about = f"{most}, or the same as columns: an object of lists of equal length, by input name"
     key = {
         "type": ["string", "null"],
         "minLength": 1,
@@ -56,9 +53,17 @@ def describe_instances(model: Model) -> dict[str, Any]:
         "description": "The client's own name for the instance, for later feedback; with several"
         " instances, that of instance k, from 0, is KEY-k",
     }
-    properties = {"instances": instances, "key": key}
+    schema = {
+        "type": "object",
+        "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+        "properties": {
+            "instances": instances | {"description": most},
+            "inputs": columns | {"description": about},
+            "key": key,
+        },
+    }
     return _json_body(
-        {"type": "object", "required": ["instances"], "properties": properties},
+        schema,
         {"instances": [row if model.takes.kind == "row" else row[model.takes.names[0]]]},
     )
 
@@ -137,10 +142,8 @@ def _json_body(schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any
 def _instance(model: Model) -> dict[str, Any]:
     """Return the schema of an instance of v1."""
     inputs = model.takes.inputs
-    if model.takes.kind == "text":
-        return _value(inputs[0])
     values = {spec.name: _value(spec) for spec in inputs}
-    row = {
+    row: dict[str, Any] = {
         "type": "object",
         "properties": values,
         "required": [spec.name for spec in inputs if not spec.missing],
@@ -152,7 +155,33 @@ def _instance(model: Model) -> dict[str, Any]:
         "minItems": len(values),
         "items": False,
     }
+    if model.takes.kind == "text":
+        return {"anyOf": [_value(inputs[0]), row | {"additionalProperties": False}, ordered]}
     return {"anyOf": [row, ordered]}
+
+
+def _columns(model: Model) -> list[dict[str, Any]]:
+    """Return schemas of the instances of v1 as columns, of rows for some numbers of them."""
+    inputs = model.takes.inputs
+    if model.takes.kind == "text":
+        texts = {"type": "array", "items": _value(inputs[0]), "minItems": 1}
+        [name] = model.takes.names
+        column = {"type": "object", "required": [name], "properties": {name: texts}}
+        return [column | {"additionalProperties": False}]
+    return [
+        {
+            "type": "object",
+            "required": [spec.name for spec in inputs if not spec.missing],
+            "minProperties": 1,
+            "properties": {spec.name: _column(rows, _value(spec)) for spec in inputs},
+            "additionalProperties": _column(rows, {}),  # gets a notice
+        }
+        for rows in DESCRIBED_ROWS
+    ]
+
+
+def _column(rows: int, value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": value, "minItems": rows, "maxItems": rows}
 
 
 def _value(spec: Input | Text) -> dict[str, Any]:

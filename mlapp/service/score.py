@@ -42,7 +42,8 @@ from mlapp.tables.reading import open_table
 blueprint = Blueprint("score", __name__, url_prefix="/v1")
 
 PARAMETERS = {
-    "text_column": "the column that a text classifier reads; by default text, review or the only",
+    "text_column": "the column that a text classifier reads; by default the one that it was"
+    " trained on, text, review or the only",
     "columns": "columns whose names differ from the model's inputs: theirs=ours,...",
     "explain": "whether the contribution of each input or word is added",
     "strict": "whether the first refused row refuses the whole file",

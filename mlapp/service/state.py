@@ -53,10 +53,11 @@ class State:
         except ArtifactError as error:
             is_refused = version is None and self.models.refused(name)
             if isinstance(error, ModelNotFound) and not is_refused:
-                which = name if version is None else f"{name}, version {version}"
-                raise ModelNotFound(
-                    f"No model {which!r} is published; /v1/models lists all"
-                ) from error
+                if version is None or name not in self.models.names():
+                    why = f"No model {name!r} is published; /v1/models lists all"
+                else:
+                    why = f"Version {version} of {name!r} is not published"
+                raise ModelNotFound(why) from error
             # The reason names files of this machine: for the log only, not for the client.
             _log.warning("%s cannot be served: %s", name, error)
             raise ArtifactError(f"The model {name!r} cannot be opened at present") from error

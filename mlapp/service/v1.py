@@ -4,10 +4,11 @@
                                     {"inputs": {...}}     ->  the same, and {"outputs": {...}}
     POST /v1/models/{name}:explain  {"instances": [...]}  ->  {"explanations": [...]}
 
-An instance is a text, or a row: an object of values by input name, or a list of values in the
-order of the schema's inputs. `inputs` holds the same as columns: an object of lists by input name.
-A list there is a list of instances, as in KServe. Every answer has an identifier, as `id` and in
-the header `Mlapp-Id`. The client may send its own name for it as `key`, to use in feedback.
+An instance is an object of values by input name, or a list of values in the order of the schema's
+inputs; a text may also stand for itself. `inputs` holds the same as columns: an object of lists by
+input name. A list there is a list of instances, as in KServe. Every answer has an identifier, as
+`id` and in the header `Mlapp-Id`. The client may send its own name for it as `key`, to use in
+feedback.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -78,18 +79,35 @@ def predict(
 def explain(
     here: State, environ: "WSGIEnvironment", name: str, version: int | None = None
 ) -> JsonResponse:
-    """Explain instances: exact contributions that sum to the prediction, or to the logit."""
-    model, answered, _ = _answer(here, environ, name, version)
+    """Explain instances: contributions that sum to the prediction, or to the logit of `label`.
+
+    The model chooses that label, see `LabelOutput.explained`.
+    """
+    model, answered, _ = _answer(here, environ, name, version, explained=True)
     content = {"id": answered.id, "explanations": model.reasons(answered.batch).records()}
     return JsonResponse(content | _notices(answered))
 
 
 def _answer(
-    here: State, environ: "WSGIEnvironment", name: str, version: int | None
+    here: State,
+    environ: "WSGIEnvironment",
+    name: str,
+    version: int | None,
+    explained: bool = False,
 ) -> tuple[Model, Answered, bool]:
-    """Return a request's model, the answers to its instances, and whether these were `inputs`."""
+    """Return a request's model, the answers to its instances, and whether these were `inputs`.
+
+    Raises:
+        InvalidInput: the instances are not allowed, or they are to be explained and the body names
+            a label.
+    """
     model = here.model(environ, name, version)
-    instances, keys, by_name = _read_instances(here, environ, model)
+    require_json(environ)
+    content = parse_json(read_body(environ, here.settings.max_bytes))
+    if explained and content.get("label") is not None:
+        allowed = "none, since the model chooses the label that it explains"
+        raise InvalidInput([Fault("label", describe(content["label"]), allowed)])
+    instances, keys, by_name = _read_instances(content, here.settings.max_rows, model)
     return model, here.answer(environ, model, model.check(instances), "v1", keys), by_name
 
 
@@ -103,29 +121,30 @@ def _notices(answered: Answered) -> dict[str, list[str]]:
 
 
 def _read_instances(
-    here: State, environ: "WSGIEnvironment", model: Model
+    content: dict[str, Any], limit: int, model: Model
 ) -> tuple[list[Any], list[str] | None, bool]:
     """Return a request's instances, the client's names of them, and whether they were `inputs`.
 
+    Args:
+        content: the body.
+        limit: the largest number of instances.
+        model: the model that the request is for.
+
     Raises:
-        BadRequest, UnsupportedMediaType: the body is not a JSON object.
         RequestEntityTooLarge: there are too many.
         InvalidInput: there are none, or they have none of the forms above.
     """
-    require_json(environ)
-    settings = here.settings
-    content = parse_json(read_body(environ, settings.max_bytes))
     if "instances" in content and "inputs" in content:
         raise InvalidInput([Fault("inputs", "both instances and inputs", "one of them")])
     key = "inputs" if "inputs" in content else "instances"
     given = instances = content.get(key)
     if key == "inputs" and isinstance(given, dict):
-        instances = _from_columns(given, settings.max_rows)
+        instances = _from_columns(given, limit)
     if not isinstance(instances, list) or not instances:
         got = "an empty list" if given == [] else describe(given)
         columns = ", or an object of lists by input name" if key == "inputs" else ""
         raise InvalidInput([Fault(key, got, f"a list of one or more instances{columns}")])
-    check_rows(len(instances), settings.max_rows)
+    check_rows(len(instances), limit)
     if model.takes.kind == "row":
         instances = _name_values(instances, model.takes.names)
     elif isinstance(given, dict):
@@ -133,6 +152,8 @@ def _read_instances(
         if given.keys() != {column}:
             raise InvalidInput([Fault(key, f"columns {quote(given)}", f"one column, {column!r}")])
         instances = given[column]
+    else:
+        instances = _unwrap_texts(instances, model.takes.names[0])
     return instances, _read_keys(content, len(instances)), key == "inputs"
 
 
@@ -192,3 +213,34 @@ def _name_values(instances: list[Any], names: list[str]) -> list[Any]:
     return [
         dict(zip(names, row, strict=True)) if isinstance(row, list) else row for row in instances
     ]
+
+
+def _unwrap_texts(instances: list[Any], name: str) -> list[Any]:
+    """Return instances with objects and lists that hold a text as that text.
+
+    Args:
+        instances: as they arrived.
+        name: of the model's one input.
+
+    Raises:
+        InvalidInput: an object has other members, or a list has not one value.
+    """
+    kinds = set(map(type, instances))
+    if dict not in kinds and list not in kinds:
+        return instances
+    texts, faults = [], []
+    for place, each in enumerate(instances):
+        if isinstance(each, list) and len(each) != 1:
+            got, allowed = f"a list of {len(each):,} values", "a text, or a list of one"
+            faults.append(Fault(name, got, allowed, place))
+        elif isinstance(each, dict) and each.keys() != {name}:
+            got = f"an object with {quote(key[:80] for key in each) or 'nothing'}"
+            allowed = f"a text, or an object with {name!r} alone"
+            faults.append(Fault(name, got, allowed, place))
+        elif isinstance(each, dict):
+            texts.append(each[name])
+        else:
+            texts.append(each[0] if isinstance(each, list) else each)
+    if faults:
+        raise InvalidInput(faults)
+    return texts

@@ -2,7 +2,9 @@
 
 Tables arrive as one tensor [n, inputs], or as one tensor [n] or [n, 1] per input, by name; texts
 as one BYTES tensor. A NaN, null or empty BYTES means a missing value. The response's `id` is that
-of the request, or else that of the answer, which is always in the parameter `mlapp_id`.
+of the request, or else that of the answer, which is always in the parameter `mlapp_id`. An output
+with a value for each label names them, in order, in its parameter `labels`: a JSON list as text,
+since the protocol's parameters cannot be lists.
 
 Malformed requests get status 400, and values that the model does not allow get 422.
 """
@@ -19,7 +21,7 @@ from werkzeug.exceptions import BadRequest
 
 from mlapp.answering import Answered
 from mlapp.errors import ArtifactError, ModelNotFound
-from mlapp.families.contract import Batch, Model
+from mlapp.families.contract import Batch, Field, Model
 from mlapp.schema import Column, Input, Text, describe, quote
 from mlapp.service.bodies import JsonResponse, check_rows, parse_json, read_body
 from mlapp.service.state import FRESH, State, direct, name_rows, state
@@ -128,11 +130,22 @@ def model_ready(name: str, version: int | None = None) -> JsonResponse:
 def tensors(model: Model) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the metadata of a model's input and output tensors."""
     inputs = [_tensor(spec.name, datatype_of(spec)) for spec in model.takes.inputs]
-    outputs = [
-        _tensor(each.name, each.datatype, *([each.width] if each.width else []))
-        for each in model.gives.fields
-    ]
+    outputs = [_output(model, each) for each in model.gives.fields]
     return inputs, outputs
+
+
+def _output(model: Model, field: Field) -> dict[str, Any]:
+    """Return the metadata of an output tensor."""
+    tensor = _tensor(field.name, field.datatype, *([field.width] if field.width else []))
+    if field.width and (labels := _labels(model)):
+        tensor["parameters"] = {"labels": labels}
+    return tensor
+
+
+def _labels(model: Model) -> str | None:
+    """Return a model's labels in order, as JSON; None if it gives a number."""
+    gives = model.gives
+    return orjson.dumps(gives.labels).decode() if gives.kind == "labels" else None
 
 
 def datatype_of(spec: Input | Text) -> str:
@@ -167,7 +180,7 @@ def infer(
         given[tensor_name] = tensor
     if binary:
         raise BadRequest(f"The body has {len(binary):,} bytes more than its tensors")
-    wanted = _wanted(content, [output["name"] for output in tensors(model)[1]])
+    wanted = _wanted(content, [field.name for field in model.gives.fields])
     batch = _check(model, given, here.settings.max_rows)
     keys = name_rows(given_id, len(batch)) if given_id else None  # Triton's client sends ""
     answered = here.answer(environ, model, batch, "v2", keys)
@@ -286,9 +299,11 @@ def _respond(
             "datatype": name_datatype(tensor),
             "shape": list(tensor.shape),
         }
+        if tensor.ndim == 2 and (labels := _labels(model)):
+            entry["parameters"] = {"labels": labels}
         if binary:
             data = to_binary(tensor)
-            entry["parameters"] = {"binary_data_size": len(data)}
+            entry.setdefault("parameters", {})["binary_data_size"] = len(data)
             parts.append(data)
         else:
             entry["data"] = tensor.reshape(-1).tolist()
