@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlapp.cli import main
 from mlapp.errors import ArtifactError
+from mlapp.families import contract
 from mlapp.families.contract import Explanation, replay
 from mlapp.families.linear_text import LINEAR, LinearText, Terms
 from mlapp.families.sentiment import SentimentModel
@@ -176,6 +177,26 @@ def test_a_text_of_a_million_characters_is_answered_and_explained(model: Sentime
     explain_exactly(model, text, "travel")
 
 
+def test_a_request_with_too_many_tokens_is_answered_and_not_explained(
+    trained_topics: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(contract, "MOST_EXPLAINED", 13)
+    use_artifacts(trained_topics, monkeypatch)
+    client, sent = client_of(create_app()), {"instances": [TRAVEL, TRAVEL]}
+    assert client.post("/v1/models/topics:predict", json=sent).status_code == 200
+    refused = client.post("/v1/models/topics:explain", json=sent)
+    assert refused.status_code == 422
+    message = "text: got 14 tokens to explain, expected at most 13 in all texts of a request"
+    assert message in refused.text
+    alone = client.post("/v1/models/topics:explain", json={"instances": [TRAVEL]})
+    assert alone.status_code == 200
+    # The texts of a file are explained one by one.
+    (tmp_path / "in.csv").write_text(f"text\n{TRAVEL}\n{TRAVEL}\n")
+    options = ["--model", "topics", "--output", str(tmp_path / "out.csv"), "--explain"]
+    assert main(["score", str(tmp_path / "in.csv"), *options]) == 0
+    assert pd.read_csv(tmp_path / "out.csv")["words"].notna().all()
+
+
 # --- every way in -----------------------------------------------------------------------------
 
 
@@ -185,7 +206,7 @@ import json, sys
 from mlapp.loaders import load_sentiment
 model = load_sentiment("topics")
 batch = model.check([{TRAVEL!r}])
-model.reasons(batch)
+model.reasons(batch).records()
 heavy = ("sklearn", "scipy", "tensorflow", "training", "pandas")
 print(json.dumps([model.answer(batch).labels, [name for name in heavy if name in sys.modules]]))
 """

@@ -175,8 +175,6 @@ def test_labels_may_be_called_as_an_answers_own_columns(
         ("", "nothing"),
         ("  \n ", "nothing"),
         (None, "nothing"),
-        (5, "5"),
-        (float("nan"), "nan"),
         ("?!... ,", "'?!... ,'"),
         ("\0\x07\ud800", "'"),
     ],
@@ -191,6 +189,15 @@ def test_what_cannot_be_classified_is_refused_with_its_row(
     assert fault.got.startswith(got)
     assert len(str(fault)) < 250
     assert fault.allowed == "a text with at least one letter, digit or symbol"
+
+
+@pytest.mark.parametrize(("value", "got"), [(5, "the number 5"), (2.5, "the number 2.5")])
+def test_what_is_no_text_is_refused_with_its_row(
+    model: SentimentModel, value: object, got: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        model.predict(pd.Series([GOOD, value], index=["fine", "bad"], dtype=object))
+    assert str(caught.value) == f"row bad, text: got {got}, expected a text"
 
 
 def test_every_refused_text_is_reported_at_once(model: SentimentModel) -> None:

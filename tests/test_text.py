@@ -163,14 +163,29 @@ def test_a_tokenizer_with_other_special_words_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("text", "got"),
-    [("", "nothing"), (" \n\t", "nothing"), (None, "nothing"), (3.5, "3.5"), (b"good", "b'good'")],
+    [("", "nothing"), (" \n\t", "nothing"), (None, "nothing"), ("?!", "'?!'")],
 )
-def test_what_is_not_a_text_is_refused_with_what_arrived(text: object, got: str) -> None:
+def test_what_holds_nothing_to_read_is_refused_with_what_arrived(text: object, got: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         check_texts(["fine", text])  # type: ignore[list-item]
     [fault] = caught.value.faults
     assert (fault.row, fault.input, fault.got) == (1, "text", got)
     assert fault.allowed == "a text with at least one letter, digit or symbol"
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        (5, "the number 5"),
+        (3.5, "the number 3.5"),
+        (b"5", "b'5'"),
+        (["5"], "['5']"),
+    ],
+)
+def test_a_value_that_is_no_text_is_refused_as_one(value: object, got: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_texts(["fine", value])  # type: ignore[list-item]
+    assert str(caught.value) == f"row 1, text: got {got}, expected a text"
 
 
 def test_every_fault_is_reported_with_its_row() -> None:

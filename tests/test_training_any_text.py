@@ -15,6 +15,7 @@ from mlapp.families.linear_text import LINEAR
 from mlapp.families.network import NETWORK
 from mlapp.families.sentiment import SentimentModel, share_unknown
 from mlapp.manifest import Artifact
+from mlapp.model_card import write_card
 from mlapp.records import reference
 from mlapp.records import writer as records
 from mlapp.records.bins import Series, binnings
@@ -93,7 +94,10 @@ def test_few_texts_are_learned_by_the_linear_model_in_folds(tmp_path: Path) -> N
     assert [row["model"] for row in compared] == ["majority baseline", "linear"]
     assert [row["published"] for row in compared] == [False, True]
     assert compared[0]["accuracy"] == pytest.approx(1 / 3)
-    assert any(line.startswith("A network is compared from 10,000 texts on") for line in said)
+    assert any(
+        line.startswith("Only the linear model is trained: from fewer than 10,000 texts")
+        for line in said
+    )
 
 
 @pytest.mark.slow(12)
@@ -238,6 +242,20 @@ def test_words_that_nobody_writes_are_no_examples(tmp_path: Path) -> None:
     assert max(len(word) for text in texts for word in text.split()) <= 40
 
 
+@pytest.mark.slow(6)
+def test_the_answers_of_a_hundred_labels_of_eight_texts_are_as_certain_as_they_are_right(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    for place in range(800):
+        words = [f"{place % 100}x{random.integers(5)}", *random.integers(0, 300, 6).astype(str)]
+        rows.append({"sentiment": f"label {place % 100}", "review": " word".join(words)})
+    made = publish(tmp_path, pd.DataFrame(rows))
+    assert accuracy(made) > 0.95
+    assert float(str(made.manifest.metrics["ece"])) < 0.05
+
+
 @pytest.mark.slow(17)
 def test_five_hundred_labels_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -262,7 +280,7 @@ def test_five_hundred_labels_are_told_apart(
     ("change", "message"),
     [
         ({"sentiment": "x"}, "one label only, 'x'"),
-        ({"sentiment": ["rare", *["x", "y"] * 29, "x"]}, "1 usable texts labelled 'rare'"),
+        ({"sentiment": ["rare", *["x", "y"] * 29, "x"]}, "1 usable text labelled 'rare'"),
         ({"review": ""}, "no usable text with a label"),
         ({"review": " ?! "}, "no usable text with a label"),
         ({"review": "the same text"}, "0 usable texts labelled 'food'"),
@@ -296,6 +314,40 @@ def test_a_text_of_a_million_characters_is_learned_from(tmp_path: Path) -> None:
     frame = topics(30)
     frame.loc[0, "review"] = ("bread soup " * 100_000)[:1_000_000]
     assert accuracy(publish(tmp_path, frame)) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [({"food": "neg", "music": "pos"}, ("review", "sentiment")), ({}, ("text", "label"))],
+)
+def test_a_folder_is_of_reviews_if_its_labels_are_those_of_the_film_reviews(
+    tmp_path: Path, names: dict[str, str], words: tuple[str, str]
+) -> None:
+    frame = topics()
+    for place, (text, label) in enumerate(zip(frame["review"], frame["sentiment"], strict=True)):
+        if label != "travel":
+            folder = tmp_path / "data" / "train" / names.get(label, label)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{place}.txt").write_text(text)
+    made = train(tmp_path / "data", root=tmp_path / "artifacts", say=quiet)
+    assert SentimentModel(made).wording == words
+
+
+def test_labels_of_several_lines_are_said_on_one(tmp_path: Path) -> None:
+    frame = topics().replace("food", "fo\nod")
+    said: list[str] = []
+    publish(tmp_path, frame, say=said.append)
+    assert not any("\n" in line for line in said)
+    assert "Read 60 texts with the labels 'fo\\nod', 'music', 'travel'" in said
+
+
+def test_labels_without_a_name_among_the_commas_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topics().to_csv(tmp_path / "data.csv", index=False)
+    options = ["--data", str(tmp_path / "data.csv"), "--artifacts", str(tmp_path)]
+    assert main([*options, "--labels", " ,,"]) == 1
+    assert "--labels: got ' ,,', expected names separated by commas" in capsys.readouterr().err
 
 
 # --- examples ---------------------------------------------------------------------------------
@@ -455,7 +507,7 @@ def test_extra_texts_are_learned_from_and_judge_nothing(tmp_path: Path) -> None:
     assert more.manifest.data == plain.manifest.data
     ours, theirs = (json.loads(each.files["report.json"])["losses"] for each in (plain, more))
     assert ours["values"].keys() == theirs["values"].keys()
-    assert "Left out 1 extra texts with a label that the data lacks" in said
+    assert "Left out 1 extra text with a label that the data lacks" in said
     assert "Learning from 8 extra texts" in said
 
 
@@ -467,8 +519,8 @@ def test_extra_texts_that_copy_a_held_out_one_are_left_out_and_counted(tmp_path:
     extra = write_extra(tmp_path, [*twins, ("x y", "food")])
     made = publish(tmp_path, frame, extra=[extra], say=said.append)
     assert made.manifest.training["texts_used"] == 61
-    assert "Left out 1 extra texts that repeat another" in said
-    assert "Left out 1 extra texts that are equal or nearly equal to a held-out text" in said
+    assert "Left out 1 extra text that repeats another" in said
+    assert "Left out 1 extra text that is equal or nearly equal to a held-out text" in said
 
 
 @pytest.mark.slow
@@ -521,17 +573,20 @@ def test_labels_of_an_extra_file_are_read_in_one_way(
     assert reviews.classes[-2:].tolist() == classes
 
 
-@pytest.mark.parametrize("given", [["1", "2"], ["1"]])
+@pytest.mark.parametrize("given", [["1", "2"], ["1"], ["1", "2.0"], ["1.0"]])
 def test_labels_of_an_extra_file_that_could_be_others_are_refused(
     tmp_path: Path, given: list[str]
 ) -> None:
     data = write_numbered(tmp_path)
     extra = write_extra(tmp_path, [(f"text {label}", label) for label in given])
-    with pytest.raises(InvalidData, match="1 is named 2, 2 is named 1; give them other names"):
+    with pytest.raises(
+        InvalidData, match="'1' is named '2', '2' is named '1'; give them other names"
+    ):
         read_reviews(data, labels=["2", "1"], extra=[extra], say=quiet)
     # Judged answers have the names that were published.
     reviews = read_reviews(data, labels=["2", "1"], feedback=extra, say=quiet)
-    assert [reviews.labels[place] for place in reviews.classes[-len(given) :]] == given
+    named = [reviews.labels[place] for place in reviews.classes[-len(given) :]]
+    assert named == [label.removesuffix(".0") for label in given]
 
 
 def write_numbered(folder: Path) -> Path:
@@ -619,3 +674,5 @@ def test_a_text_model_is_trained_again_with_judged_answers(
     assert served.predict(["zebra stripes"])["unknown"][0] == 1
     assert candidate.predict(["zebra stripes"])["label"][0] == "music"
     assert candidate.manifest.training["command"] == served.manifest.training["command"]
+    for model, says in ((served, False), (candidate, True)):
+        assert ("judged answers, which" in write_card(model.manifest)) is says

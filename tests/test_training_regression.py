@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LinearRegression
 
 from mlapp.errors import InvalidData
 from mlapp.families.regression import RegressionModel
@@ -10,6 +11,8 @@ from mlapp.store import artifacts, open_model
 from tests.conftest import open_regression
 from training.folds import random_folds
 from training.least_squares import coefficients, cross_validate, fit, invert
+from training.measures import describe
+from training.publish import publish
 from training.regression import main, train
 from training.table_models import bin_ranks, left_out_error
 
@@ -72,6 +75,31 @@ def test_the_report_says_what_was_read_dropped_measured_and_published(
     out = capsys.readouterr().out
     for part in ("Read 100 rows", "Left out column same", "RMSE", "MAE", "90% interval", "made/1"):
         assert part in out
+
+
+def test_publishing_says_how_good_a_model_is_in_the_words_of_training(tmp_path: Path) -> None:
+    table = made(60)
+    inputs, target = table[["a", "b"]], table["output"]
+    said: list[str] = []
+    model = LinearRegression().fit(inputs, target)
+    published = publish(model, inputs, target, "made", root=tmp_path, say=said.append)
+    figures = published.manifest.metrics
+    shown = [line.strip() for line in said if line.startswith("  ")]
+    assert shown == [
+        f"R²                {figures['r2']:.4f}",
+        f"RMSE              {figures['rmse']:.6g}",
+        f"MAE               {figures['mae']:.6g}",
+        f"90% interval      holds {figures['coverage']:.1%} of the rows",
+    ]
+
+
+def test_metrics_have_words_as_names() -> None:
+    found = describe({"roc_auc": 0.5, "log_loss": 0.25, "ece_in_sample": 0.125}, 0.9)
+    assert [" ".join(line.split()) for line in found] == [
+        "ROC AUC 0.5000",
+        "log loss 0.2500",
+        "calibration error in sample 0.1250",
+    ]
 
 
 def test_bad_data_ends_with_status_one_and_publishes_nothing(

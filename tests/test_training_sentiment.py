@@ -130,7 +130,7 @@ def test_the_command_line_trains_and_says_what_it_did(
     options += ["--model", "network"]
     assert main(options) == 0
     out = capsys.readouterr().out
-    assert "480 texts labelled Bad, Good and 2 without a label" in out
+    assert "Read 480 texts with the labels 'Bad', 'Good'\nRead 2 texts without a label\n" in out
     assert "Keras and the exported network agree within" in out
     assert "accuracy" in out and "calibration error" in out
     manifest = open_model(tmp_path, "my-sentiment").manifest
@@ -355,7 +355,16 @@ def test_the_temperature_undoes_overconfidence() -> None:
 def test_a_few_texts_that_are_all_told_apart_make_no_answer_certain() -> None:
     scores = np.array([[2.0, -2.0], [-2.0, 2.0]] * 12)
     temperature = fit_temperature(scores, np.array([0, 1] * 12))
-    assert softmax(scores / temperature).max() == pytest.approx(13 / 14, abs=1e-3)
+    assert softmax(scores / temperature).max() == pytest.approx(25 / 26, abs=1e-3)
+
+
+def test_the_temperature_of_many_labels_of_few_rows_leaves_calibrated_answers_as_they_are() -> None:
+    random = np.random.default_rng(0)
+    scores = random.normal(0, 3, (800, 100))
+    classes = np.array([random.choice(100, p=chances) for chances in softmax(scores)])
+    temperature = fit_temperature(scores, classes)
+    assert temperature == pytest.approx(1, rel=0.05)
+    assert reliability(classes, softmax(scores / temperature))[1] < 0.05
 
 
 @pytest.mark.slow(12)

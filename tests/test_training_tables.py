@@ -1,6 +1,7 @@
 import gzip
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from mlapp.errors import InvalidData
 from mlapp.schema import Category, Number
+from training import classification, regression, sentiment
 from training.tables import learn_schema, prepare, read_table, useful_decimals
 
 CSV = "a,b,y\n1,red,2.5\n2,blue,3.5\n"
@@ -257,3 +259,19 @@ def test_decimals_and_step_suit_the_data(values: list[float], decimals: int, ste
 def test_a_series_of_years_is_no_identifier() -> None:
     inputs, _ = prepare(table(odd=list(range(1900, 1900 + ROWS))), "y", quiet)
     assert list(inputs) == ["x", "odd"]
+
+
+# --- the commands -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("main", [regression.main, classification.main, sentiment.main])
+def test_the_help_of_a_command_shows_its_usage_once_and_which_options_may_be_repeated(
+    main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.count("python -m training.") == 1
+    options = " ".join(shown.split("options:")[1].split()).split(" --")
+    for option in ("extra", "drop", "keep"):
+        assert all("may be repeated" in each for each in options if each.startswith(f"{option} "))

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import json
 import tarfile
 import threading
 import zipfile
@@ -88,6 +89,15 @@ def test_labels_can_be_named(tmp_path: Path) -> None:
         read(path, labels=["a", "a"])
 
 
+@pytest.mark.parametrize("name", ["NA", " null ", ""])
+def test_names_that_count_as_missing_values_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "mine.csv"
+    made().to_csv(path, index=False)
+    with pytest.raises(InvalidData) as caught:
+        read(path, labels=["Good", name])
+    assert str(caught.value) == f"--labels: got {name!r}, which counts as a missing value"
+
+
 # --- folders and archives ---------------------------------------------------------------------
 
 
@@ -163,7 +173,7 @@ def test_equal_texts_are_kept_once_and_reported(tmp_path: Path) -> None:
     said: list[str] = []
     reviews = read_reviews(path, say=said.append)
     assert len({key(text) for text in reviews.texts}) == len(reviews.texts) == 60
-    assert said == ["Left out 1 texts that repeat another"]
+    assert said == ["Left out 1 text that repeats another"]
 
 
 def test_equal_texts_with_different_labels_are_all_left_out(tmp_path: Path) -> None:
@@ -243,6 +253,28 @@ def test_every_file_is_read_with_the_options_that_apply_to_it(tmp_path: Path) ->
     assert reviews.unlabelled == ["скучно"]
 
 
+def test_values_that_are_no_texts_are_left_out_as_scoring_refuses_them(tmp_path: Path) -> None:
+    rows = [{"review": text, "sentiment": place % 2} for place, text in enumerate(made()["review"])]
+    others = [5, ["a"], {"a": "b"}, True, 0.5]
+    lines = [{"review": value, "sentiment": 1} for value in others]
+    lines += [{"review": "5", "sentiment": 1}, {"review": None, "sentiment": 1}, *rows]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    said: list[str] = []
+    reviews = read_reviews(path, say=said.append)
+    assert reviews.texts == ["5", *(str(row["review"]) for row in rows)]
+    assert reviews.about.rows == 67
+    assert said[0].startswith("Left out 5 rows whose 'review' is not a text, such as ")
+    assert said[1:] == ["Left out 1 text without a letter, digit or symbol"]
+
+
+def test_a_file_without_any_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"review": 5, "sentiment": 1}\n' * 3)
+    with pytest.raises(InvalidData, match="no usable text with a label"):
+        read(path)
+
+
 def test_texts_without_words_or_label_are_left_out_and_reported(tmp_path: Path) -> None:
     frame = made().astype({"sentiment": object})
     frame.loc[0, "review"] = " ?! "
@@ -252,7 +284,7 @@ def test_texts_without_words_or_label_are_left_out_and_reported(tmp_path: Path) 
     said: list[str] = []
     assert len(read_reviews(path, say=said.append).texts) == 57
     assert said == [
-        "Left out 1 texts without a letter, digit or symbol",
+        "Left out 1 text without a letter, digit or symbol",
         "Left out 2 texts without a label",
     ]
 
@@ -274,10 +306,14 @@ def test_unlabelled_texts_repeat_no_labelled_one(tmp_path: Path) -> None:
     [
         ({"sentiment": 1}, "one label only, '1'"),
         ({"sentiment": ""}, "no usable text with a label"),
-        ({"sentiment": [int(place < 1) for place in range(60)]}, "1 usable texts labelled '1'"),
+        ({"sentiment": [int(place < 1) for place in range(60)]}, "1 usable text labelled '1'"),
         (
             {"sentiment": [str(place) for place in range(60)]},
-            "1 usable texts labelled '0'; at least 5 are needed; 59 more labels have too few",
+            "1 usable text labelled '0'; at least 5 are needed; 59 more labels have too few",
+        ),
+        (
+            {"sentiment": [min(place, 2) for place in range(60)]},
+            "1 usable text labelled '0'; at least 5 are needed; 1 more label has too few",
         ),
         ({"review": "the same"}, "0 usable texts labelled '0'"),
     ],
@@ -296,9 +332,13 @@ def test_labels_that_teach_nothing_are_refused(
     [
         ({"text_column": "text"}, "no column 'text'; choose --text-column from id, sentiment, rev"),
         ({"label_column": "mood"}, "no column 'mood'; choose --label-column from id, "),
+        (
+            {"label_column": "review"},
+            "--text-column and --label-column: got 'review' for both, expected two columns",
+        ),
     ],
 )
-def test_a_missing_column_is_reported_with_the_columns_that_exist(
+def test_a_column_that_cannot_be_used_is_reported(
     tmp_path: Path, option: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "mine.csv"

@@ -38,5 +38,5 @@ examples, judging     examples of the model's own texts, and what it says of uns
 All:
 
 measures, losses  metrics and pictures, and what each held-out row cost
-progress          a progress bar
+progress          what is said of progress, durations and counts
 """

@@ -33,18 +33,19 @@ def temper(probabilities: Floats, temperature: float) -> Floats:
 def fit_temperature(scores: Floats, classes: Groups) -> float:
     """Return the temperature at which scores (n, labels) give the smallest log loss.
 
-    No label counts as quite certain: of m rows with it, its share is (m + 1) / (m + 2), as in
-    Platt, "Probabilistic outputs for support vector machines" (1999). A few rows that are all told
-    apart would make every answer certain otherwise.
+    No label counts as quite certain: a row's own label has (n + 1) / (n + 2), the others share the
+    rest. It is Laplace's rule of succession, as in Platt, "Probabilistic outputs for support vector
+    machines" (1999). A few rows that are all told apart would make every answer certain otherwise.
+    Platt counts the rows of one label, since he fits its probability alone; one temperature is
+    fitted to all n rows, and with many labels of few rows each his targets would be too low.
 
     Args:
         scores: of rows that no fit saw.
         classes: the place of each one's label, (n,).
     """
-    labels = scores.shape[1]
-    counts = np.bincount(classes, minlength=labels)[classes][:, None]
+    count, labels = scores.shape
     own = np.eye(labels)[classes]
-    targets = np.where(own > 0, (counts + 1) / (counts + 2), 1 / (counts + 2) / (labels - 1))
+    targets = np.where(own > 0, (count + 1) / (count + 2), 1 / (count + 2) / (labels - 1))
 
     def loss(power: float) -> float:
         probabilities = softmax(scores / np.exp(power))

@@ -1,7 +1,4 @@
-"""Train a model that tells labels apart, on any table, and publish it.
-
-python -m training.classification --data FILE --target COLUMN [--name NAME] [--artifacts DIR]
-"""
+"""Train a model that tells labels apart, on any table, and publish it."""
 
 import json
 import sys
@@ -20,9 +17,11 @@ from training.candidates import MODELS
 from training.compile import compile_estimator
 from training.folds import held_out
 from training.losses import fingerprints, log_losses
+from training.progress import count_of
 from training.rows import Source, TrainingRows, read_training_rows
 from training.table_models import (
     LEAKS,
+    LEVEL,
     Chosen,
     Options,
     Split,
@@ -98,7 +97,8 @@ def train(
     options = Options(source, name, root, model, None, None, candidate)
     rows = read_training_rows(source, True, say)
     parts = split(rows, say)
-    say(f"Telling {len(rows.labels)} labels apart by {len(rows.checked.schema.inputs)} inputs")
+    inputs = count_of(len(rows.checked.schema.inputs), "input")
+    say(f"Fitting the {len(rows.labels)} labels of {target} on {inputs}")
     chosen = fit(rows, parts, model, say)
     measured = measure(rows, parts, chosen, options, say)
     return publish(rows, parts, chosen, measured, options, say)
@@ -170,8 +170,8 @@ def publish(
         root=options.root,
         candidate=options.candidate,
     )
-    for key, value in measured.metrics.items():
-        say(f"  {key:<20} {value:.4f}")
+    for line in measures.describe(measured.metrics, LEVEL):
+        say(line)
     say(f"Published {published.path}")
     return published
 

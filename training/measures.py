@@ -1,6 +1,6 @@
 """What is measured of a model on rows that it has not seen: metrics, and data of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,33 @@ from training.losses import row_losses
 SHOWN = 2000  # held-out rows that are kept for the pictures
 
 Places = npt.NDArray[np.int64]
+
+NAMES = {"r2": "R²", "rmse": "RMSE", "mae": "MAE", "ece": "calibration error", "roc_auc": "ROC AUC"}
+IN_SAMPLE = "_in_sample"  # the suffix of metrics of the rows that a model was fitted on
+
+
+def name_metric(key: str) -> str:
+    """Return what people call a metric: R² for r2, log loss for log_loss."""
+    plain = key.removesuffix(IN_SAMPLE)
+    return NAMES.get(plain, plain.replace("_", " ")) + (" in sample" if plain != key else "")
+
+
+def describe(metrics: Mapping[str, float], level: float) -> list[str]:
+    """Return a line about each metric of `of_numbers` or `of_labels`.
+
+    Args:
+        metrics: the values; the suffix `IN_SAMPLE` says that they are of rows fitted on.
+        level: the share of the rows that an interval is meant to hold.
+    """
+    lines = []
+    for key, value in metrics.items():
+        name, shown = name_metric(key), f"{value:.4f}"
+        if key.startswith("coverage"):
+            name, shown = f"{level:.0%} interval", f"holds {value:.1%} of the rows"
+        elif key.startswith(("rmse", "mae")):
+            shown = f"{value:.6g}"
+        lines.append(f"  {name:<17} {shown}")
+    return lines
 
 
 def of_numbers(actual: Floats, predicted: Floats) -> dict[str, float]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mlapp.errors import InvalidData
 from mlapp.families.text import Ids
+from training.progress import count_of
 from training.recipes import Options
 from training.splits import count_copies, folds, group, loosen, split
 from training.tables import Say
@@ -112,7 +113,11 @@ def _add_extra(plan: Plan, reviews: Reviews, counted: Counted, loose: Ids, say: 
         if key(reviews.texts[row]) not in keys and int(groups[row]) not in near
     ]
     left_out = reviews.extra - len(added)
-    say(f"Learning from {len(added):,} extra texts")
+    say(f"Learning from {count_of(len(added), 'extra text')}")
     if left_out:
-        say(f"Left out {left_out:,} extra texts that are equal or nearly equal to a held-out text")
+        are = "is" if left_out == 1 else "are"
+        say(
+            f"Left out {count_of(left_out, 'extra text')} that {are} equal or nearly equal to a"
+            " held-out text"
+        )
     return replace(plan, train=np.concatenate([plan.train, np.array(added, dtype=np.int64)]))

@@ -47,6 +47,11 @@ def describe_seconds(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a count with its noun, whose plural ends in s: 1 text, 2,000 texts."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _duration(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

@@ -268,7 +268,7 @@ def _warn_of_leaks(
     best = max(found, key=lambda name: found[name])
     if found[best] > LEAKS:
         rows = TrainingRows(checked, target, labels or (), None, None, source)
-        warn_of_leak(f"{best} is {found[best]:.5f},", rows, say)
+        warn_of_leak(f"{measures.name_metric(best)} is {found[best]:.5f},", rows, say)
 
 
 def _report(
@@ -285,12 +285,12 @@ def _report(
         report = measures.held_out(measured.target, predicted)
         files = {ANSWER: answer.dump()}
     if measured.how is None:
-        metrics = {f"{key}_in_sample": value for key, value in metrics.items()}
+        metrics = {key + measures.IN_SAMPLE: value for key, value in metrics.items()}
         report = {}
-    elif measured.how == "held-out":
+    for line in measures.describe(metrics, level):
+        say(line)
+    if measured.how == "held-out":
         metrics["held_out"] = len(measured.target)
-    for key, value in metrics.items():
-        say(f"  {key:<24} {value:.6g}")
     return files, metrics, report, None if measured.how is None else predicted
 
 

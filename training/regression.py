@@ -1,7 +1,4 @@
-"""Train a model that predicts a number, on any table, and publish it.
-
-python -m training.regression [--data FILE] [--target COLUMN] [--name NAME] [--artifacts DIR]
-"""
+"""Train a model that predicts a number, on any table, and publish it."""
 
 import io
 import json
@@ -31,6 +28,7 @@ from training.folds import held_out
 from training.intervals import Calibrated, calibrate, coverage_by_fifth
 from training.least_squares import Fit, coefficients, drop_dependent
 from training.losses import fingerprints, squared_errors
+from training.progress import count_of
 from training.rows import Source, TrainingRows, read_training_rows
 from training.table_models import (
     LEAKS,
@@ -121,7 +119,7 @@ def train(
     options = Options(source, name, root, model, minimum, maximum, candidate)
     rows = read(options, say)
     parts = split(rows, say)
-    say(f"Fitting {target} on {len(rows.checked.schema.inputs)} inputs")
+    say(f"Fitting {target} on {count_of(len(rows.checked.schema.inputs), 'input')}")
     bounds = choose_bounds(options, rows.target, say)
     low, high = (-np.inf if bounds.minimum is None else bounds.minimum), bounds.maximum
     chosen = fit(rows, parts, model, say, (low, np.inf if high is None else high))
@@ -265,10 +263,9 @@ def publish(
     )
     metrics = measured.metrics
     say(f"R² in sample        {metrics['r2_in_sample']:.7f}")
-    say(f"  R²                {metrics['r2']:.4f}")
-    say(f"  RMSE              {metrics['rmse']:.6g}")
-    say(f"  MAE               {metrics['mae']:.6g}")
-    say(f"  {LEVEL:.0%} interval      holds {metrics['coverage']:.1%} of the rows")
+    shown = {key: metrics[key] for key in ("r2", "rmse", "mae", "coverage")}
+    for line in measures.describe(shown, LEVEL):
+        say(line)
     say(f"Published {published.path}")
     return published
 

@@ -24,6 +24,7 @@ from mlapp.schema import (
 from training.columns import plain_labels, read_column
 from training.folds import Groups, find_observations, number_rows
 from training.losses import fingerprints
+from training.progress import count_of
 from training.tables import (
     Say,
     find_codes,
@@ -256,7 +257,7 @@ def read_labels(column: pd.Series, say: Say) -> tuple[Any, tuple[str, ...]]:
     texts = pd.Series(list(plain), dtype=object)
     counts = texts.value_counts()
     if missing := int(texts.isna().sum()):
-        say(f"Left out {missing:,} rows: {name} is missing")
+        say(f"Left out {count_of(missing, 'row')}: {name} is missing")
     if len(counts) > MOST_LABELS:
         numbers = all(parse_number(label) is not None for label in counts.index)
         helps = "; python -m training.regression predicts numbers" if numbers else ""

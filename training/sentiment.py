@@ -1,15 +1,10 @@
 """Train a text classifier on labelled texts, with the help of unlabelled ones, and publish it.
 
-python -m training.sentiment --data FILE [--unlabelled FILE] [--text-column review]
-    [--label-column sentiment] [--labels Negative,Positive] [--model auto|linear|network]
-    [--example TEXT ...] [--film-phrases] [--name NAME] [--artifacts DIR] [--seed N]
-    [--recipe best|chapter] [--extra FILE ...] [--candidate]
-
-    read     texts and labels; what cannot be learned from is left out
-    split    parts that learn, choose and judge; near copies stay together
-    fit      a linear model, and of many texts a network, too
-    measure  which is best, and how good it is on texts that it has not seen
-    publish  the best within one standard error, and of equals the fastest
+read     texts and labels; what cannot be learned from is left out
+split    parts that learn, choose and judge; near copies stay together
+fit      a linear model, and of many texts a network, too
+measure  which is best, and how good it is on texts that it has not seen
+publish  the best within one standard error, and of equals the fastest
 """
 
 import argparse
@@ -32,26 +27,27 @@ from mlapp.records.reference import REFERENCE, learn
 from mlapp.schema import quote
 from mlapp.store import artifacts
 from mlapp.store.learned import dump_learned
-from mlapp.tables.options import READING, add_reading_options
+from mlapp.tables.options import READING, add_reading_options, holds_texts
 from training import text_linear
 from training.download import download
 from training.examples import FILM, frequent_words, make_examples
 from training.phrases import LABELS
 from training.plan import MANY_LABELS, NETWORK_FROM, Plan, count_folds, in_folds, split_texts
-from training.progress import MANY, describe_seconds
+from training.progress import MANY, count_of, describe_seconds
 from training.recipes import RECIPES, SEED, Options
 from training.rows import FEEDBACK_HELP
 from training.splits import CALIBRATION, HELD_OUT
 from training.tables import Say
 from training.text_candidates import Chosen, choose_best, fit_candidates
 from training.text_linear import Counted
-from training.texts import IMDB, IMDB_SHA256, Reviews, read_reviews
+from training.texts import IMDB, IMDB_SHA256, NAMED, Reviews, read_reviews
 
 NAME = "sentiment"
 CACHE = Path.home() / ".cache" / "mlapp"  # where the public data set is kept
 LIBRARIES = ("mlapp", "numpy", "scikit-learn", "scipy", "tokenizers")
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
 OF_ONE_RUN = ("artifacts", "candidate", "feedback")  # options that are not of the next training
+NOUNS = {"text": "text", "label": "label"}  # of folders, which have no columns
 OF_NETWORK = ("mlapp", "numpy", "onnxruntime", "tokenizers", "tensorflow", "keras", "gensim")
 
 
@@ -107,7 +103,8 @@ def train(
     plan = split_texts(reviews, counted, asked, say)
     candidates = fit_candidates(reviews, counted, plan, asked, say)
     chosen = choose_best(candidates, plan, reviews, say)
-    columns = {"text": text_column, "label": label_column}
+    unnamed = holds_texts(data) and reviews.labels not in NAMED.values()
+    columns = NOUNS if unnamed else {"text": text_column, "label": label_column}
     drafted = _draft(name, chosen, reviews, plan, asked, columns)
     published = artifacts.publish(
         root, drafted, lambda artifact: replay(SentimentModel(artifact)), candidate=candidate
@@ -142,11 +139,9 @@ def _require_sense(asked: Options, reviews: Reviews) -> None:
 def _count(reviews: Reviews, asked: Options, say: Say) -> Counted:
     """Say what was read, and count it."""
     texts = reviews.texts
-    shown = ", ".join(reviews.labels[:10]) + (", ..." if len(reviews.labels) > 10 else "")
-    say(
-        f"Read {reviews.own:,} texts labelled {shown} and"
-        f" {len(reviews.unlabelled):,} without a label"
-    )
+    say(f"Read {reviews.own:,} texts with the labels {quote(reviews.labels, 10)}")
+    if reviews.unlabelled:
+        say(f"Read {count_of(len(reviews.unlabelled), 'text')} without a label")
     many = len(texts) >= MANY or len(reviews.labels) >= MANY_LABELS
     if many and asked.model != "network":
         fits = count_folds(reviews) + 1 if in_folds(reviews, asked) else 1
@@ -177,7 +172,7 @@ def _draft(
         "data": reviews.about,
         "labels": reviews.labels,
         "metrics": chosen.metrics,
-        "training": _describe(chosen, plan, asked),
+        "training": _describe(chosen, plan, reviews, asked),
     }
     model = SentimentModel(artifacts.draft(name, files, libraries, golden=(), **fields))
     held_out = ReadTexts(reviews.pick(plan.held_out), ())
@@ -191,7 +186,7 @@ def _draft(
     return artifacts.draft(name, files, libraries, golden=golden, bins=bins, **fields)
 
 
-def _describe(chosen: Chosen, plan: Plan, asked: Options) -> dict[str, Any]:
+def _describe(chosen: Chosen, plan: Plan, reviews: Reviews, asked: Options) -> dict[str, Any]:
     """Return how a candidate was trained, for the manifest."""
     found: dict[str, Any] = {
         "command": asked.command,
@@ -200,6 +195,8 @@ def _describe(chosen: Chosen, plan: Plan, asked: Options) -> dict[str, Any]:
         "chosen": chosen.candidate.name,
     }
     found["texts_used"] = len(plan.train)
+    if reviews.judged:
+        found["judged_answers"] = True
     if plan.fold is None:
         found |= {"held_out": HELD_OUT, "calibration": CALIBRATION}
     else:
@@ -217,7 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status, 1 when nothing was published."""
     parser = _parser()
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
-    names = [label.strip() for label in options.labels.split(",") if label.strip()]
     try:
         public = options.data == "imdb"
         train(
@@ -227,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.artifacts,
             text_column=options.text_column,
             label_column=options.label_column,
-            labels=names,
+            labels=_read_names(options.labels),
             extra=options.extra,
             feedback=options.feedback,
             candidate=options.candidate,
@@ -246,6 +242,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped: nothing was published", file=sys.stderr)
         return 130
     return 0
+
+
+def _read_names(text: str) -> list[str]:
+    """Return the names of labels, which commas separate; of no text, none.
+
+    Raises:
+        InvalidData: the text holds no name.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if text and not names:
+        raise InvalidData(f"--labels: got {text!r}, expected names separated by commas")
+    return names
 
 
 def _seed(text: str) -> int:

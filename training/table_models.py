@@ -313,6 +313,7 @@ def training_fields(
         **({"trees": best.trees} if best.trees else {}),
         **({"group": source.group} if source.group else {}),
         **({"time": source.time} if source.time else {}),
+        **({"judged_answers": True} if source.feedback else {}),
     }
 
 
@@ -380,8 +381,20 @@ def make_parser(
     )
     add("--group", metavar="COLUMN", help="rows with the same value are held out together")
     add("--time", metavar="COLUMN", help="predict each row from earlier ones only")
-    add("--drop", metavar="COLUMN", action="append", default=[], help="leave a column out")
-    add("--keep", metavar="COLUMN", action="append", default=[], help="use only this column")
+    add(
+        "--drop",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="leave a column out; may be repeated",
+    )
+    add(
+        "--keep",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        help="use only this column; may be repeated",
+    )
     add(
         "--extra",
         type=Path,

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ from mlapp.dates import DAY, varying_parts
 from mlapp.errors import InvalidData, InvalidTable
 from mlapp.manifest import Data
 from mlapp.schema import Category, Date, Input, Number, Output, Schema, describe
+from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat, format_of
 from mlapp.tables.numbers import LARGEST, MISSING, decimal_of, parse_numbers
 from mlapp.tables.options import find_applicable
@@ -23,6 +25,7 @@ from mlapp.tables.reading import open_table
 from mlapp.tables.values import to_values
 from training.columns import MAY_BE_CODES, How, are_codes, group_rare, read_column
 from training.columns import Say as Say
+from training.progress import count_of
 
 # Names of the columns that models answer with, and of the pages' button.
 RESERVED = ("baseline", "lower", "predict", "prediction", "upper")
@@ -88,12 +91,21 @@ def find_codes(rows: pa.Table) -> set[str]:
 
 def read_rows(
     path: Path,
+    keep: Callable[[Chunk], pa.RecordBatch] = attrgetter("batch"),
+    /,
     *,
     encoding: str | None = None,
     decimal: str | None = None,
     sheet: str | None = None,
 ) -> tuple[pa.Table, Data]:
     """Read a table as `read_table` does, with its columns as they are in the file.
+
+    Args:
+        path: the table's file.
+        keep: returns the rows of a chunk that are kept, by default all.
+        encoding: of a text file; see `FileFormat`.
+        decimal: the decimal mark of CSV and TSV; see `FileFormat`.
+        sheet: of an Excel workbook; see `FileFormat`.
 
     Raises:
         InvalidData: as `read_table`.
@@ -109,7 +121,7 @@ def read_rows(
                     raise InvalidData(
                         f"{path} cannot be read as a table: row {count + place + 1:,}, {fault}"
                     )
-                batches.append(chunk.batch)
+                batches.append(keep(chunk))
                 count += chunk.batch.num_rows
             schema = table.schema
     except OSError as error:
@@ -117,7 +129,7 @@ def read_rows(
     except InvalidTable as error:
         raise InvalidData(str(error)) from error
     rows = pa.Table.from_batches([batch.cast(schema) for batch in batches], schema)
-    about = Data(source=path.name, rows=len(rows), columns=len(schema), sha256=digest)
+    about = Data(source=path.name, rows=count, columns=len(schema), sha256=digest)
     return rows, about
 
 
@@ -192,7 +204,7 @@ def prepare(table: pd.DataFrame, target: str, say: Say) -> tuple[pd.DataFrame, "
         )
     usable = output.abs() <= LARGEST
     if dropped := int((~usable).sum()):
-        say(f"Left out {dropped} rows: {target} is missing or not finite")
+        say(f"Left out {count_of(dropped, 'row')}: {target} is missing or not finite")
     output = output[usable]
     inputs = table.loc[usable].drop(columns=target)
     if output.nunique() < 2:

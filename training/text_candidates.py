@@ -36,13 +36,13 @@ def fit_candidates(
         found.append(_fit_linear(reviews, counted, plan))
     trains_network = asked.model != "linear" and plan.fold is None
     if reviews.unlabelled and not trains_network:
-        say(f"{len(reviews.unlabelled):,} texts without a label are not used: they teach networks")
+        say("The texts without a label are not used: only networks learn from them")
     if asked.model == "linear":
         return found
     if not trains_network:
         say(
-            f"A network is compared from {NETWORK_FROM:,} texts on: it learns less from fewer than"
-            " the linear model. --model network trains it all the same"
+            f"Only the linear model is trained: from fewer than {NETWORK_FROM:,} texts it learns"
+            " more than a network. --model network trains a network instead"
         )
         return found
     from training import text_network  # takes seconds, and only many texts need it
@@ -165,4 +165,4 @@ def _say_measured(
     say(f"  log loss          {metrics['log_loss']:.4f}")
     say(f"  calibration error {metrics['ece']:.4f}, at temperature {metrics['temperature']:.3f}")
     for row in report["per_class"][:20]:
-        say(f"  {row['label']}: precision {row['precision']:.4f}, recall {row['recall']:.4f}")
+        say(f"  {row['label']!r}: precision {row['precision']:.4f}, recall {row['recall']:.4f}")

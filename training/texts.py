@@ -11,7 +11,7 @@ import re
 import tarfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,14 +19,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mlapp.errors import InvalidData, InvalidTable
+from mlapp.errors import Fault, InvalidData, InvalidTable
 from mlapp.families.text import LONGEST, Ids, clean, is_readable, without_markup
 from mlapp.manifest import Data
-from mlapp.schema import match_label, parse_text, quote
+from mlapp.schema import drop_ending, match_label, parse_text, quote
+from mlapp.scoring.batch import refuse_other_values
 from mlapp.store.learned import key as key
+from mlapp.tables.chunks import Chunk
 from mlapp.tables.decoding import BLOCK, Text
 from mlapp.tables.options import holds_texts
 from training.columns import NUMBER, plain_labels
+from training.progress import count_of
 from training.tables import Say, for_file, read_rows
 
 IMDB = "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"
@@ -53,6 +56,7 @@ class Reviews:
         unlabelled: texts without a label, none of them among `texts`.
         about: where the labelled texts are from.
         extra: how many of the texts, the last, may only ever be learned from.
+        judged: whether judged answers are among them.
     """
 
     texts: list[str]
@@ -61,6 +65,7 @@ class Reviews:
     unlabelled: list[str]
     about: Data
     extra: int = 0
+    judged: bool = False
 
     @property
     def own(self) -> int:
@@ -107,6 +112,7 @@ def read_reviews(
     Raises:
         InvalidData: nothing can be trained on; the message says why.
     """
+    _require_names(labels)
     reading = {"encoding": encoding, "decimal": decimal, "sheet": sheet}
     all_texts, all_values, unsup, about = _read(path, text_column, label_column, reading, say)
     if unlabelled is not None:
@@ -117,18 +123,30 @@ def read_reviews(
     _require_labels(path, found, values, labels)
     texts, values, keys = _without_twins(texts, values, say)
     _require_labels(path, found, values, labels)
-    alone, _ = _usable(unsup, [""] * len(unsup), say, "unlabelled texts")
+    alone, _ = _usable(unsup, [""] * len(unsup), say, "unlabelled text")
     alone = _apart(alone, keys, say)
     names = tuple(labels) or (NAMED.get(tuple(found)) if holds_texts(path) else None)
     name_of = dict(zip(found, names or found, strict=True))
     named = [name_of[value] for value in values]
     added = [*extra, *([] if feedback is None else [feedback])]
-    more_texts, more_named = _read_extra(
+    extras, extra_named = _read_extra(
         added, text_column, label_column, reading, name_of, feedback, say
     )
     places = {name: place for place, name in enumerate(name_of.values())}
-    classes = np.array([places[name] for name in named + more_named], dtype=np.int64)
-    return Reviews(texts + more_texts, classes, tuple(places), alone, about, len(more_texts))
+    classes = np.array([places[name] for name in named + extra_named], dtype=np.int64)
+    judged = feedback is not None
+    return Reviews(texts + extras, classes, tuple(places), alone, about, len(extras), judged)
+
+
+def _require_names(labels: Sequence[str]) -> None:
+    """Refuse names of labels that judged answers could not have.
+
+    Raises:
+        InvalidData: one counts as a missing value.
+    """
+    for name in labels:
+        if parse_text(name) is None:
+            raise InvalidData(f"--labels: got {name!r}, which counts as a missing value")
 
 
 def _read_extra(
@@ -163,22 +181,24 @@ def _read_extra(
             names = _names_in(path, given, name_of) or names
         texts += found[0]
         values += [None if value is None else names.get(value, value) for value in found[1]]
-    texts, named = _usable(texts, values, say, "extra texts")
+    texts, named = _usable(texts, values, say, "extra text")
     kept = [row for row, name in enumerate(named) if name in name_of.values()]
     if len(kept) < len(named):
-        say(f"Left out {len(named) - len(kept):,} extra texts with a label that the data lacks")
+        left_out = count_of(len(named) - len(kept), "extra text")
+        say(f"Left out {left_out} with a label that the data lacks")
     texts, named = [texts[row] for row in kept], [named[row] for row in kept]
-    texts, named, _ = _without_twins(texts, named, say, "extra texts")
+    texts, named, _ = _without_twins(texts, named, say, "extra text")
     return texts, named
 
 
 def _first_names(given: Iterable[str], name_of: Mapping[str, str]) -> dict[str, str]:
-    """Return the label that each name or value means; what is spelled alike comes first."""
+    """Return the label that each name or value means; what is spelled as a name is one."""
     names, found = tuple(name_of.values()), dict[str, str]()
     for each in given:
         value = match_label(each, name_of)
-        meant = match_label(each, names) if value is None or each in names else name_of[value]
-        if meant is not None:
+        if value is not None and not _are_spelled([each], names):
+            found[each] = name_of[value]
+        elif (meant := match_label(each, names)) is not None:
             found[each] = meant
     return found
 
@@ -195,13 +215,21 @@ def _names_in(path: Path, given: set[str], name_of: Mapping[str, str]) -> dict[s
     found = {each: name_of[value] for each, value in values.items() if value is not None}
     if len(found) < len(given):
         return None
-    if given <= {*name_of.values()} and any(each != name for each, name in found.items()):
-        renamed = ", ".join(f"{value} is named {name}" for value, name in name_of.items())
+    names = tuple(name_of.values())
+    meant = {each: match_label(each, names) for each in given}
+    closer = _are_spelled(given, name_of) and not _are_spelled(given, names)
+    if None not in meant.values() and meant != found and not closer:
+        renamed = ", ".join(f"{value!r} is named {name!r}" for value, name in name_of.items())
         raise InvalidData(
             f"{path}: the labels {quote(sorted(given))} are values of the data and names of other"
             f" labels, since {renamed}; give them other names with --labels"
         )
     return found
+
+
+def _are_spelled(given: Iterable[str], labels: Collection[str]) -> bool:
+    """Return whether all are labels as written, and not only other words for true and false."""
+    return all(each in labels or drop_ending(each) in labels for each in given)
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -217,8 +245,12 @@ def _read(
     """Return texts, their label values, texts without a label, and where they are from."""
     if holds_texts(path):
         return _read_files(path, reading.get("encoding"), labelled=label_column is not None)
-    table, about = read_rows(path, **reading)
-    if not len(table):
+    if label_column == text_column:
+        raise InvalidData(
+            f"--text-column and --label-column: got {text_column!r} for both, expected two columns"
+        )
+    table, about = _read_table(path, text_column, reading, say)
+    if not about.rows:
         raise InvalidData(f"{path} is empty: it has a header row and no data rows")
     wanted = {"--text-column": text_column} | (
         {"--label-column": label_column} if label_column is not None else {}
@@ -242,6 +274,27 @@ def _read(
             shown = ", ".join(f"{each!r} ({count:,})" for each, count in lost.most_common(5))
             say(f"Labels that count as missing values: {shown}")
     return texts, values, [], about
+
+
+def _read_table(
+    path: Path, text_column: str, reading: Mapping[str, str | None], say: Say
+) -> tuple[pa.Table, Data]:
+    """Return the rows of a table whose text is one or missing: scoring refuses other values."""
+    left_out = list[Fault]()
+
+    def keep(chunk: Chunk) -> pa.RecordBatch:
+        if text_column not in chunk.batch.schema.names:
+            return chunk.batch
+        if not (faults := refuse_other_values(chunk, text_column).faults):
+            return chunk.batch
+        left_out.extend(faults.values())
+        return chunk.batch.filter([place not in faults for place in range(chunk.batch.num_rows)])
+
+    table, about = read_rows(path, keep, **reading)
+    if left_out:
+        rows = count_of(len(left_out), "row")
+        say(f"Left out {rows} whose {text_column!r} is not a text, such as {left_out[0].got}")
+    return table, about
 
 
 def _texts_of(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:
@@ -308,7 +361,7 @@ def _archive_files(path: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _usable(
-    texts: Sequence[str], values: Sequence[str | None], say: Say, what: str = "texts"
+    texts: Sequence[str], values: Sequence[str | None], say: Say, what: str = "text"
 ) -> tuple[list[str], list[str]]:
     """Leave out texts without words, too long, or without a label."""
     kept_texts, kept_values, reasons = [], [], defaultdict[str, int](int)
@@ -323,14 +376,15 @@ def _usable(
             kept_texts.append(text)
             kept_values.append(value)
     for reason, count in reasons.items():
-        say(f"Left out {count:,} {what} {reason}")
+        say(f"Left out {count_of(count, what)} {reason}")
     if empty := sum(not is_readable(without_markup(text.lower())) for text in kept_texts):
-        say(f"{empty:,} {what} hold only markup or web addresses, which are not read")
+        hold = "holds" if empty == 1 else "hold"
+        say(f"{count_of(empty, what)} {hold} only markup or web addresses, which are not read")
     return kept_texts, kept_values
 
 
 def _without_twins(
-    texts: Sequence[str], values: Sequence[str], say: Say, what: str = "texts"
+    texts: Sequence[str], values: Sequence[str], say: Say, what: str = "text"
 ) -> tuple[list[str], list[str], set[str]]:
     """Keep the first of equal texts, and none where their labels differ; return all keys too.
 
@@ -349,9 +403,9 @@ def _without_twins(
             kept.append(row)
     disputed = sum(len(labels[each]) > 1 for each in read)
     if disputed:
-        say(f"Left out {disputed:,} {what} that occur with different labels")
+        say(f"Left out {count_of(disputed, what)} that occur with different labels")
     if twins := len(keys) - len(kept) - disputed:
-        say(f"Left out {twins:,} {what} that repeat another")
+        say(f"Left out {count_of(twins, what)} that {_repeat(twins)} another")
     return [texts[row] for row in kept], [values[row] for row in kept], set(keys)
 
 
@@ -362,9 +416,13 @@ def _apart(texts: Sequence[str], keys: Iterable[str], say: Say) -> list[str]:
         if (each := key(text)) not in seen:
             seen.add(each)
             kept.append(text)
-    if len(kept) < len(texts):
-        say(f"Left out {len(texts) - len(kept):,} unlabelled texts that repeat another")
+    if twins := len(texts) - len(kept):
+        say(f"Left out {count_of(twins, 'unlabelled text')} that {_repeat(twins)} another")
     return kept
+
+
+def _repeat(count: int) -> str:
+    return "repeats" if count == 1 else "repeat"
 
 
 def _require_labels(
@@ -385,10 +443,11 @@ def _require_labels(
         )
     counts = Counter(values)
     if rare := [label for label in found if counts[label] < LEAST]:
-        more = f"; {len(rare) - 1} more labels have too few" if len(rare) > 1 else ""
+        have = "has" if len(rare) == 2 else "have"
+        more = f"; {count_of(len(rare) - 1, 'more label')} {have} too few" if rare[1:] else ""
         raise InvalidData(
-            f"{path} has {counts[rare[0]]} usable texts labelled {rare[0]!r}; at least {LEAST} are"
-            f" needed{more}"
+            f"{path} has {count_of(counts[rare[0]], 'usable text')} labelled {rare[0]!r}; at least"
+            f" {LEAST} are needed{more}"
         )
 
 

@@ -9,7 +9,7 @@ models relies on these descriptions alone, never on the family of a model.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, 
 import numpy as np
 import numpy.typing as npt
 
-from mlapp.errors import ArtifactError
+from mlapp.errors import ArtifactError, Fault, InvalidInput
 from mlapp.manifest import Artifact, Manifest, command_of
-from mlapp.schema import Column, Floats, Input, Notice, Schema, Text, name_columns
+from mlapp.schema import TEXT, Column, Floats, Input, Notice, Schema, Text, name_columns
 
 if TYPE_CHECKING:  # takes longer to import than a row takes to predict
     import pandas as pd
@@ -439,6 +439,7 @@ class Explanation:
 
 
 WORDS = 10  # words of a text that a file names
+MOST_EXPLAINED = 500_000  # tokens of the texts of a request; each becomes an object of its JSON
 
 
 @dataclass(frozen=True)
@@ -447,16 +448,32 @@ class TextReasons:
 
     Attributes:
         texts: the n texts.
-        explanations: one for each text.
+        tokens: how many tokens each has.
+        explain: returns the explanation of the text in a place. A file's long texts are explained
+            one at a time, since together they would take too much memory.
         method: a sentence for users about how the weights are computed.
     """
 
     texts: Sequence[str]
-    explanations: Sequence[Explanation]
+    tokens: Sequence[int]
+    explain: Callable[[int], Explanation]
     method: str = ""
 
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        """One for each text."""
+        return list(map(self.explain, range(len(self.texts))))
+
     def records(self) -> list[dict[str, Any]]:
-        """Return each text's reasons for JSON."""
+        """Return each text's reasons for JSON.
+
+        Raises:
+            InvalidInput: the texts have more than `MOST_EXPLAINED` tokens together.
+        """
+        if (total := sum(self.tokens)) > MOST_EXPLAINED:
+            got = f"{total:,} tokens to explain"
+            allowed = f"at most {MOST_EXPLAINED:,} in all texts of a request"
+            raise InvalidInput([Fault(TEXT, got, allowed)])
         return [
             {
                 "label": each.label,
@@ -476,8 +493,9 @@ class TextReasons:
         A positive weight speaks for the second of two labels, or for the given one of more.
         """
         found = []
-        for text, explained in zip(self.texts, self.explanations, strict=True):
-            strongest = sorted(explained.spans, key=lambda span: -abs(span.weight))[:WORDS]
+        for place, text in enumerate(self.texts):
+            spans = self.explain(place).spans
+            strongest = sorted(spans, key=lambda span: -abs(span.weight))[:WORDS]
             words = [[text[each.start : each.end], round(each.weight, 6)] for each in strongest]
             found.append(json.dumps(words, ensure_ascii=False, separators=(",", ":")))
         return {"words": np.array(found, dtype=object)}

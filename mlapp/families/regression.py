@@ -225,7 +225,9 @@ class RegressionModel(TableModel):
         output = self.output
         return {
             row: "the prediction "
-            + describe_outside(float(predicted[row, 0]), output.minimum, output.maximum)
+            + describe_outside(
+                float(predicted[row, 0]), output.minimum, output.maximum, self.gives.format
+            )
             for row, _ in find_outside(predicted, least, most)
         }
 

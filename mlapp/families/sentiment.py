@@ -148,10 +148,11 @@ class SentimentModel:
 
     @property
     def headline(self) -> Headline:
-        """The held-out accuracy."""
+        """The accuracy on texts that the model had not seen."""
         accuracy = float(str(self.manifest.metrics["accuracy"]))
+        measured = "cross-validated" if "folds" in self.manifest.training else "held-out"
         meaning = "Share of texts that the training never saw which get their own label."
-        return Headline("held-out accuracy", f"{accuracy:.1%}", meaning)
+        return Headline(f"{measured} accuracy", f"{accuracy:.1%}", meaning)
 
     def check(self, texts: Texts) -> ReadTexts:
         """Read texts; one without a known word gets a notice.
@@ -180,12 +181,12 @@ class SentimentModel:
     def reasons(self, batch: ReadTexts) -> TextReasons:
         """Return the words that decide; with more than two labels, for the predicted one."""
         labels = self.answer(batch).labels if len(self.labels) > 2 else [""] * len(batch)
-        pairs = zip(batch.texts, batch.read, labels, strict=True)
-        found = [
-            self._explain(text, reading, self.gives.explained(label))
-            for text, reading, label in pairs
-        ]
-        return TextReasons(batch.texts, found, self.scorer.method)
+
+        def explain(place: int) -> Explanation:
+            label = self.gives.explained(labels[place])
+            return self._explain(batch.texts[place], batch.read[place], label)
+
+        return TextReasons(batch.texts, list(map(len, batch.read)), explain, self.scorer.method)
 
     def predict(self, texts: Texts) -> "pd.DataFrame":
         """Classify n texts.

@@ -11,7 +11,7 @@ characters of the text as given.
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
@@ -107,8 +107,10 @@ def check_texts(texts: Texts) -> list[str]:
     rows = texts.index if is_series(texts) else range(len(texts))
     faults = []
     for row, text in zip(rows, texts, strict=True):
-        if not isinstance(text, str):
-            faults.append(Fault("text", describe(text), ALLOWED, row))
+        if text is None:
+            faults.append(Fault("text", "nothing", ALLOWED, row))
+        elif not isinstance(text, str):
+            faults.append(refuse_other(text, row))
         elif len(text) > LONGEST:
             got = f"{len(text):,} characters"
             faults.append(Fault("text", got, f"at most {LONGEST:,} characters", row))
@@ -119,6 +121,14 @@ def check_texts(texts: Texts) -> list[str]:
     if faults:
         raise InvalidInput(faults)
     return list(texts)
+
+
+def refuse_other(value: object, row: Hashable | None = None) -> Fault:
+    """Return the fault of a value that is not a text, such as a number or a list."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Fault(
+        "text", f"the number {describe(value)}" if number else describe(value), "a text", row
+    )
 
 
 @dataclass(frozen=True)
