@@ -15,7 +15,7 @@ from mlapp.disk import writing
 from mlapp.errors import OutputError
 from mlapp.families.contract import Model
 from mlapp.families.engines import SKLEARN
-from mlapp.store import artifacts, open_model
+from mlapp.store import open_model
 
 Target: TypeAlias = Literal["mlflow", "mlserver", "folder"]
 
@@ -50,7 +50,6 @@ def export(root: Path, name: str, version: int | None, target: Target, to: Path)
         ArtifactError: the version cannot be opened.
         OutputError: the folder already exists, or cannot be written.
     """
-    version = artifacts.served_version(root, name) if version is None else version
     model = open_model(root, name, version)
     if to.exists():
         raise OutputError(f"{to} already exists")

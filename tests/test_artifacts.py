@@ -237,6 +237,36 @@ def test_no_command_is_made_up(training: dict[str, Any], tmp_path: Path) -> None
     assert "None" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("command", "fix"),
+    [
+        ("python -m anything --name toy", "mlapp retrain toy"),
+        ("mlapp publish toy.joblib --name toy", "mlapp publish toy.joblib --name toy --candidate"),
+    ],
+)
+def test_the_command_for_a_damaged_candidate_makes_a_candidate(
+    command: str, fix: str, tmp_path: Path
+) -> None:
+    publish(tmp_path)
+    drafted = draft(training={"command": command})
+    path = artifacts.publish(tmp_path, drafted, accept, candidate=True).path
+    flip(path)
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.open(tmp_path, "toy", 2)
+    assert caught.value.fix == fix
+    (path / MANIFEST).write_bytes(b"{}")
+    with pytest.raises(ArtifactError, match="manifest") as caught:
+        artifacts.open(tmp_path, "toy", 2)
+    assert caught.value.fix == "mlapp retrain toy"  # by the manifest of version 1
+
+
+def test_a_candidate_is_made_by_its_own_command_while_nothing_is_served(tmp_path: Path) -> None:
+    flip(artifacts.publish(tmp_path, draft(), accept, candidate=True).path)
+    with pytest.raises(ArtifactError) as caught:
+        artifacts.open(tmp_path, "toy", 1)
+    assert caught.value.fix == "python -m training.regression --name toy --candidate"
+
+
 def rename_in_manifest(path: Path, old: str, new: str) -> None:
     """Write a manifest with another file name and a digest that matches."""
     content = json.loads((path / MANIFEST).read_text())

@@ -1,6 +1,11 @@
 """Candidates, the gate, promotion and rollback, through the real store, command and server."""
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,11 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from mlapp import loaders
 from mlapp.cli import main
-from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, DiskFull, InvalidSettings, ModelNotFound, OutputError
 from mlapp.families.contract import replay
 from mlapp.families.regression import RegressionModel
 from mlapp.service import create_app
-from mlapp.store import artifacts, gate, promotion
+from mlapp.store import artifacts, changes, gate, promotion
 from mlapp.store.repository import Repository
 from tests.conftest import ROOT, Server, client_of, wait_until
 
@@ -82,6 +87,128 @@ def test_a_rollback_to_damaged_versions_alone_changes_nothing(folder: Path) -> N
         promotion.roll_back(folder, NAME, "customers complained")
     assert (artifacts.candidates(folder, NAME), history(folder)) == ([], [])
     assert loaders.load_model(NAME).manifest.version == 2
+
+
+def test_a_rollback_starts_from_the_version_that_is_really_served(folder: Path) -> None:
+    for _ in range(2):
+        publish(folder, candidate=False)
+    damage(folder / NAME / "3")
+    change = promotion.roll_back(folder, NAME, "customers complained")
+    assert (change.version, change.previous) == (1, 2)
+    assert artifacts.candidates(folder, NAME) == [2, 3]
+
+
+def test_a_candidate_is_judged_against_the_version_that_is_really_served(folder: Path) -> None:
+    publish(folder, candidate=False)
+    damage(folder / NAME / "2")
+    publish(folder)
+    assert main(["promote", NAME]) == 0
+    [change] = history(folder)
+    assert (change.version, change.previous) == (3, 1)
+
+
+# --- what cannot be written -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_a_change_that_is_not_in_the_history_is_undone(
+    folder: Path, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder, candidate=action == "promote")
+    (folder / NAME / promotion.HISTORY).mkdir()
+    before = artifacts.candidates(folder, NAME)
+    assert main([action, NAME]) == 1
+    assert capsys.readouterr().err == (
+        f"error: {folder}/{NAME}/history.jsonl cannot be written: Is a directory\n"
+    )
+    assert artifacts.candidates(folder, NAME) == before
+
+
+@pytest.mark.parametrize("action", ["promote", "rollback"])
+def test_a_full_disk_leaves_the_history_as_it_was(
+    folder: Path, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(folder)
+    promotion.promote(folder, NAME, 2, "better")
+    publish(folder)
+    before = (folder / NAME / promotion.HISTORY).read_bytes(), artifacts.candidates(folder, NAME)
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DiskFull, match=r"history\.jsonl"):
+        if action == "promote":
+            promotion.promote(folder, NAME, 3, "better")
+        else:
+            promotion.roll_back(folder, NAME, "worse")
+    after = (folder / NAME / promotion.HISTORY).read_bytes(), artifacts.candidates(folder, NAME)
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_to_is_an_error_of_one_line_and_nothing_changes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(folder, candidate=False)
+    publish(folder)
+    powers = "-dac_override,-dac_read_search"
+    unprivileged = ["setpriv", f"--inh-caps={powers}", f"--bounding-set={powers}"]
+    if os.getuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root can write everywhere, and there is no setpriv on this machine")
+    commands = ["promote houses", "rollback houses", "pin houses 1", "remove houses 1"]
+    commands += ["unpin regression", "rename houses homes"]
+    code = (
+        "import sys; from mlapp.cli import main\n"
+        "for line in sys.argv[1:]: print(main(line.split()), flush=True)"
+    )
+    monkeypatch.setenv("MLAPP_DATABASE_URL", f"sqlite:///{tmp_path}/records.db")
+    (folder / "regression" / "pinned").write_text("1")
+    (folder / NAME / promotion.HISTORY).touch()
+    files = sorted(folder.rglob("*"))
+    folders = [folder, *(path for path in files if path.is_dir())]
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        ran = subprocess.run(
+            [*(unprivileged if os.getuid() == 0 else []), sys.executable, "-c", code, *commands],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        for path in folders:
+            path.chmod(0o755)
+    assert (sorted(folder.rglob("*")), history(folder)) == (files, [])
+    errors = ran.stderr.splitlines()
+    assert len(errors) == len(commands), ran.stderr
+    for error in errors:
+        assert error.startswith(f"error: {folder}")
+        assert error.endswith(" cannot be written: Permission denied")
+
+
+def test_a_model_whose_own_folder_is_read_only_is_not_renamed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder / NAME / "1")
+    with pytest.raises(OutputError, match="houses/1 cannot be written: Permission denied"):
+        changes.rename(folder, NAME, "homes")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_version_in_a_folder_that_is_read_only_is_not_half_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder / NAME)
+    with pytest.raises(OutputError, match="houses cannot be written: Permission denied"):
+        changes.remove(folder, NAME, 1)
+    assert sorted(folder.rglob("*")) == before
+
+
+# --- the gate ---------------------------------------------------------------------------------
 
 
 def damage(version: Path) -> None:
@@ -280,6 +407,85 @@ def test_the_pages_offer_no_model_of_candidates_alone_but_promote_it(
     assert "regression" in [each.value for each in home.run().header]
 
 
+def open_versions(model: str = NAME) -> AppTest:
+    """Open the page Versions, and choose a model."""
+    app = AppTest.from_file(str(ROOT / "Home.py"), default_timeout=60).run()
+    app.switch_page("pages/versions.py").run()
+    app.selectbox(key="_versions_model").select(model).run()
+    assert not app.exception
+    return app
+
+
+def states(app: AppTest) -> dict[int, str]:
+    table = app.dataframe[0].value
+    return dict(zip(table["version"], table["state"], strict=True))
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_version_that_is_really_served_and_why_a_newer_one_is_not(
+    folder: Path,
+) -> None:
+    publish(folder, candidate=False)
+    damage(folder / NAME / "2")
+    app = open_versions()
+    assert states(app) == {2: "cannot be opened", 1: "served"}
+    assert "houses/2/report.json" in app.warning[0].value.replace("\\", "")
+    damage(folder / NAME / "1")
+    app.run()
+    assert states(app) == {2: "cannot be opened", 1: "cannot be opened"}
+    assert "houses/2/report.json" in app.warning[0].value.replace("\\", "")
+
+
+@pytest.mark.slow
+def test_the_page_offers_a_rollback_only_where_there_is_a_version_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAPP_ADMIN", "on")
+    app = open_versions()
+    button = app.button(key="_rollback")
+    assert (button.disabled, button.help) == (True, "There is no version before 1 to serve.")
+    publish(folder, candidate=False)
+    assert not app.run().button(key="_rollback").disabled
+    artifacts.pin(folder, NAME, 2)
+    button = app.run().button(key="_rollback")
+    assert (button.disabled, button.help) == (True, "Version 2 is pinned.")
+
+
+@pytest.mark.slow
+def test_a_rollback_that_cannot_be_written_is_an_error_on_the_page(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(folder, candidate=False)
+    (folder / NAME / "candidate-2").symlink_to(folder / "nowhere" / "mark")
+    monkeypatch.setenv("MLAPP_ADMIN", "on")
+    app = open_versions()
+    app.button(key="_rollback").click().run()
+    assert not app.exception
+    assert "houses cannot be written" in app.error[-1].value
+
+
+@pytest.mark.slow
+def test_the_page_links_to_the_reasons_of_both_versions_and_has_a_card_of_each(
+    folder: Path,
+) -> None:
+    publish(folder)
+    app = open_versions()
+    [link] = app.main.get("page_link")
+    assert link.proto.page == "regression"
+    assert link.proto.query_string == "_model=houses&_version=2"
+    cards = [each.proto.label for each in app.main.get("download_button")]
+    assert cards == ["Model card of version 2", "Model card of version 1"]
+    labels = {each.get("label") for each in json.loads(app.dataframe[0].proto.columns).values()}
+    assert {"Version", "State", "Created", "Trained on"} <= labels
+    app.switch_page("pages/regression.py")
+    for key, value in {"_model": NAME, "_version": "2"}.items():
+        app.query_params[key] = value
+    app.run()
+    app.session_state[f"_tabs_{NAME}"] = "Compare"
+    assert app.run().selectbox(key=f"_against_{NAME}").value == 1
+    assert not app.exception
+
+
 @pytest.mark.parametrize("hindrance", ["not a candidate", "pinned"])
 def test_what_cannot_be_promoted_is_not_compared_first(
     folder: Path, hindrance: str, capsys: pytest.CaptureFixture[str]
@@ -329,6 +535,23 @@ def test_the_history_of_a_model_that_does_not_exist_is_an_error(
     assert "No complete version of 'typo'" in capsys.readouterr().err
     assert main(["history", NAME]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_history_without_changes_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["history", NAME]) == 0
+    assert capsys.readouterr().err == "Nothing has been promoted or rolled back yet.\n"
+
+
+def test_a_change_without_a_reason_ends_with_who_made_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(folder, candidate=False)
+    change = promotion.roll_back(folder, NAME, "", by="the operator")
+    assert change.reason == ""
+    assert main(["history", NAME]) == 0
+    assert capsys.readouterr().out.endswith("rolled back by the operator\n")
 
 
 @pytest.mark.slow

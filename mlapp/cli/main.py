@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.filename is not None:
-            raise
+            print(f"error: {error.filename}: {reason(error)}", file=sys.stderr)
+            return 1
         print(f"error: the output cannot be written: {reason(error)}", file=sys.stderr)
         _drop_output()
         return 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp import store
+from mlapp.cli.score import parse_count
 from mlapp.errors import MlappError, ModelNotFound, RecordsUnavailable
 from mlapp.families.contract import replay
 from mlapp.settings import read_settings
@@ -23,9 +24,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     verify.set_defaults(run=lambda options: verify_models(options.name))
     pin = commands.add_parser("pin", help="serve a version even if newer ones are published")
     pin.add_argument("name", metavar="NAME")
-    pin.add_argument("version", metavar="VERSION", type=int)
+    pin.add_argument("version", metavar="VERSION", type=parse_count)
     pin.set_defaults(run=lambda options: pin_version(options.name, options.version))
-    unpin = commands.add_parser("unpin", help="serve the newest version again")
+    unpin = commands.add_parser("unpin", help="serve the newest version, except candidates")
     unpin.add_argument("name", metavar="NAME")
     unpin.set_defaults(run=lambda options: pin_version(options.name, None))
     rename = commands.add_parser("rename", help="give a model another name")
@@ -34,7 +35,7 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     rename.set_defaults(run=lambda options: rename_model(options.old, options.new))
     remove = commands.add_parser("remove", help="delete a published version")
     remove.add_argument("name", metavar="NAME")
-    remove.add_argument("version", metavar="VERSION", type=int)
+    remove.add_argument("version", metavar="VERSION", type=parse_count)
     remove.set_defaults(run=lambda options: remove_version(options.name, options.version))
 
 
@@ -76,24 +77,25 @@ def describe_models(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a description of each published version, and the errors that were found.
 
     A version has: name, version, task, takes, gives, created, bytes, metrics, quality, opens, fault
-    (why it cannot be opened) and state: `served`, `pinned` (and served), `candidate` or `old`.
-    Unknown values are None.
+    (why it cannot be opened) and state: `served`, `pinned` (and served, if it opens), `candidate`,
+    `refused` (it would be served if it opened) or `old`. Unknown values are None.
     """
     found, troubles = [], []
     for name in artifacts.names(root):
         try:
-            served = artifacts.served_version(root, name)
+            wanted = artifacts.servable(root, name)
             held = artifacts.pinned(root, name) is not None
         except MlappError as error:
-            served, held = 0, False
+            wanted, held = [], False
             troubles.append(str(error))
-        waiting = artifacts.candidates(root, name)
-        for version in artifacts.versions(root, name):
+        numbers, waiting = artifacts.versions(root, name), artifacts.candidates(root, name)
+        listed = {version: describe_version(root, name, version) for version in numbers}
+        served = next((each for each in wanted if each in listed and listed[each]["opens"]), 0)
+        for version, each in listed.items():
             state = "candidate" if version in waiting else "old"
-            if version == served:
-                state = "pinned" if held else "served"
-            each = describe_version(root, name, version) | {"state": state}
-            found.append(each)
+            if version in wanted and version >= served:
+                state = "pinned" if held else "served" if version == served else "refused"
+            found.append(each | {"state": state})
             troubles += [each["fault"]] if each["fault"] else []
     return found, troubles
 
@@ -127,6 +129,7 @@ def remove_version(name: str, version: int) -> int:
     Raises:
         ModelNotFound: there is no such version.
         InvalidSettings: it is pinned.
+        OutputError: the folder of the model cannot be written to.
     """
     root = read_settings().artifacts
     changes.remove(root, name, version)
@@ -135,11 +138,13 @@ def remove_version(name: str, version: int) -> int:
 
 
 def _describe_served(root: Path, name: str) -> str:
-    """Return which version of a model is served."""
+    """Return which version of a model is served, or why none is."""
     try:
-        return f"version {artifacts.served_version(root, name)} is served"
-    except MlappError:
+        return f"version {store.open_model(root, name).manifest.version} is served"
+    except ModelNotFound:
         return "nothing is served"
+    except MlappError as error:
+        return f"nothing is served: {error}"
 
 
 def rename_model(old: str, new: str) -> int:
@@ -148,6 +153,7 @@ def rename_model(old: str, new: str) -> int:
     Raises:
         ModelNotFound: nothing is published under the old name.
         ArtifactError: the new name is taken or cannot be used.
+        OutputError: the folder of the models cannot be written to.
         RecordsUnavailable: what is recorded of it cannot be renamed, so nothing is.
     """
     from mlapp.records.database import Database  # take longer to import than other commands run
@@ -173,9 +179,7 @@ def verify_models(name: str | None) -> int:
     chosen = [name] if name else artifacts.names(root)
     found = [(each, version) for each in chosen for version in artifacts.versions(root, each)]
     if not found:
-        raise ModelNotFound(
-            f"No complete version of {repr(name) if name else 'any model'} in {root}"
-        )
+        raise artifacts.no_model(root, repr(name) if name else "any model")
     status = 0
     for each, version in found:
         try:
@@ -193,6 +197,7 @@ def pin_version(name: str, version: int | None) -> int:
     Raises:
         ModelNotFound: there is no such version.
         InvalidSettings: the environment pins a version.
+        OutputError: the folder of the model cannot be written to.
     """
     root = read_settings().artifacts
     if version is None:

@@ -1,8 +1,10 @@
 """`mlapp promote`, `rollback` and `history`: which version is served, and why."""
 
 import argparse
+import sys
 from typing import Any
 
+from mlapp.cli.score import parse_count
 from mlapp.errors import GateRefused, ModelNotFound
 from mlapp.settings import read_settings
 from mlapp.store import artifacts, promotion
@@ -13,10 +15,17 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     promote = commands.add_parser("promote", help="serve a candidate, unless it is worse")
     promote.add_argument("name", metavar="NAME")
     promote.add_argument(
-        "version", metavar="VERSION", type=int, nargs="?", help="(default: the newest candidate)"
+        "version",
+        metavar="VERSION",
+        type=parse_count,
+        nargs="?",
+        help="(default: the newest candidate)",
     )
     promote.add_argument(
-        "--force", metavar="WHY", help="promote it even if it is worse, for this reason"
+        "--force",
+        metavar="WHY",
+        type=parse_reason,
+        help="promote it even if it is worse, for this reason",
     )
     promote.set_defaults(
         run=lambda options: promote_version(options.name, options.version, options.force)
@@ -30,25 +39,38 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     history.set_defaults(run=lambda options: show_history(options.name))
 
 
+def parse_reason(text: str) -> str:
+    """Return a reason, which must say something.
+
+    Raises:
+        ArgumentTypeError: it is blank.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a reason")
+    return text
+
+
 def promote_version(name: str, version: int | None, force: str | None) -> int:
     """Compare a candidate with the served version, on held-out rows and judged answers; serve it.
 
     Raises:
         GateRefused: it is worse beyond chance or cannot be judged, and is not forced.
-        ModelNotFound: there is no such candidate.
+        ModelNotFound: there is no such model or candidate.
+        OutputError: the folder of the model cannot be written to.
     """
     from mlapp.records.database import Database  # take longer to import than other commands run
     from mlapp.scoring import candidates
 
     settings = read_settings()
     root = settings.artifacts
+    artifacts.require_model(root, name)
     waiting = artifacts.candidates(root, name)
     if version is None and not waiting:
         raise ModelNotFound(f"{name!r} has no candidate in {root}")
     version = waiting[-1] if version is None else version
     try:
         change = candidates.promote(
-            root, Database(settings), name, version, force or "", force=bool(force), say=print
+            root, Database(settings), name, version, force or "", force=force is not None, say=print
         )
     except GateRefused as error:
         raise GateRefused(f"{error}; use --force WHY to promote it anyway") from error
@@ -61,6 +83,7 @@ def roll_back(name: str, reason: str) -> int:
 
     Raises:
         ModelNotFound: there is none.
+        OutputError: the folder of the model cannot be written to.
     """
     change = promotion.roll_back(read_settings().artifacts, name, reason)
     print(f"{name}: version {change.version} is served")
@@ -75,13 +98,15 @@ def show_history(name: str) -> int:
     """
     root = read_settings().artifacts
     changes = promotion.history(root, name)
-    if not changes and not artifacts.versions(root, name):
-        raise ModelNotFound(f"No complete version of {name!r} in {root}")
+    if not changes:
+        artifacts.require_model(root, name)
+        print("Nothing has been promoted or rolled back yet.", file=sys.stderr)
     for each in changes:
         forced = ", forced" if each.forced else ""
         before = "" if each.previous is None else f" after {each.previous}"
+        reason = " ".join(each.reason.split())
         print(
             f"{each.time:%Y-%m-%d %H:%M} version {each.version}{before} {each.action}{forced}"
-            f" by {each.by}: {' '.join(each.reason.split())}"
+            f" by {each.by}" + (f": {reason}" if reason else "")
         )
     return 0

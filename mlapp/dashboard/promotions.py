@@ -1,6 +1,7 @@
 """The parts of the page Versions: metrics side by side, candidates, the history, the model card."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -9,7 +10,7 @@ from mlapp import loaders
 from mlapp.dashboard import answers, monitor, quality
 from mlapp.dashboard.markup import literal
 from mlapp.errors import ArtifactError, GateRefused, MlappError
-from mlapp.manifest import Manifest
+from mlapp.manifest import Kind, Manifest
 from mlapp.model_card import write_card
 from mlapp.records import drift, queries, reference
 from mlapp.records.database import Database
@@ -18,15 +19,19 @@ from mlapp.settings import read_settings
 from mlapp.store import artifacts, promotion
 from mlapp.store.gate import Verdict
 
+# The page of each kind of model, which compares its versions.
+PAGES = {
+    Kind("row", "number"): "pages/regression.py",
+    Kind("row", "labels"): "pages/classification.py",
+    Kind("text", "labels"): "pages/sentiment.py",
+}
+
 
 def show_versions(name: str) -> None:
-    """Show every version of a model with its metrics, and offer the model card."""
+    """Show every version of a model with its metrics, and offer the model cards."""
     root = read_settings().artifacts
-    try:
-        served = artifacts.served_version(root, name)
-    except ArtifactError as error:
-        served = 0
-        st.warning(literal(str(error)), title="Nothing is served")
+    served = _show_served(name)
+    refused = [each for each in _servable(name) if each > served]
     waiting, metrics = artifacts.candidates(root, name), _metrics(name)
     rows, manifests = [], dict[int, Manifest]()
     for version in reversed(artifacts.versions(root, name)):
@@ -37,42 +42,74 @@ def show_versions(name: str) -> None:
             continue
         manifests[version] = manifest
         state = "served" if version == served else "candidate" if version in waiting else "older"
+        state = "cannot be opened" if version in refused else state
         rows.append(
             {"version": version, "state": state, "created": manifest.created}
             | {"trained on": manifest.describe_use()}
             | {key: value for key, value in manifest.metrics.items() if key in metrics}
         )
     table = pd.DataFrame(rows)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            "created": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
-        }
-        | {
-            metric.key: st.column_config.NumberColumn(
-                metric.label,
-                format="percent"
-                if metric.write(0).endswith("%")
-                else answers.significant_format(table[metric.key]),
-                help=metric.help,
-            )
-            for metric in metrics.values()
-            if metric.key in table
-        },
-        alt="All versions with their metrics",
-    )
-    shown = manifests.get(served) or next(iter(manifests.values()), None)
-    if shown:
-        st.download_button(
-            f"Model card of version {shown.version}",
-            lambda: write_card(shown, _describe_drift(shown)),
-            file_name=f"{name}-{shown.version}.html",
-            mime="text/html",
-            key="_model_card",
-            icon=":material/description:",
-            on_click="ignore",
+    config: dict[str, Any] = {
+        "version": "Version",
+        "state": "State",
+        "created": _clock("Created"),
+        "trained on": "Trained on",
+    } | {
+        metric.key: st.column_config.NumberColumn(
+            metric.label,
+            format="percent"
+            if metric.write(0).endswith("%")
+            else answers.significant_format(table[metric.key]),
+            help=metric.help,
         )
+        for metric in metrics.values()
+        if metric.key in table
+    }
+    st.dataframe(
+        table, hide_index=True, column_config=config, alt="All versions with their metrics"
+    )
+    first = served if served in manifests else next(iter(manifests), 0)
+    with st.container(horizontal=True):
+        for version, manifest in manifests.items():
+            if version == first or version in waiting:
+                _offer_card(manifest)
+
+
+def _clock(label: str) -> Any:
+    """Return the configuration of a column of times."""
+    return st.column_config.DatetimeColumn(label, format="YYYY-MM-DD HH:mm")
+
+
+def _show_served(name: str) -> int:
+    """Return the version that is served, or 0; say why none is, or why a newer one is not."""
+    try:
+        served = loaders.load_model(name).manifest.version
+    except ArtifactError as error:
+        st.warning(literal(str(error)), title="Nothing is served")
+        return 0
+    if refusal := loaders.refused(name):
+        st.warning(literal(str(refusal)), title=f"Version {served} stays in use")
+    return served
+
+
+def _servable(name: str) -> list[int]:
+    """Return the versions that may be served, best first; none where the pinned one is missing."""
+    try:
+        return artifacts.servable(read_settings().artifacts, name)
+    except ArtifactError:
+        return []
+
+
+def _offer_card(manifest: Manifest) -> None:
+    st.download_button(
+        f"Model card of version {manifest.version}",
+        lambda: write_card(manifest, _describe_drift(manifest)),
+        file_name=f"{manifest.name}-{manifest.version}.html",
+        mime="text/html",
+        key=f"_model_card_{manifest.version}",
+        icon=":material/description:",
+        on_click="ignore",
+    )
 
 
 def _metrics(name: str) -> dict[str, quality.Metric]:
@@ -118,7 +155,7 @@ def show_candidate(name: str, version: int) -> None:
         st.caption("No version is served, so there is none to compare it with.")
         return
     try:
-        served = artifacts.served_version(root, name)
+        served = loaders.load_model(name).manifest.version
         verdicts, differing = _compare(root, name, served, version)
     except MlappError as error:
         st.error(literal(str(error)), title="It cannot be compared")
@@ -138,6 +175,23 @@ def show_candidate(name: str, version: int) -> None:
                 column_config=answers.significant(differing),
                 alt="The rows whose answers differ most",
             )
+    _link_comparison(name, served, version)
+
+
+def _link_comparison(name: str, served: int, version: int) -> None:
+    """Link to the page that shows the reasons of a candidate beside those of the served version."""
+    kinds = {loaders.load_model(name, each).manifest.kind for each in (served, version)}
+    page = PAGES.get(kinds.pop())
+    if kinds or page is None:
+        return  # they cannot be compared
+    st.session_state[f"_against_{name}"] = served  # what the tab compares with
+    st.page_link(
+        page,
+        label=f"Compare the reasons of versions {version} and {served}",
+        icon=":material/compare_arrows:",
+        help=f"Opens version {version}; the tab Compare sets version {served} beside it.",
+        query_params={"_model": name, "_version": str(version)},
+    )
 
 
 @st.cache_data(ttl=60, max_entries=20, show_spinner="Comparing the candidate")
@@ -180,15 +234,32 @@ def show_controls(name: str) -> None:
                 on_click=_promote,
                 args=[name, version, reason, force],
             )
+        hindrance = _find_hindrance(name)
         st.button(
             "Roll back",
             key="_rollback",
             on_click=_roll_back,
             args=[name, reason],
             icon=":material/undo:",
+            disabled=hindrance is not None,
+            help=hindrance,
         )
     if refusal := st.session_state.pop("_promotion_error", None):
         st.error(literal(refusal), title="Nothing was changed")
+
+
+def _find_hindrance(name: str) -> str | None:
+    """Return why a model cannot be rolled back, None if there is a version to try."""
+    root = read_settings().artifacts
+    try:
+        if (held := artifacts.pinned(root, name)) is not None:
+            return f"Version {held} is pinned."
+        served = loaders.load_model(name).manifest.version
+    except ArtifactError:
+        return "Nothing is served."
+    if not any(each < served for each in _servable(name)):
+        return f"There is no version before {served} to serve."
+    return None
 
 
 def _promote(name: str, version: int, reason: str, force: bool) -> None:
@@ -232,6 +303,7 @@ def show_history(name: str) -> None:
     st.dataframe(
         pd.DataFrame([change.model_dump() for change in reversed(changes)]),
         hide_index=True,
-        column_config={"time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm")},
+        column_config={field: field.capitalize() for field in promotion.Change.model_fields}
+        | {"time": _clock("Time")},
         alt="Promotions and rollbacks, the newest first",
     )

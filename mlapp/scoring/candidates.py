@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlapp import families
+from mlapp import families, store
 from mlapp.errors import (
     ArtifactError,
     GateRefused,
@@ -55,12 +55,11 @@ def judge(root: Path, database: Database, name: str, version: int) -> list[Verdi
     opened = artifacts.open(root, name, version)
     candidate = families.from_artifact(opened)
     try:
-        served = artifacts.served_version(root, name)
+        old, _ = store.open_served(root, name)
     except ModelNotFound:
         return []
-    current = artifacts.open(root, name, served)
+    current = artifacts.open(root, name, old.manifest.version)
     held_back = confirmed.read(database, name).held_back
-    old = families.from_artifact(current)
     known = [(load_learned(current), old), (load_learned(opened), candidate)]
     new = [each for each in held_back if not any(_is_learned(each, *both) for both in known)]
     return [gate.compare_held_out(current, opened), judge_confirmed(old, candidate, new)]
@@ -149,7 +148,7 @@ def promote(
 
     Raises:
         GateRefused: it is worse, or cannot be judged.
-        ModelNotFound, InvalidSettings: as `promotion.promote`.
+        ModelNotFound, InvalidSettings, OutputError: as `promotion.promote`.
         ArtifactError: it cannot be opened.
     """
     promotion.require_promotable(root, name, version)  # before a comparison, which takes longer

@@ -5,9 +5,9 @@
     artifacts/<name>/candidate-<version>   marks a version that is not served; see `promotion`
 
 Versions are whole numbers from 1, as in the model repositories of TensorFlow Serving and Triton;
-the newest is served unless one is pinned. A version appears by one rename, so it is complete or
-absent. Nothing is deserialized before its SHA-256 is checked. That protects against damage, not
-against malice: anyone who can write to the folder can change what is served.
+the newest that is not a candidate is served, unless one is pinned. A version appears by one rename,
+so it is complete or absent. Nothing is deserialized before its SHA-256 is checked. That protects
+against damage, not against malice: anyone who can write to the folder can change what is served.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlapp.disk import reason, sync_folder, writing
-from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound, quote
 from mlapp.manifest import NAME, Artifact, File, Kind, Manifest, command_of
 from mlapp.settings import RECORDS, read_settings
 
@@ -37,6 +37,7 @@ PIN = "pinned"
 LARGEST_VERSION = 10**9
 _VERSION = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 TEMPORARY = ".publishing-"
+LISTED = 10  # the most models that a message names
 
 _STALE_SECONDS = 24 * 3600
 
@@ -82,6 +83,31 @@ def versions(root: Path, name: str) -> list[int]:
     ]
 
 
+def require_model(root: Path, name: str) -> list[int]:
+    """Return the complete versions of a model, oldest first.
+
+    Raises:
+        ModelNotFound: there are none; the message names the models that there are.
+    """
+    found = versions(root, name)
+    if not found:
+        raise no_model(root, repr(name))
+    return found
+
+
+def no_model(root: Path, wanted: str) -> ModelNotFound:
+    """Return the error for a model that is not published, which says what is.
+
+    Args:
+        root: the artifact folder.
+        wanted: the model, in words.
+    """
+    message, there = f"No complete version of {wanted} in {root}", names(root)
+    if there:
+        return ModelNotFound(f"{message}; the models there are {quote(there, LISTED)}")
+    return ModelNotFound(f"{message}, which has no models", "python -m training.regression")
+
+
 def pinned(root: Path, name: str) -> int | None:
     """Return the pinned version, or None; `MLAPP_PINS` takes precedence over `mlapp pin`."""
     held = read_settings().pins.get(name)
@@ -105,13 +131,13 @@ def pinned(root: Path, name: str) -> int | None:
 def served_version(root: Path, name: str) -> int:
     """Return the pinned version, or else the newest that is not a candidate.
 
+    If it cannot be opened, an older one is served instead; see `store.open_served`.
+
     Raises:
         ModelNotFound: nothing but candidates is published under the name, or the pinned version
             is missing.
     """
-    found = versions(root, name)
-    if not found:
-        raise ModelNotFound(f"No complete version of {name!r} in {root}")
+    found = require_model(root, name)
     held = pinned(root, name)
     if held is None:
         waiting = candidates(root, name)
@@ -192,10 +218,21 @@ def readable_manifests(root: Path, name: str) -> list[Manifest]:
 
 
 def train_command(path: Path) -> str | None:
-    """Return the command that trained a version, from its manifest.
+    """Return the command that makes a version anew: for a candidate, as a candidate.
 
-    If the manifest is damaged, it is that of the newest intact one of the same model, or None.
+    It is that of the version's manifest. If that is damaged, it is that of the newest intact
+    manifest of the same model, or None.
     """
+    command = _find_command(path)
+    root, name = path.parent.parent, path.parent.name
+    is_version = _VERSION.fullmatch(path.name)  # while it is published, it has no number
+    if not (command and is_version and candidate_mark(root, name, int(path.name)).exists()):
+        return command
+    can_retrain = is_served(root, name) and not command.startswith("mlapp publish ")
+    return f"mlapp retrain {name}" if can_retrain else f"{command} --candidate"
+
+
+def _find_command(path: Path) -> str | None:
     numbers = sorted(_numbers(path.parent), reverse=True)
     for folder in (path, *(path.parent / str(number) for number in numbers)):
         try:
@@ -444,12 +481,14 @@ def pin(root: Path, name: str, version: int) -> None:
 
     Raises:
         ModelNotFound: there is no such version.
+        OutputError: the folder cannot be written to.
     """
     _require_no_setting(name)
     require_version(root, name, version)
     temporary = root / name / f"{TEMPORARY}{secrets.token_hex(8)}"
-    _write(temporary, f"{version}\n".encode())
-    temporary.replace(root / name / PIN)
+    with writing(str(root / name / PIN)):
+        _write(temporary, f"{version}\n".encode())
+        temporary.replace(root / name / PIN)
 
 
 def require_version(root: Path, name: str, version: int) -> None:
@@ -460,22 +499,25 @@ def require_version(root: Path, name: str, version: int) -> None:
     """
     found = versions(root, name)
     if version not in found:
+        there = names(root)
+        others = "" if found or not there else f"; the models there are {quote(there, LISTED)}"
         published = ", ".join(map(str, found)) or "none"
         raise ModelNotFound(
-            f"There is no version {version} of {name!r} in {root}; published: {published}"
+            f"There is no version {version} of {name!r} in {root}; published: {published}{others}"
         )
 
 
 def unpin(root: Path, name: str) -> None:
-    """Unpin the version, if one is pinned: the newest is served again.
+    """Unpin the version, if one is pinned: the newest that is not a candidate is served again.
 
     Raises:
         ModelNotFound: nothing is published under the name.
+        OutputError: the folder cannot be written to.
     """
     _require_no_setting(name)
-    if not versions(root, name):
-        raise ModelNotFound(f"No complete version of {name!r} in {root}")
-    (root / name / PIN).unlink(missing_ok=True)
+    require_model(root, name)
+    with writing(str(root / name / PIN)):
+        (root / name / PIN).unlink(missing_ok=True)
 
 
 def _require_no_setting(name: str) -> None:

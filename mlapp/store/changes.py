@@ -3,7 +3,9 @@
 A removed version leaves an empty folder, so that its number is not used again.
 """
 
+import errno
 import json
+import os
 import secrets
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlapp.disk import writing
-from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
+from mlapp.errors import ArtifactError, InvalidSettings, OutputError
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -22,15 +24,17 @@ def remove(root: Path, name: str, version: int) -> None:
     Raises:
         ModelNotFound: there is no such version.
         InvalidSettings: it is pinned.
+        OutputError: the folder cannot be written to.
     """
     artifacts.require_version(root, name, version)
-    with artifacts.locked(root / name):
+    with writing(str(root / name / str(version))), artifacts.locked(root / name):
         if artifacts.pinned(root, name) == version:
             raise InvalidSettings(
                 f"{name} is pinned to version {version}; to unpin it:"
                 f" {artifacts.how_to_unpin(name)}"
             )
         folder = root / name / str(version)
+        _require_writable(root / name, folder)
         (folder / artifacts.MANIFEST).unlink()  # from now on the version does not exist
         for entry in folder.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -57,17 +61,18 @@ def rename(
         ArtifactError: the new name is taken or cannot be used, or a version is damaged.
         InvalidSettings: the environment pins a version.
     """
-    if not artifacts.versions(root, old):
-        raise ModelNotFound(f"No complete version of {old!r} in {root}")
+    versions = artifacts.require_model(root, old)
     artifacts.require_name(new)
     if (root / new).exists():
         raise ArtifactError(f"The name {new!r} is taken in {root}")
     if old in read_settings().pins:
         raise InvalidSettings(f"MLAPP_PINS pins a version of {old}: change it there")
-    for version in artifacts.versions(root, old):
+    for version in versions:
         artifacts.open(root, old, version)  # damaged files must not get new digests
+    # A copy of a read-only folder is read-only, too, and could not be removed again.
+    _require_writable(root, root / old, *(root / old / str(version) for version in versions))
     made = root / f"{artifacts.TEMPORARY}{secrets.token_hex(8)}"
-    with artifacts.locked(root / old):
+    with writing(str(root)), artifacts.locked(root / old):
         try:
             shutil.copytree(root / old, made)
             for version in artifacts.versions(root, old):
@@ -78,6 +83,17 @@ def rename(
             shutil.rmtree(made, ignore_errors=True)
             raise
         shutil.rmtree(root / old)
+
+
+def _require_writable(*folders: Path) -> None:
+    """Check that folders can be written to.
+
+    Raises:
+        OutputError: one cannot.
+    """
+    for folder in folders:
+        if not os.access(folder, os.W_OK):
+            raise OutputError(f"{folder} cannot be written: {os.strerror(errno.EACCES)}")
 
 
 def _state_name(folder: Path, name: str) -> None:

@@ -9,14 +9,16 @@ the served version creates or deletes one file, so a running server needs no res
 
 import getpass
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from mlapp import store
+from mlapp.disk import writing
 from mlapp.errors import ArtifactError, InvalidSettings, ModelNotFound
 from mlapp.store import artifacts
 
@@ -63,12 +65,18 @@ def promote(
     Raises:
         ModelNotFound: the version is not a candidate, or a newer one is served.
         InvalidSettings: a version is pinned.
+        OutputError: the folder cannot be written to; nothing is changed.
     """
+    mark = artifacts.candidate_mark(root, name, version)
     with _locked(root, name):
         served = require_promotable(root, name, version)
         change = _change("promoted", version, served, reason, forced, by)
-        _append(root, name, change)
-        artifacts.candidate_mark(root, name, version).unlink()
+        mark.unlink()
+        try:
+            _append(root, name, change)
+        except BaseException:
+            mark.touch()
+            raise
     return change
 
 
@@ -95,42 +103,36 @@ def require_promotable(root: Path, name: str, version: int) -> int | None:
 
 
 def roll_back(root: Path, name: str, reason: str, *, by: str | None = None) -> Change:
-    """Serve the last whole version before the one that is served; later ones become candidates.
+    """Serve the version before the one that is served; later ones become candidates.
+
+    Versions that cannot be opened are passed over.
 
     Raises:
         ModelNotFound: there is no version before.
-        ArtifactError: those before are all damaged.
+        ArtifactError: none of those before can be opened.
         InvalidSettings: a version is pinned.
+        OutputError: the folder cannot be written to; nothing is changed.
     """
     with _locked(root, name):
         _require_no_pin(root, name)
-        served = artifacts.served_version(root, name)
-        older = [each for each in artifacts.servable(root, name) if each < served]
+        model, _ = store.open_served(root, name)
+        served, wanted = model.manifest.version, artifacts.servable(root, name)
+        older = [each for each in wanted if each < served]
         if not older:
             raise ModelNotFound(f"There is no version of {name!r} before {served} to serve")
-        version = _first_whole(root, name, older)
+        before, _ = store.open_first(older, lambda each: store.open_model(root, name, each))
+        version = before.manifest.version
         change = _change("rolled back", version, served, reason, False, by)
-        _append(root, name, change)
-        for later in (served, *older[: older.index(version)]):
-            artifacts.candidate_mark(root, name, later).touch()
-    return change
-
-
-def _first_whole(root: Path, name: str, versions: Sequence[int]) -> int:
-    """Return the first of some versions whose files are as they were published.
-
-    Raises:
-        ArtifactError: of the first, if all are damaged.
-    """
-    errors = []
-    for version in versions:
+        marks = [artifacts.candidate_mark(root, name, each) for each in wanted if each > version]
         try:
-            artifacts.open(root, name, version)
-        except ArtifactError as error:
-            errors.append(error)
-        else:
-            return version
-    raise errors[0]
+            for mark in marks:
+                mark.touch()
+            _append(root, name, change)
+        except BaseException:
+            for mark in marks:
+                mark.unlink(missing_ok=True)
+            raise
+    return change
 
 
 def history(root: Path, name: str) -> list[Change]:
@@ -149,9 +151,10 @@ def history(root: Path, name: str) -> list[Change]:
 
 
 def _served(root: Path, name: str) -> int | None:
+    """Return the version that is served, None if there is none or it cannot be opened."""
     try:
-        return artifacts.served_version(root, name)
-    except ModelNotFound:
+        return store.open_served(root, name)[0].manifest.version
+    except ArtifactError:
         return None
 
 
@@ -189,10 +192,23 @@ def _require_no_pin(root: Path, name: str) -> None:
 
 
 def _append(root: Path, name: str, change: Change) -> None:
-    with (root / name / HISTORY).open("a", encoding="utf-8") as file:
-        file.write(change.model_dump_json() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Add a change to the history.
+
+    Raises:
+        OutputError: it cannot be written; the history is as it was.
+    """
+    path = root / name / HISTORY
+    with writing(str(path)):
+        size = path.stat().st_size if path.exists() else 0
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(change.model_dump_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, size)  # half a line would spoil the next one
+            raise
 
 
 @contextmanager
@@ -201,8 +217,8 @@ def _locked(root: Path, name: str) -> Iterator[None]:
 
     Raises:
         ModelNotFound: nothing is published under the name.
+        OutputError: the block cannot write to the folder.
     """
-    if not artifacts.versions(root, name):
-        raise ModelNotFound(f"No complete version of {name!r} in {root}")
-    with artifacts.locked(root / name):
+    artifacts.require_model(root, name)
+    with writing(str(root / name)), artifacts.locked(root / name):
         yield

@@ -119,25 +119,18 @@ class Repository:
 
     def _renew(self, name: str) -> Model:
         """Find the best version that can be opened; the caller holds the name's lock."""
-        refused: ArtifactError | None = None
         try:
-            for version in artifacts.servable(self.root, name):
-                try:
-                    model = self._open(name, version)
-                except ArtifactError as error:
-                    refused = refused or error
-                else:
-                    self._note(name, refused, f"version {version} is served")
-                    self._served[name] = _Served(model, time.monotonic())
-                    return model
+            wanted = artifacts.servable(self.root, name)
+            model, refused = store.open_first(wanted, lambda version: self._open(name, version))
         except ArtifactError as error:
-            refused = error
-        self._served.pop(name, None)
-        if refused is None or not artifacts.is_served(self.root, name):
-            self._refused.pop(name, None)  # it was withdrawn, or waits for its promotion
-            raise refused or ModelNotFound(f"No complete version of {name!r} in {self.root}")
-        self._note(name, refused, "nothing is served")
-        raise refused
+            self._served.pop(name, None)
+            # If it was withdrawn, or waits for its promotion, nothing is refused.
+            is_served = artifacts.is_served(self.root, name)
+            self._note(name, error if is_served else None, "nothing is served")
+            raise
+        self._note(name, refused, f"version {model.manifest.version} is served")
+        self._served[name] = _Served(model, time.monotonic())
+        return model
 
     def _note(self, name: str, refused: ArtifactError | None, outcome: str) -> None:
         """Remember why a version is refused, and log it once."""
