@@ -37,10 +37,12 @@ st.caption(
 )
 database = Database(settings)
 try:
-    monitor.show_traffic(queries.totals(database, name, since, version))
+    counts = queries.totals(database, name, since, version)
+    monitor.show_traffic(counts, queries.count_runs(database, name, since, version))
     monitor.show_drift(settings.artifacts, model, database, since)
     monitor.show_quality(settings.artifacts, database, name, since)
     monitor.show_shadows(database, name, since)
     monitor.show_latest(database, name)
+    monitor.show_files(database, name, since)
 except RecordsUnavailable as error:
     st.error(literal(str(error)), title="The records cannot be read")

@@ -186,6 +186,7 @@ def test_an_answer_that_is_not_recorded_is_not_found(client: Client) -> None:
         ("houses", True, "a finite number"),
         ("houses", [1], "a finite number"),
         ("houses", 10**400, "a finite number"),
+        ("houses", 1e200, "a number from -1e100 to 1e100"),
         ("houses", None, "what turned out to be true"),
         ("moods", 1, "one of 'angry', 'calm', 'glad'"),
         ("moods", "Angry", "one of 'angry', 'calm', 'glad'"),
@@ -482,7 +483,48 @@ def test_a_file_without_the_column_is_refused(
     path = tmp_path / "outcomes.csv"
     path.write_text("id,value\na,1\n")
     assert main(["feedback", str(path)]) == 1
-    assert "got no column 'truth', expected it among 'id', 'value'" in capsys.readouterr().err
+    said = "--truth: got no column 'truth', expected it among 'id', 'value'"
+    assert said in capsys.readouterr().err
+    assert main(["feedback", str(path), "--truth", "value", "--key", "order"]) == 1
+    assert "--key: got no column 'order'" in capsys.readouterr().err
+
+
+def test_a_model_is_named_with_a_key_alone(
+    fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["feedback", str(tmp_path / "outcomes.csv"), "--model", "houses"])
+    assert stopped.value.code == 2
+    assert "--model goes with --key" in capsys.readouterr().err
+
+
+def test_a_model_that_is_neither_published_nor_recorded_is_named_once(
+    client: Client, fresh: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict(client, "houses", HOUSE, key="order-1")
+    records.close()
+    changes.remove(fresh, "houses", 1)
+    path = tmp_path / "outcomes.csv"
+    path.write_text("order,truth\norder-1,300\norder-2,310\n")
+    options = [str(path), "--key", "order", "--model"]
+    assert main(["feedback", *options, "huoses"]) == 1
+    said = f"error: --model: 'huoses' is neither published in {fresh} nor recorded\n"
+    assert capsys.readouterr().err == said
+    assert main(["feedback", *options, "houses"]) == 3
+    assert [row["number"] for row in kept()] == [300.0]
+
+
+def test_a_file_of_which_nothing_is_recorded_is_a_failure(
+    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = predict(client, "houses", HOUSE)
+    path = tmp_path / "outcomes.csv"
+    path.write_text(f"id,truth\n{name},1e200\n")
+    assert main(["feedback", str(path)]) == 1
+    said = "row 1, truth: got '1e200', expected a number from -1e100 to 1e100"
+    assert said in capsys.readouterr().err
+    path.write_text(f"id,truth\n{name},300\nnobody,1\n")
+    assert main(["feedback", str(path)]) == 3
 
 
 # --- quality ---------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The pages Monitor and Versions, through the real records and the real store."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlapp import answering, loaders
+from mlapp import answering, loaders, model_card
 from mlapp.cli import main
+from mlapp.dashboard import monitor, quality
 from mlapp.dates import Date
-from mlapp.families.contract import replay
+from mlapp.families.contract import NumberOutput, replay
 from mlapp.families.regression import RegressionModel
 from mlapp.records import bins, drift, feedback, reference
 from mlapp.records import writer as records
@@ -222,15 +224,93 @@ def test_a_worse_candidate_is_promoted_on_the_page_only_where_one_says_so(
 
 @pytest.mark.usefixtures("folder")
 def test_the_model_card_is_complete_and_escapes_names() -> None:
-    from mlapp.model_card import write_card
-
     manifest = loaders.load_model(NAME).manifest
     odd = manifest.model_copy(update={"labels": ("<b>", "calm")})
-    card = write_card(odd, {"area (input)": "watch <i>"})
+    card = model_card.write_card(odd, {"area (input)": "watch <i>"})
     assert "<b>" not in card
     assert "watch &lt;i&gt;" in card
-    for part in ("Intended use", "SHA-256", "training.regression", "district", "r2"):
+    for part in ("Intended use", "SHA-256", "training.regression", "district", "R², held out"):
         assert part in card
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_model_card_calls_metrics_as_the_dashboard_does_and_shows_no_others() -> None:
+    manifest = loaders.load_model(NAME).manifest
+    level = NumberOutput("price", 1, 0.9)
+    for metric in [*quality.of_numbers(level), *quality.of_labels()]:
+        for value in (0.0, 0.000_123_45, 0.123_456, -2e9):
+            shown = model_card.describe_quality({metric.key: value})
+            assert list(shown) == [f"{metric.label}, held out"]
+            if metric.key not in ("rmse", "mae"):  # which the dashboard rounds as the output
+                assert list(shown.values()) == [quality.write_metric(metric, value)]
+    shown = model_card.describe_quality(manifest.metrics)
+    assert {"R², held out", "R², on its own training data", "Interval coverage, held out"} <= set(
+        shown
+    )
+    assert "RMSE of a baseline that ignores the inputs" in shown
+    assert "half_width" in manifest.metrics
+    assert "half_width" not in model_card.write_card(manifest)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_model_card_says_that_judged_answers_were_learned_from() -> None:
+    manifest = loaders.load_model(NAME).manifest
+    assert "judged answers" not in model_card.write_card(manifest)
+    training = {**manifest.training, "judged_answers": True}
+    card = model_card.write_card(manifest.model_copy(update={"training": training}))
+    said = "and judged answers, which <code>mlapp retrain</code> took from the records"
+    assert f"</pre><p>{said}</p>" in card
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_model_card_tells_labels_with_commas_apart() -> None:
+    labels = ("01", "1,5", *(f"label {place}" for place in range(30)))
+    manifest = loaders.load_model(NAME).manifest.model_copy(update={"labels": labels})
+    card = html.unescape(model_card.write_card(manifest))
+    assert "Labels: '01', '1,5', 'label 0'" in card
+    assert "'label 29'</p>" in card
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_model_card_of_texts_says_what_gets_a_notice_there() -> None:
+    rows = loaders.load_model(NAME).manifest
+    texts = rows.model_copy(update={"input_schema": None, "labels": ("a", "b")})
+    assert "Values outside the training range get a notice" in model_card.write_card(rows)
+    card = model_card.write_card(texts)
+    assert "Texts of mostly unknown words get a notice" in card
+    assert "training range" not in card
+
+
+def test_requests_include_those_with_errors_and_scored_files() -> None:
+    counts = {
+        bins.Series("seconds", "v1"): {0: 20, 3: 3},
+        bins.Series("error", "v1"): {422: 29},
+        bins.Series("error", "form"): {422: 1},
+    }
+    files = {bins.Series("seconds", channel): {9: 2} for channel in ("v1", "file")}
+    table = monitor.traffic(counts, files).set_index("channel")
+    assert table["requests"].to_dict() == {"REST v1": 54, "Form": 1, "Files": 2}
+    assert table["errors"].to_dict() == {"REST v1": 29, "Form": 1, "Files": 0}
+    assert table["median"].to_dict() == {"REST v1": "1 ms", "Form": "", "Files": "1000 ms"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("recorded")
+def test_scored_files_are_counted_and_listed() -> None:
+    client = client_of(create_app())
+    table = "area,rooms,district\n100.5,3,north\n80,2,moon\n"
+    headers = {"Content-Type": "text/csv"}
+    scored = client.post(f"/v1/models/{NAME}:score", data=table, headers=headers)
+    assert scored.data
+    assert client.post(f"/v1/models/{NAME}:predict", json={"instances": [{}]}).status_code == 422
+    records.close()
+    app = choose(page("monitor"), "_monitor_model")
+    assert [each.value for each in app.metric][:3] == ["2", "1", "50.0%"]
+    [files] = [each.value for each in app.dataframe if "scored" in each.value]
+    [row] = files.to_dict("records")
+    wanted = {"version": 2, "from": "Files", "rows": 2, "scored": 1, "noticed": 0, "refused": 1}
+    assert {key: row[key] for key in wanted} == wanted
+    assert (row["complete"], row["id"]) == (True, scored.headers["Mlapp-Id"])
 
 
 @pytest.mark.slow
@@ -250,8 +330,8 @@ def test_versions_stand_side_by_side_under_the_metrics_names() -> None:
 def test_what_cannot_be_rolled_back_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAPP_ADMIN", "on")
     app = choose(page("versions"), "_versions_model")
-    app.button(key="_rollback").click().run()
-    assert app.error[-1].value
+    button = app.button(key="_rollback")
+    assert (button.disabled, button.help) == (True, "There is no version before 1 to serve.")
     assert loaders.load_model(NAME).manifest.version == 1
 
 

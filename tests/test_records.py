@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -15,26 +18,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import create_engine, select, text
 from werkzeug.test import Client
 
 from mlapp import answering, families, store
 from mlapp.cli import main
-from mlapp.errors import InvalidSettings
+from mlapp.errors import InvalidSettings, RecordsUnavailable
 from mlapp.families.contract import Model
 from mlapp.records import bins, queries
 from mlapp.records import writer as records
 from mlapp.records.bins import MISSING, REFUSED, Series
 from mlapp.records.database import Database, answers, first_id, time_of
 from mlapp.records.entries import Record
+from mlapp.records.transactions import Run
 from mlapp.records.writer import Writer
 from mlapp.schema import Number
 from mlapp.service import create_app
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
+from tests import test_drills
 from tests.conftest import ROOT, client_of, run_python
 from training.regression import train
 
+cluster = test_drills.cluster  # a fixture
 HOUSE = {"area": 100.5, "rooms": 3, "district": "north"}
 
 
@@ -328,6 +334,52 @@ def test_the_log_is_exported_as_json_lines_and_purged_by_command(
     assert [row["model"] for row in rows(database())] == ["houses"]
 
 
+def test_scored_files_are_exported_among_the_answers_in_the_order_of_time(
+    client: Client, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    first = predict(client, "houses", HOUSE)
+    table = "area,rooms,district\n100.5,3,north\n80,2,moon\n"
+    headers = {"Content-Type": "text/csv"}
+    scored = client.post("/v1/models/houses:score", data=table, headers=headers)
+    assert scored.data.count(b"\n") == 3
+    last = predict(client, "moods", "a quiet sea")
+    database()
+    capfdbinary.readouterr()
+    assert main(["log", "export"]) == 0
+    found = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [(row["record"], row["id"]) for row in found] == [
+        ("answer", first["id"]),
+        ("file", scored.headers["Mlapp-Id"]),
+        ("answer", last["id"]),
+    ]
+    file = found[1]
+    assert [file[key] for key in ("model", "channel", "rows", "scored", "refused")] == [
+        "houses",
+        "file",
+        2,
+        1,
+        1,
+    ]
+    assert datetime.fromisoformat(file["time"]).tzinfo is not None
+    assert main(["log", "export", "--model", "moods"]) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == 1
+    assert main(["log", "export", "--since", "2100-01-01"]) == 0
+    assert capfdbinary.readouterr().out == b""
+
+
+def test_all_scored_files_are_exported_however_many_they_are(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "AT_ONCE", 2)
+    log = records.writer()
+    assert log is not None
+    for place in range(5):
+        log.add_run(Run(first_id(place), place, "houses", 1, "file", 0.1, 9, 9, 0, 0, True))
+    where = database()
+    assert [row["time"] for row in queries.export_runs(where)] == [0, 1, 2, 3, 4]
+    assert [row["time"] for row in queries.export_runs(where, since=1, until=3)] == [1, 2]
+
+
 @pytest.mark.parametrize("days", ["1000000000000000000", "9" * 5000, "20001", "-1", "1.5", "x"])
 def test_a_number_of_days_that_is_not_one_is_a_usage_error(
     days: str, capsys: pytest.CaptureFixture[str]
@@ -360,3 +412,79 @@ def test_a_database_of_another_kind_is_refused_by_its_kind(
     kind = url.partition("+")[0].partition(":")[0]
     with pytest.raises(InvalidSettings, match=f"got {kind}, expected postgresql://"):
         Database(read_settings())
+
+
+@pytest.mark.parametrize("command", [["quality", "houses"], ["drift", "houses"], ["log", "export"]])
+def test_a_folder_of_the_records_that_does_not_exist_is_named(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    path = tmp_path / "nowhere" / "records.db"
+    monkeypatch.setenv("MLAPP_DATABASE_URL", f"sqlite:///{path}")
+    assert main(command) == 1
+    said = f"MLAPP_DATABASE_URL: got {path}, expected a file in a folder that exists"
+    assert said in capsys.readouterr().err
+    path.parent.mkdir()
+    assert main(command) == 0
+
+
+@pytest.mark.slow(5)
+def test_commands_that_only_read_need_no_folder_that_can_be_written(
+    client: Client, fresh: Path
+) -> None:
+    powers = "-dac_override,-dac_read_search"
+    unprivileged = ["setpriv", f"--inh-caps={powers}", f"--bounding-set={powers}"]
+    if os.getuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root can write everywhere, and there is no setpriv on this machine")
+    answer = predict(client, "houses", HOUSE)
+    assert client.post("/v1/feedback", json={"id": answer["id"], "truth": 300}).status_code == 200
+    records.close()
+    commands = [["quality", "houses"], ["drift", "houses"], ["log", "export"]]
+    code = f"from mlapp.cli import main\nprint([main(each) for each in {commands}])"
+    before = (fresh / "records.db").read_bytes()
+    (fresh / "records.db").chmod(0o444)
+    fresh.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [*(unprivileged if os.getuid() == 0 else []), sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stderr, done.returncode) == ("", 0)
+        assert done.stdout.splitlines()[-1] == "[0, 0, 0]"
+        assert "1 judged" in done.stdout
+        assert answer["id"] in done.stdout
+        assert not list(fresh.glob("records.db-*"))
+        assert (fresh / "records.db").read_bytes() == before
+    finally:
+        fresh.chmod(0o755)
+
+
+@pytest.mark.slow(5)
+def test_a_database_that_cannot_hold_every_text_is_refused(
+    cluster: test_drills.PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = create_engine(
+        cluster.url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT"
+    )
+    with server.connect() as connection:
+        for encoding in ("LATIN1", "SQL_ASCII"):
+            options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+            connection.execute(text(f"CREATE DATABASE {encoding} {options}"))
+    server.dispose()
+    for encoding in ("LATIN1", "SQL_ASCII"):
+        url = cluster.url.removesuffix("postgres") + encoding.lower()
+        monkeypatch.setenv("MLAPP_DATABASE_URL", url)
+        said = f"MLAPP_DATABASE_URL: got a database in {encoding}, expected UTF8"
+        with closing(Database(read_settings())) as found:
+            with pytest.raises(RecordsUnavailable) as raised, found.begin():
+                pass
+            assert str(raised.value) == said
+    monkeypatch.setenv("MLAPP_DATABASE_URL", cluster.url)
+    with closing(Database(read_settings())) as found, found.begin():
+        pass

@@ -97,6 +97,7 @@ def test_a_candidate_learns_from_judged_answers_and_is_promoted_when_it_is_bette
     assert any(each.value.startswith("Better; mean squared error") for each in app.success)
     [table] = [each.value for each in app.dataframe if "candidate_difference" in each.value]
     assert len(table) == 100
+    assert told.splitlines()[-1] == "To serve it: mlapp promote plots 2"
     assert main(["promote", NAME]) == 0
     assert loaders.load_model(NAME).manifest.version == 2
     [change] = promotion.history(plots, NAME)
@@ -110,7 +111,8 @@ def test_a_candidate_that_is_worse_on_judged_answers_is_refused_unless_forced(
 ) -> None:
     judge_plots(plots, shift=0)  # and the command makes candidates that are 80 off
     assert main(["retrain", NAME]) == 0
-    capfd.readouterr()
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == "It is worse. To serve it anyway: mlapp promote plots 2 --force WHY"
     assert main(["promote", NAME]) == 1
     assert "plots 2 is not promoted: judged answers: worse" in capfd.readouterr().err
     assert loaders.load_model(NAME).manifest.version == 1
@@ -253,6 +255,27 @@ def test_inputs_may_be_named_like_the_columns_of_a_candidate(plots: Path, tmp_pa
     lines = list(describe_replay(found, served, waiting))
     assert "for candidate_prediction = " in lines[1]
     assert "candidate__difference = " in lines[1]
+
+
+@pytest.mark.slow(4)
+def test_rows_whose_labels_differ_most_are_listed_once_with_probabilities(plots: Path) -> None:
+    inputs = pd.DataFrame({"area": np.arange(40.0, 100.0), "rooms": 3.0})
+    for limit, candidate in ((60, False), (75, True)):
+        labels = np.where(inputs.area < limit, "small", "large")
+        fitted = LogisticRegression().fit(inputs, labels)
+        mlapp.publish(fitted, inputs, labels, "sizes", root=plots, candidate=candidate, say=quiet)
+    asked = [{"area": 67.0, "rooms": 3.0}] * 15 + [{"area": 80.0, "rooms": 3.0}]
+    ask("sizes", asked)
+    log = records.writer()
+    assert log is not None
+    served, waiting = loaders.load_model("sizes"), loaders.load_model("sizes", version=2)
+    found = candidates.replay(log.database, served, waiting)
+    lines = list(describe_replay(found, served, waiting))[1:]
+    assert len(lines) == 2
+    own, other = (model.answer(model.check(asked[:1])).records()[0] for model in (waiting, served))
+    assert (own["label"], other["label"]) == ("small", "large")
+    wanted = f": 'small' at {own['probability']:.1%} instead of 'large' at"
+    assert f"{wanted} {other['probability']:.1%}, for area = 67.0, rooms = 3.0" in lines[0]
 
 
 def test_answers_of_another_kind_are_left_out_and_counted(
@@ -471,3 +494,4 @@ def test_a_model_is_trained_again_with_its_own_extra_rows_and_with_judged_answer
     commands = [artifacts.open(plots, "houses", each).manifest.training for each in (1, 2)]
     assert commands[0]["command"] == commands[1]["command"]
     assert f"--extra {more}" in str(commands[1]["command"])
+    assert [each.get("judged_answers") for each in commands] == [None, True]

@@ -101,17 +101,20 @@ def test_a_request_that_a_candidate_refuses_is_logged_without_its_values(
     assert "north" not in caplog.text
 
 
-def test_a_candidate_that_is_not_published_is_named_at_the_start(
+def test_a_candidate_that_is_not_published_or_is_served_is_named_at_the_start(
     folder: Path,
     recording: None,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("MLAPP_SHADOW", "houses=7,huoses=1,regression=1")
+    (folder / "gone" / "1").mkdir(parents=True)  # as `mlapp remove` may leave it
+    monkeypatch.setenv("MLAPP_SHADOW", "houses=7,huoses=1,gone=1,regression=1")
     records.writer()
     assert [line.partition(": ")[2] for line in caplog.messages] == [
         "version 7 of houses is not published",
         "version 1 of huoses is not published",
+        "version 1 of gone is not published",
+        "version 1 of regression is served, so it does not run in shadow mode",
     ]
 
 

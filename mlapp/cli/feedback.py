@@ -1,13 +1,14 @@
 """`mlapp feedback`: outcomes that arrive later, as a file.
 
-Exit status: 0 every row is kept, 3 some are not (the others are), 1 nothing done, 2 the command
-line is wrong.
+Exit status: 0 every row is recorded, 3 some are not (the others are), 1 none is, 2 the command line
+is wrong.
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -18,11 +19,13 @@ from mlapp.errors import (
     InvalidInput,
     InvalidTable,
     MlappError,
+    ModelNotFound,
     RecordsUnavailable,
     quote,
 )
 from mlapp.schema import Category, Input, parse_text, settle_marks
 from mlapp.settings import Settings, read_settings
+from mlapp.store import artifacts
 from mlapp.tables.formats import format_of
 from mlapp.tables.numbers import decimal_of, find_unit, parse_number, strip_unit
 from mlapp.tables.options import add_reading_options
@@ -61,8 +64,8 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
         help="record actual outcomes from a file",
         description="Record actual outcomes. FILE is a table in any format that `mlapp score`"
         " reads, with a row for each answer: its id and the actual outcome.",
-        epilog="exit status: 0 every row is recorded; 3 some are not, the others are; 1 nothing"
-        " done; 2 usage error",
+        epilog="exit status: 0 every row is recorded; 3 some are not, the others are; 1 none is;"
+        " 2 usage error",
     )
     add = parser.add_argument
     add("file", metavar="FILE", help="the table")
@@ -77,16 +80,20 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     add("--truth", metavar="C", default="truth", help="that of outcomes (default: %(default)s)")
     add("--note", metavar="C", help="a column of notes (default: note, if any)")
     add_reading_options(parser)
-    parser.set_defaults(run=give_feedback)
+    parser.set_defaults(run=partial(give_feedback, parser))
 
 
-def give_feedback(options: argparse.Namespace) -> int:
+def give_feedback(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Record the feedback of a file, row by row, and return the exit status.
 
     Raises:
         InvalidTable: the file cannot be read, or lacks a column.
+        ModelNotFound: `--model` is neither published nor in the records.
         RecordsUnavailable: the database cannot be used.
+        SystemExit: with 2 if `--model` is given without `--key`.
     """
+    if options.model and not options.key:
+        parser.error("--model goes with --key")
     from mlapp.records.database import Database
     from mlapp.records.feedback import Given, give
 
@@ -133,7 +140,9 @@ def give_feedback(options: argparse.Namespace) -> int:
     print(*refused[:LISTED], sep="\n", end="\n" if refused else "", file=sys.stderr)
     if len(refused) > LISTED:
         print(f"... and {len(refused) - LISTED:,} more", file=sys.stderr)
-    return REFUSED if refused else 0
+    if not refused:
+        return 0
+    return REFUSED if recorded or known else 1
 
 
 def _reason(error: MlappError) -> str:
@@ -156,9 +165,12 @@ def _rows(options: argparse.Namespace, find: "Finder") -> Iterator[_Outcome]:
     with open_table(path, file_format) as table:
         names, first = table.schema.names, options.key or options.id
         note_column = options.note or "note"
-        for name in (first, options.truth, *([options.note] if options.note else [])):
+        wanted = {"--key" if options.key else "--id": first, "--truth": options.truth}
+        wanted |= {"--note": options.note} if options.note else {}
+        for option, name in wanted.items():
             if name not in names:
-                raise InvalidTable(f"got no column {name!r}, expected it among {quote(names)}")
+                allowed = f"expected it among {quote(names)}"
+                raise InvalidTable(f"{option}: got no column {name!r}, {allowed}")
         mark = decimal_of(table.schema.field(options.truth))
         number = 0
         for chunk in table.chunks():
@@ -189,14 +201,19 @@ def _finder(database: "Database", settings: Settings, options: argparse.Namespac
     """Return what finds the identifiers of the answers that ids or keys are about.
 
     Raises:
+        ModelNotFound: the model is neither published nor in the records.
         RecordsUnavailable: the database cannot be read; so does what is returned.
     """
     from mlapp.records.feedback import find_by_input, find_by_key
+    from mlapp.records.queries import latest
 
     key, model = options.key, options.model
     if key is None:
         return lambda column, _: [[_text(cell)] for cell in to_values(column)]
-    asked = find_by_input(database, settings.artifacts, model, key) if model else []
+    root = settings.artifacts
+    if model and not artifacts.versions(root, model) and not latest(database, model, 1):
+        raise ModelNotFound(f"--model: {model!r} is neither published in {root} nor recorded")
+    asked = find_by_input(database, root, model, key) if model else []
 
     def find(column: "pa.Array", field: "pa.Field") -> list[list[str]]:
         found: list[list[str]] = [[] for _ in range(len(column))]

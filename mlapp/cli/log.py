@@ -1,6 +1,7 @@
 """`mlapp log`: export or delete the records of answers."""
 
 import argparse
+import heapq
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +18,9 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     actions = log.add_subparsers(dest="action", required=True)
     export = actions.add_parser(
         "export",
-        help="print the recorded answers with their feedback, as JSON lines",
-        description="Print the recorded answers with their feedback, the oldest first, as JSON"
-        " lines.",
+        help="print the recorded answers with their feedback, and scored files, as JSON lines",
+        description="Print the records, the oldest first, as JSON lines. The member record says"
+        " what each is: an answer, with its feedback, or a file that was scored, with its counts.",
     )
     export.add_argument("--model", metavar="NAME", help="(default: all)")
     export.add_argument("--since", type=parse_time, metavar="TIME", help="as in 2031-05-17 (UTC)")
@@ -56,7 +57,10 @@ def run_log(options: argparse.Namespace) -> int:
         gone = queries.purge(database, days, options.model)
         print(f"{database}: {gone:,} answers deleted")
         return 0
-    for row in queries.export(database, options.model, options.since or 0, options.until):
+    which = database, options.model, options.since or 0, options.until
+    answered = ({"record": "answer"} | row for row in queries.export(*which))
+    scored = ({"record": "file"} | row for row in queries.export_runs(*which))
+    for row in heapq.merge(answered, scored, key=lambda row: str(row["id"])):  # in order of time
         moment = datetime.fromtimestamp(row["time"] / 1000, UTC)
         sys.stdout.buffer.write(orjson.dumps(row | {"time": moment.isoformat()}) + b"\n")
     sys.stdout.buffer.flush()

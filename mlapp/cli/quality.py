@@ -5,7 +5,6 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlapp.errors import ModelNotFound
 from mlapp.settings import read_settings
 from mlapp.store import artifacts
 
@@ -35,7 +34,7 @@ def show_quality(name: str, as_json: bool) -> int:
 
     settings = read_settings()
     if not artifacts.versions(settings.artifacts, name):
-        raise ModelNotFound(f"No complete version of {name!r} in {settings.artifacts}")
+        raise artifacts.no_model(settings.artifacts, repr(name))
     manifests = artifacts.readable_manifests(settings.artifacts, name)
     found = quality.measure(Database(settings), name, manifests)
     if as_json:

@@ -1,8 +1,9 @@
-"""The parts of the page Monitor: traffic, drift, quality, and the latest answers."""
+"""The parts of the page Monitor: traffic, drift, quality, and the latest answers and files."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import altair as alt
 import pandas as pd
@@ -27,6 +28,7 @@ BADGES: Mapping[str, tuple[str, str]] = {
     "unreferenced": ("No reference", "gray"),
 }
 SHOWN = 100  # answers that the page lists
+FILES_SHOWN = 20  # scored files that the page lists
 MOST_NAMED = 20  # bins that all have room for their names
 CHANNELS = {
     "page": "Dashboard",
@@ -37,24 +39,27 @@ CHANNELS = {
     "command": "Command line",
 }
 
+Counts: TypeAlias = Mapping[Series, Mapping[int, int]]  # by series and bin
 
-def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
+
+def show_traffic(counts: Counts, files: Counts) -> None:
     """Show requests, errors and latency by channel.
 
     Args:
         counts: what `queries.totals` returned.
+        files: what `queries.count_runs` returned; each file is one more request.
     """
     st.header("Traffic")
-    table = traffic(counts)
+    table = traffic(counts, files)
     if table.empty:
         st.caption("There were no requests in this period.")
         return
     requests, errors = int(table["requests"].sum()), int(table["errors"].sum())
     with st.grid(3, min_column_width=170):
-        st.metric("Requests", f"{requests:,}", border=True)
+        meaning = "All requests, with those that got no answer. A scored file is one."
+        st.metric("Requests", f"{requests:,}", border=True, help=meaning)
         st.metric("Errors", f"{errors:,}", border=True, help="Requests that got no answer.")
-        share = errors / max(1, requests + errors)
-        st.metric("Error rate", f"{share:.1%}", border=True)
+        st.metric("Error rate", f"{errors / requests:.1%}", border=True)
     st.dataframe(
         table,
         hide_index=True,
@@ -66,17 +71,21 @@ def show_traffic(counts: Mapping[Series, Mapping[int, int]]) -> None:
     )
 
 
-def traffic(counts: Mapping[Series, Mapping[int, int]]) -> pd.DataFrame:
-    """Return a row for each channel: requests, errors, and the bins of the median and 95% time."""
+def traffic(counts: Counts, files: Counts) -> pd.DataFrame:
+    """Return a row for each channel: requests, errors, and the bins of the median and 95% time.
+
+    Requests include errors and scored files; times are of those that were answered.
+    """
     rows = []
     for channel, title in CHANNELS.items():
-        times = counts.get(Series("seconds", channel), {})
+        series = Series("seconds", channel)
+        times = Counter(counts.get(series, {})) + Counter(files.get(series, {}))
         failed = sum(counts.get(Series("error", channel), {}).values())
         if times or failed:
             rows.append(
                 {
                     "channel": title,
-                    "requests": sum(times.values()),
+                    "requests": times.total() + failed,
                     "errors": failed,
                     "median": _within(times, 0.5),
                     "p95": _within(times, 0.95),
@@ -324,4 +333,35 @@ def show_latest(database: Database, name: str) -> None:
             ),
         },
         alt="The latest answers",
+    )
+
+
+def show_files(database: Database, name: str, since: int) -> None:
+    """List the files that a model scored last, with what came of their rows.
+
+    Raises:
+        RecordsUnavailable: the records cannot be read.
+    """
+    rows = queries.latest_runs(database, name, FILES_SHOWN, since)
+    if not rows:
+        return
+    st.header("Latest files")
+    table = pd.DataFrame(rows).rename(columns={"channel": "from"})
+    table["time"] = pd.to_datetime(table["time"], unit="ms", utc=True)
+    table["from"] = table["from"].map(CHANNELS)
+    shown = ("time", "version", "from", "rows", "scored", "noticed", "refused", "seconds")
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        table[[*shown, "complete", "id"]],
+        hide_index=True,
+        column_config={
+            "time": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss"),
+            "noticed": number(help="Rows that were scored with a notice."),
+            "refused": number(help="Rows that were not scored."),
+            "seconds": number(format="%.2f"),
+            "complete": st.column_config.CheckboxColumn(
+                help="Whether the end of the file was reached."
+            ),
+        },
+        alt="The files that were scored last",
     )

@@ -75,7 +75,7 @@ def read(database: Database, model: str) -> Feedback:
     judged = (answers.c.id == feedback.c.id) & (answers.c.place == feedback.c.place)
     wanted = select(answers.c.inputs, feedback.c.number, feedback.c.label)
     wanted = wanted.select_from(feedback.join(answers, judged)).where(feedback.c.model == model)
-    with database.begin() as connection:
+    with database.reading() as connection:
         for row in connection.execute(wanted.order_by(answers.c.id, answers.c.place)):
             if row.inputs is None:
                 found.without_inputs += 1

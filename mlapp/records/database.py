@@ -10,6 +10,8 @@ Times are milliseconds since 1970 (UTC), hours are hours since then. Identifiers
 version 7, so that the primary keys are in the order of time.
 """
 
+import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mlapp.errors import InvalidSettings, RecordsUnavailable
@@ -42,6 +45,7 @@ from mlapp.records.transactions import HOUR, Execute
 from mlapp.settings import RECORDS, Settings
 
 BACKENDS = ("postgresql", "sqlite")
+ENCODING = "UTF8"  # of a PostgreSQL database; others cannot hold every text
 
 metadata = MetaData()
 
@@ -154,6 +158,7 @@ class Database:
         self.url = find_url(settings)
         is_file = self.url.get_backend_name() == "sqlite"
         self.path = Path(self.url.database or "") if is_file else None
+        self._is_given = settings.database_url is not None
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._seen: tuple[int, int] | None = None
@@ -163,8 +168,18 @@ class Database:
 
     @property
     def exists(self) -> bool:
-        """Whether there may be records; a file is created with the first one."""
-        return self.path is None or self.path.exists()
+        """Whether there may be records; a file is created with the first one.
+
+        Raises:
+            RecordsUnavailable: `MLAPP_DATABASE_URL` names a file in a folder that does not exist.
+        """
+        if self.path is None or self.path.exists():
+            return True
+        if self._is_given and not self.path.parent.is_dir():
+            raise RecordsUnavailable(
+                f"MLAPP_DATABASE_URL: got {self.path}, expected a file in a folder that exists"
+            )
+        return False
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -173,9 +188,32 @@ class Database:
         Raises:
             RecordsUnavailable: the database cannot be reached, read or written.
         """
-        try:
-            with self._open().begin() as connection:
+        with self._explaining(), self._open().begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection to read in a transaction; the file may be in a read-only folder.
+
+        Raises:
+            RecordsUnavailable: the database cannot be reached or read.
+        """
+        if not self._is_frozen():
+            with self.begin() as connection:
                 yield connection
+            return
+        engine = self._connect_frozen()
+        try:
+            with self._explaining(), engine.begin() as connection:
+                yield connection
+        finally:
+            engine.dispose()
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Raise RecordsUnavailable, with the reason, where the database fails."""
+        try:
+            yield
         except (SQLAlchemyError, OSError) as error:
             reason = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
             raise RecordsUnavailable(f"{self} cannot be used: {reason}") from error
@@ -211,6 +249,8 @@ class Database:
             if self._engine is None:
                 engine = self._connect()
                 try:
+                    if self.path is None:
+                        check_encoding(engine)
                     create_tables(engine)
                 except BaseException:
                     engine.dispose()
@@ -220,12 +260,28 @@ class Database:
 
     def _connect(self) -> Engine:
         if self.path is None:
-            return create_engine(
-                self.url, pool_pre_ping=True, connect_args={"connect_timeout": LOCK_SECONDS}
-            )
+            options = {"connect_timeout": LOCK_SECONDS, "client_encoding": ENCODING}
+            return create_engine(self.url, pool_pre_ping=True, connect_args=options)
         engine = create_engine(self.url, connect_args={"timeout": LOCK_SECONDS})
         event.listen(engine, "connect", lambda connection, _: prepare(connection))
         return engine
+
+    def _is_frozen(self) -> bool:
+        """Return whether SQLite cannot make its log beside the file, and nobody else has one."""
+        return (
+            self.path is not None
+            and self.path.exists()
+            and not os.access(self.path.parent, os.W_OK)
+            and not Path(f"{self.path}-wal").exists()
+        )
+
+    def _connect_frozen(self) -> Engine:
+        """Return an engine that reads the file without a log."""
+        assert self.path
+        address = f"{self.path.absolute().as_uri()}?immutable=1"
+        return create_engine(
+            "sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool
+        )
 
     def _dispose(self) -> None:
         if self._engine:
@@ -263,6 +319,20 @@ def find_url(settings: Settings) -> URL:
     if backend not in BACKENDS or not url.database or ":memory:" in url.database:
         raise InvalidSettings(f"MLAPP_DATABASE_URL: got {backend}, {allowed}")
     return url
+
+
+def check_encoding(engine: Engine) -> None:
+    """Check that a PostgreSQL database can hold every text.
+
+    Raises:
+        RecordsUnavailable: its encoding is another.
+    """
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if found != ENCODING:
+        raise RecordsUnavailable(
+            f"MLAPP_DATABASE_URL: got a database in {found}, expected {ENCODING}"
+        )
 
 
 def create_tables(engine: Engine) -> None:

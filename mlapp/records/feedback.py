@@ -126,7 +126,7 @@ def give(
             got = f"an answer of {row.rows} rows"
             faults.append(Fault("id", got, f"one of its rows, as in {key.id}-0", place))
         elif truth is None:
-            expected = "a finite number" if is_number else f"one of {quote(allowed)}"
+            expected = _allowed_numbers(each) if is_number else f"one of {quote(allowed)}"
             faults.append(Fault("truth", describe(each.truth), expected, place))
         else:
             entries[place] = _entry(row, channel, truth, each.note)
@@ -152,7 +152,7 @@ def find_by_key(database: Database, key: str, model: str | None = None) -> list[
     wanted = select(answers.c.id, answers.c.place).where(answers.c.key == key)
     if model is not None:
         wanted = wanted.where(answers.c.model == model)
-    with database.begin() as connection:
+    with database.reading() as connection:
         return [f"{row.id}-{row.place}" for row in connection.execute(wanted)]
 
 
@@ -175,7 +175,7 @@ def find_by_input(database: Database, root: Path, model: str, name: str) -> list
         return []
     wanted = select(answers.c.id, answers.c.place, answers.c.version, answers.c.inputs)
     wanted = wanted.where(answers.c.model == model, answers.c.inputs.is_not(None))
-    with database.begin() as connection:
+    with database.reading() as connection:
         for row in connection.execute(wanted):
             value = orjson.loads(row.inputs).get(name)
             if value is None:
@@ -197,7 +197,7 @@ def truth_of(database: Database, name: str) -> float | str | None:
     key = _key(name)
     if key is None or not database.exists:
         return None
-    with database.begin() as connection:
+    with database.reading() as connection:
         row = connection.execute(select(feedback).where(_is(feedback, key))).first()
     if row is None:
         return None
@@ -243,6 +243,17 @@ def read_truth(
         return None
     # A label is as its training's file wrote it, 1,5, or the number that older versions read, 1.5.
     return match_label(given, labels) or match_label(said.number, labels) or None
+
+
+def _allowed_numbers(said: Given) -> str:
+    """Return in words which numbers are allowed, where what was said is none of them."""
+    try:
+        size = abs(float(said.truth))
+    except (TypeError, ValueError, OverflowError):
+        size = math.nan
+    largest = f"{LARGEST:g}".replace("+", "")
+    is_too_large = LARGEST < size < math.inf
+    return f"a number from -{largest} to {largest}" if is_too_large else "a finite number"
 
 
 def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict[str, Any]:
@@ -323,7 +334,7 @@ def _find(database: Database, keys: Sequence[_Key]) -> dict[_Key, Any]:
     left = list(dict.fromkeys(keys))
     while left:
         if database.exists:
-            with database.begin() as connection:
+            with database.reading() as connection:
                 for start in range(0, len(left), AT_ONCE):
                     some = left[start : start + AT_ONCE]
                     chosen = or_(*(_is(answers, key) for key in some))

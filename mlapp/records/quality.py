@@ -185,7 +185,7 @@ def _read(database: Database, model: str, since: int) -> dict[int, _Judged]:
     wanted = select(answers.c.version, answers.c.time, *truth, *numbers, *labels)
     wanted = wanted.select_from(feedback.join(answers, judged))
     wanted = wanted.where(feedback.c.model == model, answers.c.time >= since)
-    with database.begin() as connection:
+    with database.reading() as connection:
         rows = connection.execute(wanted).all()
     found: dict[int, list[Any]] = {}
     for row in rows:

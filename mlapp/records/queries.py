@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 from sqlalchemy import Select, case, func, or_, select, tuple_
 
-from mlapp.records.bins import Series
+from mlapp.records.bins import SECONDS, Series
 from mlapp.records.database import (
     Database,
     answers,
@@ -72,7 +73,7 @@ def totals(
     if version is not None:
         wanted = wanted.where(counts.c.version == version)
     found: dict[Series, dict[int, int]] = {}
-    with database.begin() as connection:
+    with database.reading() as connection:
         for row in connection.execute(wanted):
             found.setdefault(Series(row.kind, row.name), {})[row.bin] = int(row.total)
     return found
@@ -98,23 +99,59 @@ def latest(
     if with_inputs:
         wanted = wanted.where(answers.c.inputs.is_not(None))
     wanted = wanted.order_by(answers.c.id.desc(), answers.c.place).limit(most)
-    with database.begin() as connection:
-        return [_plain(row) for row in connection.execute(wanted).mappings()]
+    return _rows(database, wanted)
 
 
-def latest_runs(database: Database, model: str | None, most: int) -> list[dict[str, Any]]:
+def latest_runs(
+    database: Database, model: str | None, most: int, since: int = 0
+) -> list[dict[str, Any]]:
     """Return the files scored last, the newest first, as columns of `runs`.
+
+    Args:
+        database: where to look.
+        model: None stands for all models.
+        most: the most that are returned.
+        since: a time in milliseconds; by default the first.
 
     Raises:
         RecordsUnavailable: the database cannot be read.
     """
     if not database.exists:
         return []
-    wanted = select(runs).order_by(runs.c.id.desc()).limit(most)
+    wanted = select(runs).where(runs.c.id >= first_id(since))
+    wanted = wanted.order_by(runs.c.id.desc()).limit(most)
     if model is not None:
         wanted = wanted.where(runs.c.model == model)
-    with database.begin() as connection:
-        return [_plain(row) for row in connection.execute(wanted).mappings()]
+    return _rows(database, wanted)
+
+
+def count_runs(
+    database: Database, model: str, since: int, version: int | None = None
+) -> dict[Series, dict[int, int]]:
+    """Return how many files were scored by channel and time, as `totals` has requests.
+
+    Args:
+        database: where to look.
+        model: the model's name.
+        since: a time in milliseconds.
+        version: by default all versions.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    if not database.exists:
+        return {}
+    wanted = select(runs.c.channel, runs.c.seconds)
+    wanted = wanted.where(runs.c.model == model, runs.c.id >= first_id(since))
+    if version is not None:
+        wanted = wanted.where(runs.c.version == version)
+    seconds: dict[str, list[float]] = {}
+    for row in _rows(database, wanted):
+        seconds.setdefault(row["channel"], []).append(row["seconds"])
+    return {
+        Series("seconds", channel): SECONDS.count(np.array(found))
+        for channel, found in seconds.items()
+    }
 
 
 def shadowed(database: Database, model: str, since: int) -> list[Agreement]:
@@ -144,7 +181,7 @@ def shadowed(database: Database, model: str, since: int) -> list[Agreement]:
     same = (answers.c.id == shadows.c.id) & (answers.c.place == shadows.c.place)
     wanted = wanted.select_from(shadows.join(answers, same)).group_by(*keys).order_by(*keys)
     wanted = wanted.where(shadows.c.model == model, shadows.c.id >= first_id(since))
-    with database.begin() as connection:
+    with database.reading() as connection:
         return [
             Agreement(row[0], row[1], row[2], int(row[3]), int(row[4]), row[5])
             for row in connection.execute(wanted)
@@ -183,8 +220,7 @@ def export(
     wanted = wanted.order_by(answers.c.id, answers.c.place).limit(AT_ONCE)
     page: Select[Any] = wanted
     while database.exists:
-        with database.begin() as connection:  # page by page: a long read would keep the log growing
-            rows = [_plain(row) for row in connection.execute(page).mappings()]
+        rows = _rows(database, page)  # page by page: a long read would keep the log growing
         for row in rows:
             number, label = row.pop("number"), row.pop("own")
             shadow = {name: row.pop(f"shadow_{name}") for name in SHADOW}
@@ -196,6 +232,34 @@ def export(
         if len(rows) < AT_ONCE:
             return
         page = wanted.where(key > tuple_(rows[-1]["id"], rows[-1]["place"]))
+
+
+def export_runs(
+    database: Database, model: str | None = None, since: int = 0, until: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the files that were scored, the oldest first, as columns of `runs`.
+
+    Args:
+        database: where to look.
+        model: by default all models.
+        since: a time in milliseconds; by default the first.
+        until: a time in milliseconds, exclusive; by default all.
+
+    Raises:
+        RecordsUnavailable: the database cannot be read.
+    """
+    wanted = select(runs).where(runs.c.id >= first_id(since))
+    if until is not None:
+        wanted = wanted.where(runs.c.id < first_id(until))
+    if model is not None:
+        wanted = wanted.where(runs.c.model == model)
+    page = wanted = wanted.order_by(runs.c.id).limit(AT_ONCE)
+    while database.exists:
+        rows = _rows(database, page)
+        yield from rows
+        if len(rows) < AT_ONCE:
+            return
+        page = wanted.where(runs.c.id > rows[-1]["id"])
 
 
 def purge(database: Database, days: float, model: str | None = None) -> int:
@@ -213,6 +277,12 @@ def purge(database: Database, days: float, model: str | None = None) -> int:
         RecordsUnavailable: the database cannot be written.
     """
     return delete_before(database, now() - int(days * DAY) if days else None, model)
+
+
+def _rows(database: Database, wanted: Select[Any]) -> list[dict[str, Any]]:
+    """Return what is selected, by the names of its columns."""
+    with database.reading() as connection:
+        return [_plain(row) for row in connection.execute(wanted).mappings()]
 
 
 def _plain(row: Any) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlapp.errors import InvalidInput, MlappError, quote
+from mlapp.errors import ArtifactError, InvalidInput, MlappError, quote
 from mlapp.families.contract import Model
 from mlapp.records.entries import Record, Shadowed
+from mlapp.store import artifacts
 from mlapp.store.repository import repository
 
 MOST_ROWS = 5_000  # the most rows that wait for a candidate
@@ -48,8 +49,8 @@ class Shadow:
         self._end: float | None = None
         self._logged: set[str] = set()
         for name, version in versions.items():
-            if not (root / name / str(version)).is_dir():
-                self._log_once(f"MLAPP_SHADOW: version {version} of {name} is not published")
+            if reason := _why_useless(root, name, version):
+                self._log_once(f"MLAPP_SHADOW: version {version} of {name} {reason}")
         self._thread = threading.Thread(target=self._work, name="mlapp-shadow", daemon=True)
         self._thread.start()
 
@@ -110,6 +111,17 @@ class Shadow:
         if message not in self._logged and len(self._logged) < MOST_WARNINGS:
             self._logged.add(message)
             _log.warning("%s", message)
+
+
+def _why_useless(root: Path, name: str, version: int) -> str | None:
+    """Return why a version cannot run in shadow mode; None if it can, as far as is known."""
+    if version not in artifacts.versions(root, name):
+        return "is not published"
+    try:
+        is_served = version == artifacts.served_version(root, name)
+    except ArtifactError:  # none is served yet
+        return None
+    return "is served, so it does not run in shadow mode" if is_served else None
 
 
 def _instances(record: Record, model: Model) -> list[Any]:

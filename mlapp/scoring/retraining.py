@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ from mlapp.tables.options import READING, find_applicable
 Say: TypeAlias = Callable[[str], object]
 
 LAST_LINES = 15  # of the output of a training that failed
-SHOWN = 10  # the most rows that are listed, those whose answers differ most
+SHOWN = 10  # the most different rows that are listed, those whose answers differ most
 # The default columns of texts and labels of the training command.
 COLUMNS = {"--text-column": "review", "--label-column": "sentiment"}
 
@@ -87,13 +87,14 @@ def retrain(
         version = _train(root, name, words, say)
     candidate = store.open_model(root, name, version)
     say(f"Version {version} of {name} is a candidate")
-    for verdict in candidates.judge(root, database, name, version):
+    verdicts = candidates.judge(root, database, name, version)
+    for verdict in verdicts:
         say(str(verdict))
     for line in describe_replay(
         candidates.replay(database, current, candidate), current, candidate
     ):
         say(line)
-    say(f"To serve it: mlapp promote {name} {version}")
+    say(describe_promotion(name, version, is_worse=any(verdict.worse for verdict in verdicts)))
     return version
 
 
@@ -252,15 +253,29 @@ def describe_replay(found: Differences | None, current: Model, candidate: Model)
     )
     own = candidates.choose_prefix(current, candidate)
     other = f"{own}v{current.manifest.version}_"
-    shown = "label" if is_label else "prediction"
-    for _, row in found.largest[:SHOWN]:
+    listed: set[tuple[Any, ...]] = set()
+    for _, row in found.largest:
         inputs = {key: value for key, value in row.items() if not key.startswith(own)}
+        given = tuple(inputs.values())
+        if given in listed or len(listed) == SHOWN:
+            continue
+        listed.add(given)
         asked = ", ".join(f"{key} = {describe(value)}" for key, value in inputs.items())
         yield (
-            f"  difference {row[f'{own}difference']:+.4g}: {_short(row[own + shown])} instead of"
-            f" {_short(row[other + shown])}, for {asked}"
+            f"  difference {row[f'{own}difference']:+.4g}: {_describe_answer(row, own)} instead of"
+            f" {_describe_answer(row, other)}, for {asked}"
         )
 
 
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else describe(value)
+def _describe_answer(row: Mapping[str, Any], prefix: str) -> str:
+    """Return the answer in the columns with a prefix: a number, or a label with its probability."""
+    if (label := f"{prefix}label") in row:
+        return f"{describe(row[label])} at {row[f'{prefix}probability']:.1%}"
+    return f"{row[f'{prefix}prediction']:.6g}"
+
+
+def describe_promotion(name: str, version: int, is_worse: bool) -> str:
+    """Return a line that says how to serve a candidate, which is refused if it is worse."""
+    if is_worse:
+        return f"It is worse. To serve it anyway: mlapp promote {name} {version} --force WHY"
+    return f"To serve it: mlapp promote {name} {version}"
