@@ -4,13 +4,23 @@ import reprlib
 import sys
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, time
 from itertools import islice
 from typing import Any, ClassVar
 
 
+class _WholeRow(str):
+    """Tells a row as a whole from an input that is called the same."""
+
+    __slots__ = ()
+
+
+ROW = _WholeRow("row")  # the input of a fault that is in a row as a whole
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with one input: where, what arrived, and what is allowed.
+    """One thing wrong with one input, or with a whole row (`ROW`): what arrived, what is allowed.
 
     `row` is the row's label; None if the fault is in the whole table.
     """
@@ -23,7 +33,8 @@ class Fault:
     @property
     def message(self) -> str:
         """The fault without its row, for where there is only one row."""
-        return f"{self.input}: got {self.got}, expected {self.allowed}"
+        said = f"got {self.got}, expected {self.allowed}"
+        return said if isinstance(self.input, _WholeRow) else f"{self.input}: {said}"
 
     def __str__(self) -> str:
         return self.message if self.row is None else f"row {self.row}, {self.message}"
@@ -40,9 +51,15 @@ class InvalidInput(MlappError):
 
     status = 422
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
+    def __init__(self, faults: Sequence[Fault], message: str | None = None) -> None:
+        """Make the error.
+
+        Args:
+            faults: one or more.
+            message: all of them in a sentence; by default they are listed.
+        """
         self.faults = tuple(faults)
-        super().__init__("; ".join(map(str, self.faults)))
+        super().__init__(message or "; ".join(map(str, self.faults)))
 
 
 class InvalidData(MlappError):
@@ -131,14 +148,21 @@ def quote(names: Iterable[str], most: int = 20) -> str:
 
 
 def describe(value: object) -> str:
-    """Return a value as messages show what arrived: its repr, at most 80 characters."""
+    """Return a value as messages show what arrived, in at most 80 characters.
+
+    Truth values are as in JSON, dates and times as in ISO 8601; all others are as in Python.
+    """
     numpy = sys.modules.get("numpy")  # not imported for this: the process of the records is small
     if value is None or (isinstance(value, str) and not value.strip()):
         return "nothing"
-    if isinstance(value, dict | list | tuple):
+    if numpy and isinstance(value, numpy.generic) and not isinstance(value, numpy.datetime64):
+        value = value.item()
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, date | time) or (numpy and isinstance(value, numpy.datetime64)):
+        text = str(value)
+    elif isinstance(value, dict | list | tuple):
         text = _describe_nested(value)
-    elif numpy and isinstance(value, numpy.generic):
-        text = repr(value.item())
     else:
         text = repr(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from mlapp.dates import Date as Date
-from mlapp.errors import Fault, InvalidInput
+from mlapp.errors import ROW, Fault, InvalidInput
 from mlapp.errors import describe as describe
 from mlapp.errors import quote as quote
 from mlapp.tables.numbers import LARGEST as LARGEST
@@ -311,9 +311,21 @@ def find_outside(values: Floats, low: Floats, high: Floats) -> list[tuple[int, i
     ]
 
 
-def describe_outside(got: float, minimum: float, maximum: float) -> str:
-    """Return the detail of a notice about a value outside the range seen in training."""
-    return f"{got:.12g} lies outside the range seen in training, {minimum:.12g} to {maximum:.12g}"
+def describe_outside(
+    got: float, minimum: float, maximum: float, write: Callable[[float], str] = "{:.12g}".format
+) -> str:
+    """Return the detail of a notice about a value outside the range seen in training.
+
+    Args:
+        got: the value.
+        minimum: the lower end of the range.
+        maximum: its upper end.
+        write: returns a number as text.
+    """
+    return (
+        f"{write(got)} lies outside the range seen in training, {write(minimum)} to"
+        f" {write(maximum)}"
+    )
 
 
 def note_unknown(given: Iterable[str], names: Collection[str]) -> list[Notice]:
@@ -472,8 +484,7 @@ class Schema(_Frozen):
             matrix[:, place], bad = _parse_column(spec, column)
             for row in bad:
                 label = row if index is None else index[row]
-                fault = Fault(spec.name, describe(column[row]), spec.allowed, label)
-                found.append((row, place, fault))
+                found.append((row, place, refuse(spec, column[row], label)))
         if found:
             raise InvalidInput([item[2] for item in sorted(found, key=lambda item: item[:2])])
         unseen = self._unseen(matrix, lambda row, name: columns[name][row])
@@ -574,7 +585,7 @@ class Schema(_Frozen):
         if faults := _refuse_other_types(rows):
             return faults
         return [
-            Fault(spec.name, describe(row.get(spec.name)), spec.allowed, place)
+            refuse(spec, row.get(spec.name), place)
             for place, row in enumerate(rows)
             for spec in self.inputs
             if spec.parse(row.get(spec.name)) is None
@@ -684,6 +695,33 @@ def name_columns(names: Sequence[str], taken: Collection[str], prefix: str = "_"
     return columns
 
 
+def refuse(spec: Input, value: object, row: Hashable | None = None) -> Fault:
+    """Return the fault of a value that an input does not allow.
+
+    Args:
+        spec: the input.
+        value: what arrived.
+        row: the row's label.
+    """
+    allowed = spec.allowed
+    if isinstance(spec, Number) and _is_too_large(value):
+        most = f"{LARGEST:g}".replace("+", "")
+        allowed = f"a number from -{most} to {most}" + (" or no value" if spec.missing else "")
+    return Fault(spec.name, describe(value), allowed, row)
+
+
+def _is_too_large(value: Any) -> bool:
+    """Return whether a value is a finite number beyond `LARGEST`, also as text."""
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number
+        return True
+    except (TypeError, ValueError):
+        return False
+    # A text with digits may overflow, too, unlike "inf".
+    return abs(number) > LARGEST and any(map(str.isdigit, str(value)))
+
+
 def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
     """Return a column's parsed values and the positions of those not allowed."""
     if isinstance(spec, Number) and isinstance(column, np.ndarray) and column.dtype.kind in "iuf":
@@ -707,7 +745,7 @@ def _parse_column(spec: Input, column: Column) -> tuple[Floats, Iterable[int]]:
 def _refuse_other_types(rows: Sequence[Any]) -> list[Fault]:
     """Return a fault for each row that is not a mapping."""
     return [
-        Fault("row", describe(row), "values by input name", place)
+        Fault(ROW, describe(row), "values by input name", place)
         for place, row in enumerate(rows)
         if not isinstance(row, Mapping)
     ]

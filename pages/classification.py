@@ -24,7 +24,7 @@ model = shared.choose(
 )
 name, gives = model.manifest.name, model.gives
 assert isinstance(gives, LabelOutput)  # as the loader's kind says
-predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
+predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(model)
 
 with predict_tab:
     rows.show_predict(model, link, "Why this label")
@@ -47,7 +47,7 @@ if about_tab.open:
     with about_tab:
         report = shared.read_report(model)
         quality.show_metrics(model, quality.of_labels())
-        quality.show_compared(report)
+        quality.show_compared(model, report)
         quality.show_mistakes(gives.labels, report, "rows")
         shared.show_origin(model.manifest)
         rows.show_inputs(rows.schema_of(model))

@@ -18,7 +18,7 @@ model = shared.choose(
     Kind("row", "number"), "regression", "_model_regression", link, loaders.load_regression
 )
 name, gives = model.manifest.name, model.gives
-predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
+predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(model)
 
 with predict_tab:
     rows.show_predict(model, link, "Why this prediction")
@@ -41,7 +41,7 @@ if about_tab.open:
     with about_tab:
         report = shared.read_report(model)
         quality.show_metrics(model, quality.of_numbers(gives))
-        quality.show_compared(report)
+        quality.show_compared(model, report)
         if held_out := report.get("held_out"):
             left, right = st.columns(2)
             with left:

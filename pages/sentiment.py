@@ -14,6 +14,7 @@ from mlapp.errors import InvalidInput
 from mlapp.families.contract import Labels
 from mlapp.families.sentiment import FEW_KNOWN
 from mlapp.manifest import Kind
+from mlapp.schema import TEXT
 
 EXAMPLES = 4  # that are offered
 LINKED = 500  # characters; the address holds no longer text
@@ -54,7 +55,7 @@ if example := state.pop("_example", None):
 if not isinstance(state.get("review"), str):
     state["review"] = ""
 
-predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(name)
+predict_tab, many_tab, compare_tab, about_tab = shared.show_tabs(model)
 
 with predict_tab:
     entry, reasons = st.columns([2, 3], gap="large")
@@ -70,6 +71,7 @@ with predict_tab:
             button = f"Predict {wording.label}"
             if st.form_submit_button(literal(button), key="predict", type="primary"):
                 text, fresh = state["review"], True
+        said = st.container()
         if examples:
             st.caption("Or try one of these:")
         with st.container(gap="xsmall"):
@@ -91,8 +93,9 @@ with predict_tab:
             fresh = True
             state.pop(f"_explained_{name}", None)
         except InvalidInput as error:
-            with entry:
-                shared.show_invalid(error, f"Please enter {wording.a_text}")
+            with said:
+                title = f"Please enter {wording.a_text}"
+                shared.show_invalid(error, title, {TEXT: wording.text.capitalize()})
             text = None
     texts[name] = text
 
@@ -143,7 +146,9 @@ with predict_tab:
             feedback.show(model, answered)
             if f"_explained_{name}" not in state:
                 with st.spinner("Finding the most influential words ..."):
-                    state[f"_explained_{name}"] = model.reasons(answered.batch)
+                    found = model.reasons(answered.batch)
+                    _ = found.explanations  # they are computed when they are first needed
+                    state[f"_explained_{name}"] = found
             st.header("Most influential words")
             answers.show_text_reasons(model, state[f"_explained_{name}"])
             st.caption(f"The model knows {known:.0%} of the words.")
@@ -172,7 +177,7 @@ if compare_tab.open:
 if about_tab.open:
     with about_tab:
         quality.show_metrics(model, quality.of_labels(), size=True)
-        quality.show_compared(report)
+        quality.show_compared(model, report)
         quality.show_mistakes(labels, report, "texts")
         if curve := report.get("learning_curve"):
             st.header("How it learned")

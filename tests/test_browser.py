@@ -81,6 +81,25 @@ def test_a_cleared_field_is_refused_under_the_form(
     expect(page.get_by_text("var_2: got nothing, expected a finite number")).to_be_visible()
 
 
+def test_no_hint_covers_the_number_that_is_typed_and_enter_predicts(
+    page: Page, shipped_dashboard: str
+) -> None:
+    page.goto(f"{shipped_dashboard}/{ADDRESS}")
+    answer(page, "0.401")
+    number = page.get_by_label("var_4", exact=True)
+    for width in (320, 390, 768, 1024, 1280, 1366, 1440, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        number.fill(str(width / 10_000))
+        entry = number.bounding_box()
+        assert entry
+        for hint in page.get_by_test_id("InputInstructions").all():
+            covering = hint.bounding_box()
+            assert covering is None or covering["y"] >= entry["y"] + entry["height"], width
+    number.fill("0.2")
+    number.press("Enter")
+    page.wait_for_url("**var_4=0.2&*")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_loaded_from_elsewhere_and_nothing_overflows_a_phone(
     scheme: str, browser: Browser, shipped_dashboard: str, shipped: Path
@@ -105,7 +124,7 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_overflows_a_phone(
 
 def bring(page: Page, address: str, source: Path) -> None:
     page.goto(address)
-    page.get_by_role("tab", name="Many rows").click()
+    page.get_by_role("tab", name=re.compile("^Many ")).click()
     page.locator("input[type=file]").set_input_files(source)
     page.get_by_role("button", name="Score the file").click()
 
@@ -155,7 +174,7 @@ def test_a_long_run_shows_how_far_it_is_leaves_the_page_usable_and_can_be_stoppe
     page.get_by_label("Review", exact=True).fill(review)
     page.get_by_role("button", name="Predict sentiment").click()
     expect(page.get_by_test_id("stMetricValue").first).to_have_text("Positive")
-    page.get_by_role("tab", name="Many rows").click()
+    page.get_by_role("tab", name="Many texts").click()
     progress = page.get_by_text(re.compile(r"rows · "))
     before = progress.inner_text()
     expect(progress).not_to_have_text(before)  # the page is done with changing tabs

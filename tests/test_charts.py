@@ -220,6 +220,18 @@ def test_a_confusion_matrix_grows_with_its_labels(count: int, layers: int, step:
 # --- drift ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "bottom"), [(0.9, 0.4), (0.52, 0.4), (0.478, 0.4), (0.21, 0.1), (0.0, 0.0)]
+)
+def test_the_lowest_point_of_a_reliability_diagram_is_off_the_edge(
+    accuracy: float, bottom: float
+) -> None:
+    found = {"lower": 0.5, "confidence": 0.55, "accuracy": accuracy, "texts": 30}
+    _, points = drawn(charts.reliability([found], "texts"))["layer"]
+    assert points["encoding"]["y"]["scale"]["domain"] == [bottom, 1]
+    assert points["encoding"]["size"]["legend"]["tickCount"] == 2  # which a phone has room for
+
+
 def test_the_chart_of_drift_shows_what_was_refused() -> None:
     cut, before = bins.Binning(values=("refused", "south")), {0: 500, 1: 500}
     now = {0: 100, 1: 100, bins.REFUSED: 300}

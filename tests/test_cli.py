@@ -12,12 +12,21 @@ from mlapp.cli.main import COMMANDS, Parser
 from mlapp.loaders import load_regression
 from mlapp.store import artifacts
 from tests.conftest import ROOT, use_artifacts
+from tests.test_promotion import publish
 from training.regression import train
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     status = main(arguments)
     return status, *capsys.readouterr()
+
+
+def misuse(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return what `mlapp predict` says of words that it cannot use."""
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", *words])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
 
 
 def damage(folder: Path) -> None:
@@ -43,7 +52,40 @@ def test_models_says_which_version_cannot_be_opened_and_why(
     damage(folder)
     status, out, _ = run(capsys, "models")
     assert status == 0
-    assert out.splitlines()[1].split()[-2:] == ["no", "yes"]
+    assert out.splitlines()[1].split()[-2:] == ["no", "refused"]
+    assert "model.joblib has 6 bytes" in out
+
+
+def test_models_marks_the_version_that_is_really_served(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for candidate in (False, False, True):
+        publish(folder, candidate=candidate)
+    (folder / "houses" / "3" / "model.joblib").write_bytes(b"broken")
+    _, out, _ = run(capsys, "models")
+    ends = [line.split()[-2:] for line in out.splitlines()[1:5]]
+    assert ends == [["kB", "yes"], ["yes", "yes"], ["no", "refused"], ["yes", "candidate"]]
+
+
+@pytest.mark.parametrize("command", ["pin houses 1", "unpin houses", "remove houses 2"])
+def test_a_command_names_the_version_that_is_served_from_then_on(
+    folder: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        publish(folder, candidate=False)
+    (folder / "houses" / "3" / "model.joblib").write_bytes(b"broken")
+    served = 2 if command.startswith("unpin") else 1
+    status, out, _ = run(capsys, *command.split())
+    assert status == 0
+    assert out.endswith(f"version {served} is served\n")
+
+
+def test_pinning_a_damaged_version_says_that_nothing_is_served_and_why(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder)
+    _, out, _ = run(capsys, "pin", "houses", "1")
+    assert out.startswith("houses: nothing is served: ")
     assert "model.joblib has 6 bytes" in out
 
 
@@ -75,6 +117,40 @@ def test_verify_fails_for_a_model_that_is_not_there(capsys: pytest.CaptureFixtur
     status, _, err = run(capsys, "verify", "nothing")
     assert status == 1
     assert "'nothing'" in err
+
+
+MISTYPED = [
+    "verify nope",
+    "pin nope 1",
+    "unpin nope",
+    "remove nope 1",
+    "rename nope other",
+    "promote nope",
+    "rollback nope",
+    "history nope",
+    "predict --model nope",
+]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("command", MISTYPED)
+def test_a_mistyped_name_is_told_which_models_there_are(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, *command.split())
+    assert status == 1
+    assert "'nope'" in err
+    assert err.endswith("; the models there are 'houses', 'regression'\n")
+
+
+@pytest.mark.usefixtures("empty_folder")
+@pytest.mark.parametrize("command", ["verify", "unpin nope", "promote nope", "history nope"])
+def test_where_there_are_no_models_a_command_says_how_to_train_one(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run(capsys, *command.split())
+    assert status == 1
+    assert "which has no models. To fix it: python -m training.regression" in err
 
 
 def test_pin_and_unpin_hold_and_release_a_version(
@@ -122,7 +198,7 @@ def test_predict_says_what_is_wrong_and_what_is_outside_the_range(
     assert status == 1
     assert "var_1: got 'abc', expected a finite number" in err
     assert "var_5: got nothing" in err
-    assert run(capsys, "predict", "two", "texts")[0] == 1
+    assert "row 0" not in err
     row = [
         "--var_1",
         "5000",
@@ -169,15 +245,30 @@ def test_an_input_of_any_name_can_be_given(capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize("words", [["--m", "734"], ["--mod", "regression"], ["--var", "1"]])
 def test_names_are_not_abbreviated(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = run(capsys, "predict", *words)
-    assert status == 1
-    assert f"{words[0]}: got no input with a value, expected one of 'var_1'" in err
+    said = misuse(capsys, *words)
+    assert f"there is no input {words[0].removeprefix('--')!r}; there are 'var_1', 'var_2'" in said
 
 
 @pytest.mark.usefixtures("shipped")
-def test_an_input_is_given_once_and_with_a_value(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "var_1: got two values" in run(capsys, "predict", "--var_1", "1", "--var_1=2")[2]
-    assert "--var_2: got no input with a value" in run(capsys, "predict", "--var_2")[2]
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--var_9=1"], "there is no input 'var_9'; there are 'var_1'"),
+        (["--var_1"], "--var_1 needs a value"),
+        (["--var_1", "--var_2", "1"], "--var_1 needs a value"),
+        (["--var_1", "1", "--var_1=2"], "the input 'var_1' has two values"),
+        (["--var_1", "1", "2"], "got '2', expected --INPUT VALUE"),
+        (["--set"], "--set needs INPUT=VALUE"),
+        (["--set", "var_1"], "--set needs INPUT=VALUE"),
+        (["--model", "regression", "good"], "regression takes inputs, not a text"),
+        (["--model", "sentiment", "--var_1", "3"], "sentiment takes a text, not inputs"),
+        (["two", "texts"], "sentiment takes one text, in quotes; got 2 words"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_a_usage_error(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"mlapp predict: error: {message}" in misuse(capsys, *words)
 
 
 def test_a_wrong_command_line_exits_with_two() -> None:
@@ -244,6 +335,26 @@ def run_without_output(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_an_empty_reason_to_promote_is_a_wrong_command_line(
+    reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["promote", "houses", "--force", reason])
+    assert exit_.value.code == 2
+    assert f"argument --force: got {reason!r}, expected a reason" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_used_is_an_error_of_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "houses" / "history.jsonl").mkdir()
+    status, _, err = run(capsys, "history", "houses")
+    assert status == 1
+    assert err == f"error: {folder}/houses/history.jsonl: Is a directory\n"
+
+
 def test_each_command_is_found_in_its_module() -> None:
     for module, names in COMMANDS.items():
         commands = Parser().add_subparsers()
@@ -290,6 +401,9 @@ def test_the_most_replicas_are_no_fewer_than_the_replicas(
         (["export", "houses", "--to", "mlflow", "--out", ""], "got '', expected a path"),
         (["serve", "--api-only", "--workers", "-1"], "got '-1', expected a whole number from 1"),
         (["serve", "--port", "70000"], "got '70000', expected a port from 0 to 65535"),
+        (["promote", "houses", "x"], "got 'x', expected a whole number from 1"),
+        (["pin", "houses", "0"], "got '0', expected a whole number from 1"),
+        (["remove", "houses", "-1"], "got '-1', expected a whole number from 1"),
         (["drift", "houses", "--days", "nan"], "got 'nan', expected a number of days"),
         (["drift", "houses", "--days", "-1"], "got '-1', expected a number of days"),
     ],

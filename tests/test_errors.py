@@ -1,6 +1,9 @@
+import pickle
+
 import pytest
 
 from mlapp.errors import (
+    ROW,
     ArtifactError,
     Fault,
     InvalidData,
@@ -45,3 +48,9 @@ def test_an_artifact_error_says_how_to_fix_it() -> None:
 )
 def test_each_error_knows_its_http_status(kind: type[MlappError], status: int) -> None:
     assert kind.status == status
+
+
+def test_an_input_that_is_called_row_is_named_and_a_row_as_a_whole_is_not() -> None:
+    assert str(Fault("row", "'x'", "a finite number", 2)).startswith("row 2, row: got 'x'")
+    assert str(Fault(ROW, "3 cells", "2 cells", 2)) == "row 2, got 3 cells, expected 2 cells"
+    assert pickle.loads(pickle.dumps(Fault(ROW, "3 cells", "2 cells"))).message.startswith("got")

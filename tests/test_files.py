@@ -100,7 +100,7 @@ def test_json_lines_from_json_lines_keep_their_lines(
     files.score(model, source, target)
     first, second = target.read_text().splitlines()
     assert first.startswith(line[:-1] + ',"prediction":0.40113547639')
-    assert json.loads(second)["error"] == "row: got 'broken', expected one JSON object"
+    assert json.loads(second)["error"] == "got 'broken', expected one JSON object"
 
 
 def test_nested_parquet_is_kept_in_parquet_and_becomes_json_in_csv(
@@ -156,7 +156,7 @@ def test_an_error_before_the_first_row_leaves_an_older_output_unchanged(
 ) -> None:
     (tmp_path / "in.csv").write_text("var_1,x\n1,2\n")
     (tmp_path / "out.csv").write_text("older")
-    with pytest.raises(InvalidInput, match="var_2: got no such column among 'var_1', 'x'"):
+    with pytest.raises(InvalidInput, match="there is no column for 4 inputs, 'var_2', "):
         files.score(model, tmp_path / "in.csv", tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == "older"
     assert left(tmp_path) == ["in.csv", "out.csv"]

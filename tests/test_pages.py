@@ -595,6 +595,12 @@ def test_about_shows_held_out_quality_coefficients_and_data() -> None:
     [terms] = [each.value for each in app.dataframe if "term" in each.value]
     assert list(terms["term"]) == ["(intercept)", *ROW]
     assert "R² on the rows it was trained on: 0.8692670" in texts(app)
+    [compared] = [each for each in app.dataframe if "shortfall" in each.value]
+    assert not any("behind" in name for name in map(str, compared.value))
+    formats = json.loads(compared.proto.columns)
+    shown = {name: formats[name]["type_config"]["format"] for name in ("figure", "shortfall")}
+    assert shown == dict.fromkeys(shown, "%.4f")
+    assert "measured on the same rows, those of the 10-fold cross-validation" in texts(app)
     assert len(app.get("vega_lite_chart")) == 2
 
 

@@ -84,7 +84,8 @@ def test_home_links_a_classifier_to_its_page() -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_single_model_is_named() -> None:
-    assert "Model **sizes**" in texts(page())
+    chosen = page().selectbox(key="_model_classification")
+    assert (chosen.label, chosen.options, chosen.value) == ("Model", ["sizes"], "sizes")
 
 
 @pytest.mark.usefixtures("folder")

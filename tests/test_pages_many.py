@@ -61,7 +61,7 @@ def page(name: str = "regression") -> AppTest:
     app = home()
     app.query_params["_model"] = name
     run(app.switch_page(f"pages/{kind}.py"))
-    app.session_state[f"_tabs_{name}"] = "Many rows"
+    app.session_state[f"_tabs_{name}"] = "Many texts" if kind == "sentiment" else "Many rows"
     return run(app)
 
 
@@ -160,6 +160,20 @@ def test_the_template_is_scored_without_a_word(name: str, folder: Path) -> None:
     template = whole_files.template(open_model(folder, name))
     app = score(bring(app, template__csv=template.encode()), name)
     assert (shown(app)["Scored"], shown(app)["Refused"]) == ("1", "0")
+
+
+def test_the_template_has_whole_numbers_as_the_form_has_them(folder: Path) -> None:
+    template = whole_files.template(open_model(folder, "regression"))
+    assert template.splitlines()[1].split(",")[:3] == ["716", "714", "81"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_file_that_lacks_all_columns_is_told_so_in_one_sentence() -> None:
+    app = bring(page(), wrong__csv=b"a,b\n1,\n")
+    lacking = "There is no column for 5 inputs: var_1, var_2, var_3, var_4, var_5."
+    said = f"wrong.csv lacks columns: {lacking} Choose them above."
+    assert reported(app).replace("\\", "") == said
+    assert app.dataframe[0].proto.placeholder == ""
 
 
 @pytest.mark.usefixtures("folder")
@@ -297,8 +311,8 @@ def test_several_files_are_scored_each_by_itself() -> None:
     other = pd.DataFrame([[734, 688, 81, 0.328, 0.259]], columns=NAMES).to_parquet()
     strange = b"a,b\n1,2\n"
     app = bring(page(), one__csv=ROWS, strange__csv=strange, two__parquet=other)
-    lacking = "var_1: got no such column among 'a', 'b', expected a column of this name"
-    assert f"strange.csv lacks a column: - {lacking}" in reported(app)
+    lacking = "There is no column for 5 inputs: var_1, var_2, var_3, var_4, var_5."
+    assert reported(app).replace("\\", "") == f"strange.csv lacks columns: {lacking}"
     assert app.button(key="many_start").label == "Score 2 files"
     app = score(app)
     assert [result.counts.rows for result in job(app).results] == [3, 1]

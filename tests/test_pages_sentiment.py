@@ -75,6 +75,7 @@ def test_good_and_bad_get_different_labels() -> None:
 def test_a_text_without_a_letter_is_refused_and_nothing_is_predicted(review: str) -> None:
     app = predict(page(), review)
     assert app.error[0].proto.title == "Please enter a review"
+    assert app.error[0].value.startswith("- Review: got ")
     assert "expected a text with at least one letter, digit or symbol" in app.error[0].value
     assert not app.metric
 
@@ -231,6 +232,9 @@ def test_about_shows_what_was_measured_on_held_out_texts() -> None:
     assert labels == ["Accuracy", "Calibration error", "Log loss", "Size"]
     assert len(app.get("vega_lite_chart")) == 3
     assert list(app.dataframe[0].value["model"]) == ["majority baseline", "network"]
+    formats = json.loads(app.dataframe[0].proto.columns)
+    assert formats["accuracy"]["type_config"]["format"] == "percent"
+    assert "on the same texts, the calibration part rather than the held-out one" in texts(app)
     assert list(app.dataframe[1].value["label"]) == ["Negative", "Positive"]
 
 

@@ -1,3 +1,4 @@
+import datetime
 import math
 import sys
 import types
@@ -77,6 +78,46 @@ def test_a_column_that_is_not_an_input_is_ignored_and_in_a_row_reported() -> Non
 
 def test_a_missing_column_of_a_table_is_one_fault() -> None:
     assert faults(pd.DataFrame([GOOD] * 5).drop(columns="area")) == [(None, "area")]
+
+
+@pytest.mark.parametrize("value", [-1e308, 10**400, "1e999", "-2e100", np.float64(1e101)])
+def test_a_finite_number_that_is_too_large_is_told_the_limits(value: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.check([GOOD | {"area": value, "rooms": value}])
+    limits = "a number from -1e100 to 1e100"
+    assert [each.allowed for each in caught.value.faults] == [limits, f"{limits} or no value"]
+    with pytest.raises(InvalidInput, match="expected a number from -1e100 to 1e100"):
+        SCHEMA.check(pd.DataFrame([GOOD | {"area": value}]))
+
+
+@pytest.mark.parametrize("value", [math.inf, "inf", "-Infinity", "abc", "1_0", True])
+def test_what_is_no_number_is_told_that_one_is_expected(value: object) -> None:
+    with pytest.raises(InvalidInput, match=r"area: got .*, expected a finite number$"):
+        SCHEMA.check([GOOD | {"area": value}])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "true"),
+        (np.bool_(False), "false"),
+        (datetime.date(2020, 1, 31), "2020-01-31"),
+        (datetime.datetime(2020, 1, 31, 12, 30), "2020-01-31 12:30:00"),
+        (np.datetime64("2020-01-31"), "2020-01-31"),
+        (pd.Timestamp("2020-01-31"), "2020-01-31 00:00:00"),
+    ],
+)
+def test_a_fault_shows_truth_values_and_dates_as_files_have_them(value: object, shown: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.check([GOOD | {"area": value}])
+    assert caught.value.faults[0].got == shown
+
+
+def test_a_fault_of_a_whole_row_names_no_input_but_has_one() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        SCHEMA.check([GOOD, 734])  # type: ignore[list-item]
+    assert str(caught.value) == "row 1, got 734, expected values by input name"
+    assert caught.value.faults[0].input == "row"
 
 
 def test_a_column_given_twice_is_a_fault() -> None:

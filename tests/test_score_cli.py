@@ -97,7 +97,7 @@ def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
     assert errors[1:] == [
         "area: got 'abc', expected a finite number",
         "district: got 'south', expected one of 'east', 'north', 'west'",
-        "row: got 2 cells, expected 3 cells",
+        "got 2 cells, expected 3 cells",
     ]
     assert "4 rows, 1 scored (0 of them with a notice), 3 refused" in ran.stderr
     assert [line for line in ran.stderr.splitlines() if line.startswith("row")] == [
@@ -110,10 +110,16 @@ def test_refused_rows_give_status_3_and_are_reported(place: Path) -> None:
     [
         (["none.csv", "-o", "out.csv"], "none.csv cannot be read"),
         ([DATA, "-o", "out.xlsx"], "got '.xlsx', expected .csv, .tsv or .jsonl"),
-        ([DATA, "-o", "out.csv", "--model", "houses"], "area: got no such column among 'var_1'"),
+        (
+            [DATA, "-o", "out.csv", "--model", "houses"],
+            "error: there is no column for 3 inputs, 'area'",
+        ),
         ([DATA, "-o", "out.csv", "--model", "nothing"], "'nothing'"),
         ([DATA, "-o", "out.csv", "--columns", "x"], "columns: got 'x', expected THEIRS=OURS"),
-        ([DATA, "-o", "out.csv", "--columns", "x=var_1"], "got 'x', expected one of the columns"),
+        (
+            [DATA, "-o", "out.csv", "--columns", "x=var_1"],
+            "error: columns: got 'x', expected one of the columns",
+        ),
         (
             [DATA, "-o", "out.csv", "--columns", '"x=var_1'],
             "expected THEIRS=OURS,...: unexpected end",
@@ -164,7 +170,8 @@ def test_help_documents_the_statuses(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["score", "--help"])
     reported = " ".join(capsys.readouterr().out.split())
-    assert "0 all rows scored; 3 some rows refused, the others scored; 1 nothing done" in reported
+    statuses = "0 all rows scored; 3 some or all rows refused, any others scored; 1 nothing done"
+    assert statuses in reported
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,24 @@ def test_standard_input_cannot_be_resumed(place: Path) -> None:
     assert ran.stderr == (
         "error: a run that reads a stream cannot be resumed, only one that reads a file\n"
     )
+
+
+@pytest.mark.parametrize("wanted", ["csv", "parquet"])
+def test_strict_writes_nothing_to_standard_output_if_a_row_is_refused(
+    wanted: str, place: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    good, bad = place / "good.csv", place / "bad.csv"
+    header, *rows = DATA.read_text().splitlines()[:200]
+    good.write_text("\n".join([header, *rows]))
+    bad.write_text("\n".join([header, *rows, "x,1,1,1,1,1"]))
+    options = ["-o", "-", "--to", wanted, "--strict"]
+    assert main(["score", str(bad), *options]) == 1
+    out, err = capfdbinary.readouterr()
+    assert (out, err) == (b"", b"error: row 200, var_1: got 'x', expected a finite number\n")
+    assert main(["score", str(good), *options]) == 0
+    whole = capfdbinary.readouterr().out
+    assert main(["score", str(good), *options[:-1]]) == 0
+    assert capfdbinary.readouterr().out == whole != b""
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlapp.dates import parse_moment
+from mlapp.errors import ROW as WHOLE_ROW
 from mlapp.errors import Fault, InvalidInput, InvalidTable
 from mlapp.families.regression import COLUMNS, RegressionModel
 from mlapp.families.sentiment import SentimentModel
@@ -74,6 +75,10 @@ def test_a_missing_column_is_reported_with_the_columns_that_exist(
         score(regression, {"var_1": ["1"], "VAR_2": ["1"]})
     assert [fault.input for fault in caught.value.faults] == ["var_2", "var_3", "var_4", "var_5"]
     assert "no such column among 'var_1', 'VAR_2'" in caught.value.faults[0].got
+    assert str(caught.value) == (
+        "there is no column for 4 inputs, 'var_2', 'var_3', 'var_4', 'var_5'; the columns are"
+        " 'var_1', 'VAR_2'"
+    )
 
 
 def test_columns_are_found_in_any_order_and_by_other_names(regression: RegressionModel) -> None:
@@ -88,8 +93,11 @@ def test_columns_are_found_in_any_order_and_by_other_names(regression: Regressio
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"nothing": "var_1"}, "got 'nothing', expected one of the columns 'var_1', 'var_2'"),
-        ({"var_1": "var_9"}, "'var_9': expected one of the inputs 'var_1'"),
+        (
+            {"nothing": "var_1"},
+            "^columns: got 'nothing', expected one of the columns 'var_1', 'var_2'",
+        ),
+        ({"var_1": "var_9"}, "^columns: var_1 = 'var_9': expected one of the inputs 'var_1'"),
         ({"var_1": "var_5", "var_2": "var_5"}, "several columns for 'var_5'"),
     ],
 )
@@ -116,13 +124,35 @@ def test_the_column_of_texts_is_found(names: list[str], sentiment: SentimentMode
     assert found.column("label").to_pylist() == sentiment.predict(["a good film"])["label"].tolist()
 
 
+def test_the_column_that_a_model_was_trained_on_is_read_before_others(
+    sentiment: SentimentModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentiment, "report", {"columns": {"text": "message", "label": "mood"}})
+    columns = {"by": ["Ann"], "text": ["?"], "message": ["a good film"]}
+    assert score(sentiment, columns).counts.scored == 1
+    assert score(sentiment, columns, text_column="text").counts.scored == 0
+    del columns["message"]
+    assert score(sentiment, columns).counts.scored == 0
+    del columns["text"]
+    assert score(sentiment, columns).counts.scored == 1
+    with pytest.raises(InvalidInput, match="no column is called 'text', 'review' or 'message': "):
+        score(sentiment, {"a": ["x"], "b": ["y"]})
+
+
 def test_a_column_of_texts_that_cannot_be_guessed_must_be_named(sentiment: SentimentModel) -> None:
     columns = {"a": ["good"], "b": ["bad"]}
-    with pytest.raises(InvalidInput, match="or the option text_column"):
+    said = (
+        r"^no column is called 'text' or 'review': name the column of texts with --text-column"
+        r" \(text_column in a request\)$"
+    )
+    with pytest.raises(InvalidInput, match=said) as caught:
         score(sentiment, columns)
+    assert [fault.input for fault in caught.value.faults] == ["text"]
     assert score(sentiment, columns, text_column="b").counts.scored == 1
     assert score(sentiment, columns, columns={"b": "text"}).counts.scored == 1
-    with pytest.raises(InvalidTable, match="got 'c', expected one of the columns 'a', 'b'"):
+    with pytest.raises(
+        InvalidTable, match=r"^text_column: got 'c', expected one of the columns 'a', 'b'"
+    ):
         score(sentiment, columns, text_column="c")
 
 
@@ -262,8 +292,8 @@ def test_errors_and_notices_are_in_the_words_of_the_check(houses: RegressionMode
 def test_a_row_that_could_not_be_read_is_refused_for_that(regression: RegressionModel) -> None:
     batch = pa.RecordBatch.from_pydict(texts([ROW, ROW]))
     plan = make_plan(regression, batch.schema, Options())
-    found = score_batch(regression, plan, batch, {1: Fault("row", "2 cells", "5 cells")})
-    assert found.batch.column("error").to_pylist() == [None, "row: got 2 cells, expected 5 cells"]
+    found = score_batch(regression, plan, batch, {1: Fault(WHOLE_ROW, "2 cells", "5 cells")})
+    assert found.batch.column("error").to_pylist() == [None, "got 2 cells, expected 5 cells"]
     assert found.batch.column("prediction")[1].as_py() is None
     assert found.counts == Counts(2, 1, 0, 1)
 
@@ -327,7 +357,9 @@ def test_texts_without_words_are_refused_in_the_words_of_the_check(
 
 def test_a_column_that_holds_no_texts_is_refused_row_by_row(sentiment: SentimentModel) -> None:
     found = score(sentiment, {"text": [1, 2]})
-    assert found.batch.column("error")[1].as_py().startswith("text: got 2, expected a text")
+    assert (
+        found.batch.column("error")[1].as_py().startswith("text: got the number 2, expected a text")
+    )
 
 
 def test_a_text_of_mostly_unknown_words_has_a_notice(sentiment: SentimentModel) -> None:

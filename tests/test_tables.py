@@ -150,22 +150,22 @@ def test_a_ragged_row_is_a_fault_at_its_place_and_keeps_its_cells() -> None:
         ["12", "13", "14"],
     ]
     assert faults == {
-        1: "row: got 2 cells, expected 3 cells",
-        3: "row: got 5 cells ('x, y', 'z' too many), expected 3 cells",
+        1: "got 2 cells, expected 3 cells",
+        3: "got 5 cells ('x, y', 'z' too many), expected 3 cells",
     }
 
 
 def test_a_table_of_ragged_rows_alone_is_read() -> None:
     assert read_csv("a,b\n1\n2\n") == (
         [["1", ""], ["2", ""]],
-        dict.fromkeys((0, 1), "row: got 1 cell, expected 2 cells"),
+        dict.fromkeys((0, 1), "got 1 cell, expected 2 cells"),
     )
 
 
 def test_a_quotation_mark_that_is_never_closed_is_a_fault_of_its_row() -> None:
     rows, faults = read_csv('a,b\n1,2\n3,"4\n5,6\n')
     assert rows == [["1", "2"], ["3", "4\n5,6\n\n"]]
-    assert faults == {1: "row: got a quotation mark that is never closed, expected one that is"}
+    assert faults == {1: "got a quotation mark that is never closed, expected one that is"}
 
 
 def test_a_nul_byte_and_a_long_cell_are_read() -> None:
@@ -375,7 +375,7 @@ def test_a_byte_order_mark_within_a_file_is_part_of_its_cell(
 def test_a_ragged_row_that_holds_only_a_byte_order_mark_is_a_fault() -> None:
     rows, faults = read_csv("a,b\n1,2\n\ufeff\n3,4\n")
     assert rows == [["1", "2"], ["\ufeff", ""], ["3", "4"]]
-    assert faults == {1: "row: got 1 cell, expected 2 cells"}
+    assert faults == {1: "got 1 cell, expected 2 cells"}
 
 
 def test_the_faults_of_many_slices_are_looked_up_once() -> None:
@@ -650,9 +650,9 @@ def test_a_line_that_is_not_an_object_is_a_fault() -> None:
     rows, faults = read_csv('{"a": 1}\n[1, 2]\n\n{"a": 01}\nnothing\n{"a": 4}', "jsonl")
     assert rows == [["1"], [None], [None], [None], ["4"]]
     assert faults == {
-        1: "row: got '[1, 2]', expected one JSON object",
-        2: "row: got '{\"a\": 01}', expected one JSON object",
-        3: "row: got 'nothing', expected one JSON object",
+        1: "got '[1, 2]', expected one JSON object",
+        2: "got '{\"a\": 01}', expected one JSON object",
+        3: "got 'nothing', expected one JSON object",
     }
 
 
@@ -710,7 +710,7 @@ def test_keys_of_the_last_line_are_columns_of_a_file_and_faults_of_a_stream(
     assert faults == {}
     rows, faults = read(io.BufferedReader(Pipe(data)), FileFormat("jsonl"))
     assert rows[-1] == ["1"]
-    assert faults == {1000: "row: got the key 'b', expected only keys of the first rows"}
+    assert faults == {1000: "got the key 'b', expected only keys of the first rows"}
 
 
 def test_json_that_is_not_json_lines_is_reported() -> None:

@@ -282,7 +282,7 @@ def test_the_command_says_that_a_row_has_no_answer(
 ) -> None:
     words = ["--model", "houses", "--area", "-1", "--district", "102"]
     assert main(["predict", *words]) == 1
-    assert capsys.readouterr().err == f"error: row 0, {SAID}\n"
+    assert capsys.readouterr().err == f"error: {SAID}\n"
 
 
 @pytest.mark.parametrize("explain", [[], ["--explain"]], ids=["plain", "explained"])

@@ -3,26 +3,38 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from mlapp.errors import Fault, InvalidInput, quote
+from mlapp.errors import InvalidInput, quote
 from mlapp.records.process import start_early
 from mlapp.settings import read_settings
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     """Add the command's options."""
-    parser = commands.add_parser(
+    parser: argparse.ArgumentParser = commands.add_parser(
         "predict",
         help='predict one row (--var_1 734 ...) or one text ("a review")',
         usage='mlapp predict [--model NAME] (--INPUT VALUE ... | "TEXT")',
-        epilog="--set INPUT=VALUE sets an input that is called model, help or set. A text that"
-        " begins with a hyphen comes after --.",
+        epilog="Without inputs, it names those that are needed. --set INPUT=VALUE sets an input"
+        " that is called model, help or set. A text that begins with a hyphen comes after --.",
     )
     parser.add_argument(
         "--model", metavar="NAME", help="(default: sentiment for a text, else regression)"
     )
-    parser.set_defaults(run=lambda options: predict_one(options.model, options.rest))
+
+    def run(options: argparse.Namespace) -> int:
+        try:
+            return predict_one(options.model, options.rest)
+        except UsageError as error:
+            parser.error(str(error))
+
+    parser.set_defaults(run=run)
+
+
+class UsageError(Exception):
+    """Arguments that do not fit what the model takes."""
 
 
 def predict_one(name: str | None, words: Sequence[str]) -> int:
@@ -34,6 +46,7 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
             with a hyphen.
 
     Raises:
+        UsageError: the arguments do not fit what the model takes.
         InvalidInput: the row or the text is refused.
     """
     settings = read_settings()
@@ -47,12 +60,20 @@ def predict_one(name: str | None, words: Sequence[str]) -> int:
         words = words[1:]
     is_row = not is_text and (not words or words[0].startswith("--"))
     model = store.open_model(settings.artifacts, name or USUAL["row" if is_row else "text"])
+    own = model.manifest.name
     instances: Sequence[object] = words
     if model.takes.kind == "row":
+        if not is_row:
+            raise UsageError(f"{own} takes inputs, not a text")
         instances = [read_row(model.takes.names, words)]
+    elif words and is_row:
+        raise UsageError(f"{own} takes a text, not inputs")
     elif len(words) != 1:
-        raise InvalidInput([Fault("text", f"{len(words)} words", "one text, in quotes")])
-    answers = answering.answer(model, model.check(instances), "command").answers
+        raise UsageError(f"{own} takes one text, in quotes; got {len(words)} words")
+    try:
+        answers = answering.answer(model, model.check(instances), "command").answers
+    except InvalidInput as error:  # there is only one row
+        raise InvalidInput([replace(fault, row=None) for fault in error.faults]) from None
     for key, value in answers.records()[0].items():
         print(f"{key}: {value}")
     for notice in answers.notices:
@@ -70,26 +91,29 @@ def read_row(names: Sequence[str], words: Sequence[str]) -> dict[str, str]:
         words: the command's arguments.
 
     Raises:
-        InvalidInput: with each argument that has none of these forms.
+        UsageError: an argument has none of these forms, or an input has no value or two.
     """
     row: dict[str, str] = {}
-    faults = []
-    left = list(words)
+    left, options = list(words), {f"--{name}" for name in names}
     while left:
         word = left.pop(0)
         given = word.removeprefix("--")
-        if word == "--set" and left:
+        if not word.startswith("--"):
+            raise UsageError(f"got {word!r}, expected --INPUT VALUE")
+        if word == "--set":
+            if not left or "=" not in left[0]:
+                raise UsageError("--set needs INPUT=VALUE")
             given = left.pop(0)
-        elif word.startswith("--") and given in names and left:
+        elif given in names:
+            if not left or left[0] in options:
+                raise UsageError(f"{word} needs a value")
             given = f"{given}={left.pop(0)}"
         fitting = [name for name in names if given.startswith(f"{name}=")]
-        if not fitting or not word.startswith("--"):
-            faults.append(Fault(word, "no input with a value", f"one of {quote(names)}"))
-            continue
+        if not fitting:
+            unknown = given.partition("=")[0]
+            raise UsageError(f"there is no input {unknown!r}; there are {quote(names)}")
         name = max(fitting, key=len)
         if name in row:
-            faults.append(Fault(name, "two values", "one"))
+            raise UsageError(f"the input {name!r} has two values")
         row[name] = given[len(name) + 1 :]
-    if faults:
-        raise InvalidInput(faults)
     return row

@@ -1,7 +1,7 @@
 """`mlapp score`: score a whole file of rows or texts.
 
-Exit status: 0 all rows scored, 3 some refused (the others are scored), 1 nothing done, 2 usage
-error, 130 interrupted.
+Exit status: 0 all rows scored, 3 some or all rows refused (any others are scored), 1 nothing done,
+2 usage error, 130 interrupted.
 """
 
 import argparse
@@ -26,8 +26,8 @@ read), Parquet, Excel (.xlsx, to read), or - for standard input and output. All 
 followed by those of the prediction; if the model refuses a row, its column `error` says why. OUT
 appears when it is complete. """
 STATUSES = """\
-exit status: 0 all rows scored; 3 some rows refused, the others scored; 1 nothing done; 2 usage
-error; 130 interrupted, --resume continues"""
+exit status: 0 all rows scored; 3 some or all rows refused, any others scored; 1 nothing done; 2
+usage error; 130 interrupted, --resume continues"""
 
 
 def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -45,7 +45,8 @@ def add_parsers(commands: "argparse._SubParsersAction[Any]") -> None:
     add(
         "--text-column",
         metavar="C",
-        help="the column of texts (default: text, review, or the only column of texts)",
+        help="the column of texts (default: the one that the model was trained on, text, review, or"
+        " the only column of texts)",
     )
     add(
         "--columns",

@@ -10,7 +10,7 @@ from typing import BinaryIO, TextIO
 
 import pyarrow as pa
 
-from mlapp import answering, families
+from mlapp import answering, families, store
 from mlapp.cli.score import INTERRUPTED, LISTED, REFUSED
 from mlapp.errors import InvalidSettings, InvalidTable, MlappError, OutputError
 from mlapp.loaders import USUAL
@@ -103,7 +103,12 @@ def _open(options: argparse.Namespace) -> Artifact:
     # Arrow's own allocator keeps what was freed, four times as much as is in use here.
     pa.set_memory_pool(pa.system_memory_pool())
     name = options.model or USUAL["text" if options.text_column else "row"]
-    return artifacts.open(read_settings().artifacts, name)
+    root = read_settings().artifacts
+    wanted = artifacts.servable(root, name)
+    artifact, refused = store.open_first(wanted, lambda each: artifacts.open(root, name, each))
+    if refused:
+        print(f"version {artifact.manifest.version} is used: {refused}", file=sys.stderr)
+    return artifact
 
 
 class _NoPandas:

@@ -1,5 +1,6 @@
 """The pages' charts: data in, Altair chart out. Colours and fonts come from the app's theme."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -319,6 +320,8 @@ def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
     """
     data = pd.DataFrame(bins).rename(columns={"texts": "count"})
     low = float(data["lower"].min())
+    # A tenth with room for the lowest point, which would lie on the edge otherwise.
+    bottom = max(0.0, math.floor(10 * min(low, float(data["accuracy"].min())) - 0.3) / 10)
     percent = alt.Axis(format=".0%")
     x = alt.X(
         "confidence:Q",
@@ -328,7 +331,7 @@ def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
     )
     y = alt.Y(
         "accuracy:Q",
-        scale=alt.Scale(domain=[min(low, float(data["accuracy"].min())), 1], nice=False),
+        scale=alt.Scale(domain=[bottom, 1], nice=False),
         axis=percent,
         title="accuracy",
     )
@@ -338,7 +341,7 @@ def reliability(bins: list[dict[str, float]], unit: str) -> Drawn:
         .encode(
             x=x,
             y=y,
-            size=alt.Size("count:Q", title=unit, legend=alt.Legend(orient="top", tickCount=4)),
+            size=alt.Size("count:Q", title=unit, legend=alt.Legend(orient="top", tickCount=2)),
             tooltip=[
                 alt.Tooltip("confidence:Q", format=".1%"),
                 alt.Tooltip("accuracy:Q", format=".1%"),

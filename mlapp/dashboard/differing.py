@@ -57,6 +57,7 @@ def _show_rows(table: pd.DataFrame, version: int, result: Result) -> None:
         table,
         hide_index=True,
         column_config=answers.significant(table),
+        placeholder="",
         alt="The rows whose answers differ most",
     )
     st.download_button(

@@ -20,6 +20,10 @@ BASELINE = "baseline_"  # begins the metrics of the baseline
 MOST_DRAWN = 20  # labels of a confusion matrix that can be read
 MOST_CONFUSED = 20  # pairs of labels that are listed instead
 PERCENT = st.column_config.NumberColumn(format="percent")
+SCORE = st.column_config.NumberColumn(format="%.4f")
+# The columns of the models that were compared, where they are not called by their key.
+COMPARED = {"behind_best": "shortfall", "behind_error": "its standard error"}
+SCORES = ("figure", "standard error", "log loss", *COMPARED.values())
 
 
 class Metric(NamedTuple):
@@ -150,23 +154,46 @@ def _how_measured(manifest: Manifest, metrics: Mapping[str, float]) -> str:
     return f"On {count}held-out {unit}, which were not used for fitting."
 
 
-def show_compared(report: Mapping[str, Any]) -> None:
-    """Show the models that were compared on the same data, with their errors."""
+def show_compared(model: Model, report: Mapping[str, Any]) -> None:
+    """Show the models that were compared on the same data, with their errors.
+
+    Args:
+        model: the one that was published.
+        report: its own.
+    """
     if not (compared := report.get("compared")):
         return
     st.header("Models that were compared")
-    table = pd.DataFrame(compared).rename(columns=lambda name: str(name).replace("_", " "))
+    table = pd.DataFrame(compared).rename(
+        columns=lambda name: COMPARED.get(str(name), str(name).replace("_", " "))
+    )
+    shares = ("accuracy", "standard error") if "accuracy" in table else ()
     st.dataframe(
         table,
         hide_index=True,
-        column_config=answers.significant(table),
+        column_config=answers.significant(table)
+        | dict.fromkeys(SCORES, SCORE)
+        | dict.fromkeys(shares, PERCENT),
+        placeholder="",
         alt="The models that were compared, with errors",
     )
-    st.caption(
-        "All were measured on the same data, which they were not trained on. The simplest and"
-        " fastest within one standard error of the best is published; a model that is no better"
-        " than the baseline has learned nothing."
+    meaning = (
+        "The shortfall is how far a model is behind the best. " if "shortfall" in table else ""
     )
+    st.caption(
+        f"All were measured on {_compared_on(model.manifest)}, which they were not trained on."
+        f" {meaning}The simplest and fastest within one standard error of the best is published; a"
+        " model that is no better than the baseline has learned nothing."
+    )
+
+
+def _compared_on(manifest: Manifest) -> str:
+    """Return on which data models were compared."""
+    if isinstance(folds := manifest.training.get("folds"), int):
+        return f"the same {manifest.kind.takes}s, those of the {folds}-fold cross-validation"
+    if "calibration" in manifest.training:
+        return "the same texts, the calibration part rather than the held-out one"
+    return "the same data"
 
 
 def show_coverage(report: Mapping[str, Any]) -> None:

@@ -21,6 +21,8 @@ from mlapp.schema import Category, Input, Number, Schema, describe
 
 Row = Mapping[str, float | str | None]
 
+# Two inputs side by side are narrower than 180 px, from which on Streamlit's hint covers a number.
+ENTRY_WIDTH = 400
 NOT_KNOWN = ""  # a missing category in its widget, for which None means that nothing is chosen
 
 
@@ -45,7 +47,9 @@ def show_predict(model: Model, link: Mapping[str, str], title: str) -> None:
         link: the parameters of a link that was opened.
         title: of the reasons.
     """
-    entry, reasons = st.columns([2, 3], gap="large")
+    with st.container(horizontal=True, gap="large"):
+        entry = st.container(width=ENTRY_WIDTH)
+        reasons = st.container()
     with entry:
         asked = ask(model, link)
     if asked:
@@ -161,7 +165,7 @@ def _show_form(model: Model) -> dict[str, Any] | None:
     schema, said = schema_of(model), st.container()
     replaced = _replace_unknown(model)
     with st.form("_form"):
-        with st.grid(2, min_column_width=150):
+        with st.grid(2, min_column_width=110):
             for spec in schema.inputs:
                 _show_input(spec)
         sent = st.form_submit_button("Predict", key="predict", type="primary")
@@ -296,11 +300,16 @@ def _show_what_if(model: Model, asked: Asked) -> None:
     st.caption("The other inputs stay as they are." + (band if has_band else ""))
 
 
+def typical_text(spec: Input) -> str:
+    """Return an input's typical value as text."""
+    return spec.as_text(spec.typical) if isinstance(spec, Number) else spec.typical
+
+
 def show_inputs(schema: Schema) -> None:
     """Show the inputs with their typical values and their ranges in training."""
     st.header("The inputs")
     ranges = [
-        {"input": spec.name, "typical": str(spec.typical), "seen in training": spec.seen}
+        {"input": spec.name, "typical": typical_text(spec), "seen in training": spec.seen}
         for spec in schema.inputs
     ]
     st.dataframe(pd.DataFrame(ranges), hide_index=True, alt="The inputs and their ranges")

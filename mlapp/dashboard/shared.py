@@ -5,6 +5,7 @@ Session keys and address parameters that begin with `_` are the pages' own; all 
 
 import runpy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -116,9 +117,7 @@ def _choose_model(kind: Kind, default: str, key: str, link: Mapping[str, str]) -
             st.stop()
         asked = names[0]
     state[key] = asked
-    if len(names) == 1:
-        if asked != default:  # which the page's title names
-            st.markdown(f"Model **{literal(asked)}**", width="content")
+    if names == [default]:  # which the page's title names
         return asked
     return str(st.selectbox("Model", names, key=key, persist_state="session", width=320))
 
@@ -207,14 +206,14 @@ def read_report(model: Model) -> Mapping[str, Any]:
     return report
 
 
-def show_tabs(name: str) -> Sequence[Any]:
+def show_tabs(model: Model) -> Sequence[Any]:
     """Show the tabs of a page; each runs only while it is open.
 
     Returns:
-        The tabs for one prediction, for many rows, for two versions, and about the model.
+        The tabs for one prediction, for many, for two versions, and about the model.
     """
-    labels = ["Predict", "Many rows", "Compare", "About this model"]
-    return st.tabs(labels, key=f"_tabs_{name}", on_change="rerun")
+    labels = ["Predict", f"Many {model.takes.kind}s", "Compare", "About this model"]
+    return st.tabs(labels, key=f"_tabs_{model.manifest.name}", on_change="rerun")
 
 
 def show_origin(manifest: Manifest) -> None:
@@ -241,9 +240,21 @@ def show_artifact_error(error: ArtifactError, title: str) -> None:
         st.code(error.fix, language="bash", wrap_lines=True)
 
 
-def show_invalid(error: InvalidInput, title: str = "Please enter valid values") -> None:
-    """List what is wrong with the values."""
-    st.error(bullets(fault.message for fault in error.faults), title=literal(title))
+def show_invalid(
+    error: InvalidInput,
+    title: str = "Please enter valid values",
+    labels: Mapping[str, str] | None = None,
+) -> None:
+    """List what is wrong with the values.
+
+    Args:
+        error: what is wrong.
+        title: of the list.
+        labels: what an input is called on the page, where that is not its name.
+    """
+    called = labels or {}
+    named = (replace(each, input=called.get(each.input, each.input)) for each in error.faults)
+    st.error(bullets(fault.message for fault in named), title=literal(title))
 
 
 class Prediction(NamedTuple):
@@ -303,6 +314,7 @@ def show_history(name: str, formats: Mapping[str, Any]) -> None:
         table.drop(columns=[stamps["model"], stamps["id"]]),
         hide_index=True,
         column_config={stamps["time"]: clock, **numbers, **formats},
+        placeholder="",
         alt="The predictions of this session, the newest first",
     )
     st.download_button(

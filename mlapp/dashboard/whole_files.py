@@ -1,4 +1,4 @@
-"""The tab "Many rows" of a page: files in, predictions out, by `mlapp.scoring.background`.
+"""The tab for many rows or texts: files in, predictions out, by `mlapp.scoring.background`.
 
 The tab "Compare" shows it too: there a second version scores the same files.
 
@@ -24,7 +24,7 @@ from mlapp.errors import Fault, InvalidInput, InvalidTable, MlappError
 from mlapp.families.contract import Model
 from mlapp.schema import TEXT, Number
 from mlapp.scoring.background import Upload
-from mlapp.scoring.batch import Options, make_plan
+from mlapp.scoring.batch import Options, make_plan, trained_column
 from mlapp.scoring.comparison import plan_comparison
 from mlapp.scoring.workspace import Workspace
 from mlapp.tables.formats import COMPRESSED, DECIMALS, SUFFIXES
@@ -102,8 +102,8 @@ def _show(model: Model, workspace: Workspace, against: Model | None) -> None:
 def template(model: Model) -> str:
     """Return a table with the model's columns and a typical row, as CSV."""
     row = {
-        spec.name: repr(spec.typical).replace(".", spec.mark)
-        if isinstance(spec, Number) and spec.trained_mark
+        spec.name: spec.as_text(spec.typical).replace(".", spec.trained_mark or ".")
+        if isinstance(spec, Number)
         else spec.typical
         for spec in model.takes.inputs
     }
@@ -241,7 +241,13 @@ def _show_files(
                 plan_comparison(model, against, schema, options)
             ready.append(upload)
         except InvalidInput as error:
-            shared.show_invalid(error, f"{upload.name} lacks a column")
+            if len(error.faults) > 1:
+                st.error(
+                    literal(_sum_up(error, not ready)),
+                    title=f"{literal(upload.name)} lacks columns",
+                )
+            else:
+                shared.show_invalid(error, f"{upload.name} lacks a column")
         except MlappError as error:
             st.error(literal(str(error)), title=f"{literal(upload.name)} cannot be scored")
     if len(ready) > 1:
@@ -250,9 +256,17 @@ def _show_files(
     return ready, options
 
 
+def _sum_up(error: InvalidInput, choosable: bool) -> str:
+    """Return a sentence about inputs without a column, which can be chosen for the first file."""
+    names = [fault.input for fault in error.faults]
+    said = f"There is no column for {len(names)} inputs: {', '.join(names)}."
+    return f"{said} Choose them above." if choosable else said
+
+
 def _show_head(upload: Upload, schema: pa.Schema, first: pd.DataFrame) -> None:
     st.markdown(f"**{literal(upload.name)}** · {size(upload.size)} · {len(schema):,} columns")
-    st.dataframe(first, hide_index=True, alt=f"The first rows of {upload.name}")
+    said = f"The first rows of {upload.name}"
+    st.dataframe(first, hide_index=True, placeholder="", alt=said)
 
 
 def _map_columns(
@@ -277,8 +291,8 @@ def _map_columns(
         try:
             guess = make_plan(model, schema, options).inputs[TEXT]
         except MlappError:
-            own = getattr(model, "report", {}).get("columns", {}).get("text")
-            guess = own if own in names else guess_columns([TEXT], names)[TEXT]
+            own = trained_column(model) or TEXT
+            guess = guess_columns([own], names)[own] or guess_columns([TEXT], names)[TEXT]
         chosen = _choose("Column of the texts", names, guess, f"{key}/{TEXT}", busy)
         if chosen is None:
             raise InvalidInput([Fault(TEXT, "no column", ANY_COLUMN)])

@@ -11,7 +11,7 @@ import csv
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -36,7 +36,15 @@ from mlapp.families.contract import (
     place_notices,
 )
 from mlapp.families.cores import use_one_core
-from mlapp.schema import TEXT, Checked, Input, Number, Text, describe, quote, settle_marks
+from mlapp.schema import (
+    TEXT,
+    Checked,
+    Input,
+    Number,
+    quote,
+    refuse,
+    settle_marks,
+)
 from mlapp.tables.chunks import Chunk
 from mlapp.tables.formats import FileFormat
 from mlapp.tables.jsonlines import load_json
@@ -187,15 +195,15 @@ class Part(NamedTuple):
 def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     """Find the model's inputs among a table's columns.
 
-    A model of texts reads the column `text_column`; by default `text` or `review`, or else the
-    only column of texts.
+    A model of texts reads the column `text_column`; by default the column that it was trained on,
+    `text` or `review`, or else the only column of texts.
 
     Raises:
         InvalidInput: an input has no column.
         InvalidTable: an option names a column that the table lacks, or the table already has a
             column with the name of one of the prediction's.
     """
-    inputs = find_inputs(model.takes, schema, options)
+    inputs = find_inputs(model.takes, schema, options, trained_column(model))
     names = frozenset(schema.names)
     added = [pa.field(options.prefix + name, kind) for name, kind in _added(model, options.explain)]
     if clash := [each.name for each in added if each.name in names]:
@@ -209,8 +217,25 @@ def make_plan(model: Model, schema: pa.Schema, options: Options) -> Plan:
     return Plan(inputs, whole, len(schema), options.explain, decimals)
 
 
-def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, str]:
-    """Return the column's name, by the model's input; see `make_plan`."""
+def trained_column(model: Model) -> str | None:
+    """Return the column of texts that a model was trained on, None where it is not known."""
+    if model.takes.kind != "text":
+        return None
+    name: str | None = getattr(model, "report", {}).get("columns", {}).get("text")
+    return name
+
+
+def find_inputs(
+    takes: Takes, schema: pa.Schema, options: Options, trained: str | None = None
+) -> dict[str, str]:
+    """Return the column's name, by the model's input; see `make_plan`.
+
+    Args:
+        takes: what the model takes.
+        schema: the table's columns.
+        options: which columns are chosen.
+        trained: what `trained_column` returned.
+    """
     names = frozenset(schema.names)
     renamed = dict(options.columns)
     if options.text_column is not None:
@@ -221,23 +246,34 @@ def find_inputs(takes: Takes, schema: pa.Schema, options: Options) -> dict[str, 
         raise InvalidTable(f"{got}, expected none: this model takes no texts")
     for theirs, ours in renamed.items():
         if theirs not in names:
+            option = "text_column" if theirs == options.text_column else "columns"
             listed = quote(schema.names)
-            raise InvalidTable(f"got {theirs!r}, expected one of the columns {listed}")
+            raise InvalidTable(f"{option}: got {theirs!r}, expected one of the columns {listed}")
         if ours not in wanted:
-            raise InvalidTable(f"{theirs} = {ours!r}: expected one of the inputs {quote(wanted)}")
+            listed = quote(wanted)
+            raise InvalidTable(f"columns: {theirs} = {ours!r}: expected one of the inputs {listed}")
     counts = Counter(renamed.values())
     if twice := [ours for ours in wanted if counts[ours] > 1]:
         raise InvalidTable(f"got several columns for {quote(twice)}, expected one each")
     free = {name.strip(): name for name in schema.names if name not in renamed}
     free |= {name: name for name in schema.names if name not in renamed}
+    if trained in free:
+        free[TEXT] = free[trained]
     inputs = {ours: free[key] for ours in wanted for key in (ours.strip(), ours) if key in free}
     inputs |= {ours: theirs for theirs, ours in renamed.items()}
     absent = [spec for spec in takes.inputs if spec.name not in inputs]
     if absent and takes.kind == "text":
-        return {TEXT: _text_column(schema)}
+        return {TEXT: _text_column(schema, trained)}
     if absent:
-        raise InvalidInput([_explain_absence(spec.name, schema, renamed) for spec in absent])
+        faults = [_explain_absence(spec.name, schema, renamed) for spec in absent]
+        raise InvalidInput(faults, _sum_up(faults, schema) if len(faults) > 1 else None)
     return inputs
+
+
+def _sum_up(faults: Sequence[Fault], schema: pa.Schema) -> str:
+    """Return a sentence about several inputs without a column."""
+    absent, there = quote(fault.input for fault in faults), quote(schema.names)
+    return f"there is no column for {len(faults)} inputs, {absent}; the columns are {there}"
 
 
 def _explain_absence(name: str, schema: pa.Schema, renamed: Mapping[str, str]) -> Fault:
@@ -362,12 +398,13 @@ def refuse_other_values(chunk: Chunk, column: str) -> Chunk:
         return chunk
     suspect = pc.match_substring_regex(chunk.batch.column(column), _OTHER_VALUE)
     found: dict[int, Fault] = {}
-    allowed = Text(typical="").allowed
     for place in np.flatnonzero(suspect.fill_null(False).to_numpy(zero_copy_only=False)).tolist():
         values = load_json(chunk.lines[place].as_py().removesuffix(",").encode() + b"}")
         value = next((each for key, each in values.items() if key.strip() == column), "")
         if not isinstance(value, str):
-            found[place] = Fault(TEXT, describe(value), allowed)
+            from mlapp.families.text import refuse_other  # the model of texts has imported it
+
+            found[place] = refuse_other(value)
     return replace(chunk, faults=found | chunk.faults) if found else chunk
 
 
@@ -402,14 +439,20 @@ def _added(model: Model, explain: bool) -> list[tuple[str, pa.DataType]]:
     return [*found, ("notice", pa.string()), ("error", pa.string())]
 
 
-def _text_column(schema: pa.Schema) -> str:
+def _text_column(schema: pa.Schema, trained: str | None) -> str:
     for name in TEXT_COLUMNS:
         if name in schema.names:
             return name
     texts = [each.name for each in schema if pa.types.is_string(each.type)]
     if len(texts) != 1:
-        got = f"no option that says which of the columns {quote(schema.names)} it is"
-        raise InvalidInput([Fault(TEXT, got, "a column of that name, or the option text_column")])
+        fault = Fault(TEXT, f"no such column among {quote(schema.names)}", "one with the texts")
+        usual = dict.fromkeys([*TEXT_COLUMNS, trained or TEXT])
+        *others, last = map(repr, usual)
+        raise InvalidInput(
+            [fault],
+            f"no column is called {', '.join(others)} or {last}: name the column of texts with"
+            " --text-column (text_column in a request)",
+        )
     return str(texts[0])
 
 
@@ -436,7 +479,7 @@ def _read_rows(
         if bad:
             refused[spec.name] += len(bad)
         for row in bad:
-            fault = Fault(spec.name, describe(to_values(column.slice(row, 1))[0]), spec.allowed)
+            fault = refuse(spec, to_values(column.slice(row, 1))[0])
             found.setdefault(row, []).append(fault.message)
     for row, messages in found.items():
         errors.setdefault(row, "; ".join(messages))

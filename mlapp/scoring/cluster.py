@@ -24,7 +24,7 @@ from pyarrow import fs
 from mlapp import families
 from mlapp.disk import writing
 from mlapp.errors import InvalidInput, InvalidTable, OutputError
-from mlapp.families.contract import Model, TextInput
+from mlapp.families.contract import Model
 from mlapp.manifest import Artifact
 from mlapp.schema import TEXT
 from mlapp.scoring.batch import (
@@ -35,6 +35,7 @@ from mlapp.scoring.batch import (
     refuse_other_values,
     rows_of_chunk,
     score_batch,
+    trained_column,
 )
 from mlapp.scoring.files import Progress
 from mlapp.scoring.ray_connection import connect, translate_errors
@@ -109,8 +110,10 @@ def score(
     disk, sources = find_sources(source, choose_format)
     with connect(address, workers) as count:
         ready = time.monotonic()
-        _check(families.from_artifact(artifact), disk, sources, options)
-        parts = _score_parts(artifact, disk, sources, where, folder, options, count)
+        model = families.from_artifact(artifact)
+        _check(model, disk, sources, options)
+        check = _find_check(model, options)
+        parts = _score_parts(artifact, disk, sources, where, folder, options, check, count)
         with _emptied_on_error(where, folder, existed), _writing(target), translate_errors():
             where.create_dir(posixpath.join(folder, UNFINISHED), recursive=True)
             tally, names = _collect(parts, sources, strict, progress)
@@ -181,6 +184,20 @@ def _collect(
     return tally, names
 
 
+def _find_check(model: Model, options: Options) -> Callable[[Chunk], Chunk]:
+    """Return what refuses values in a chunk that are not texts, if the model takes texts."""
+    takes, trained = model.takes, trained_column(model)
+
+    def check(chunk: Chunk) -> Chunk:
+        if takes.kind != "text":
+            return chunk
+        return refuse_other_values(
+            chunk, find_inputs(takes, chunk.batch.schema, options, trained)[TEXT]
+        )
+
+    return check
+
+
 def _score_parts(
     artifact: Artifact,
     disk: fs.FileSystem,
@@ -188,6 +205,7 @@ def _score_parts(
     where: fs.FileSystem,
     folder: str,
     options: Options,
+    check: Callable[[Chunk], Chunk],
     workers: int,
 ) -> Iterator[dict[str, Any]]:
     """Yield what `_Scorer` returns for each part, as the parts are written to the folder."""
@@ -196,13 +214,6 @@ def _score_parts(
     total = sum(each.size for each in sources)
     least = max(SMALLEST, min(LARGEST, total // (workers * SHARES)))
     rows = rows_of_chunk(artifact.manifest.kind.takes)
-    takes_text = artifact.manifest.kind.takes == "text"
-
-    def check(chunk: Chunk) -> Chunk:
-        if not takes_text:
-            return chunk
-        column = find_inputs(TextInput(""), chunk.batch.schema, options)[TEXT]
-        return refuse_other_values(chunk, column)
 
     def read(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["item"].to_pylist():

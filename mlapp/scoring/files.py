@@ -46,7 +46,7 @@ def score(
         source_format: that of the source; by default what its name says.
         target_format: that of the target; by default what its name says, and CSV for a stream.
         workers: threads, by default one for each core.
-        strict: whether the first refused row ends the run; a file is then not written.
+        strict: whether the first refused row ends the run; nothing is then written.
         resume: whether to resume a run from this file into the same file that was cut off, if there
             is one.
         progress: called after each chunk.
@@ -69,7 +69,7 @@ def score(
     with open_table(source, source_format) as table:
         plan = make_plan(model, table.schema, options)
         made_of = _identify(source, model, options, table.format, written)
-        with _open_output(target, written, made_of, resume, report) as output:
+        with _open_output(target, written, made_of, resume, strict, report) as output:
             earlier = output.done.tally.counts.rows
             settings = options.raw, workers, output.done.parts, origin, scorer
             parts = score_table(model, table, plan, written, *settings)
@@ -86,6 +86,7 @@ def _open_output(
     target_format: FileFormat,
     made_of: dict[str, Any] | None,
     resume: bool,
+    strict: bool,
     report: Report,
 ) -> FileOutput | StreamOutput:
     if resume and made_of is None:
@@ -94,7 +95,7 @@ def _open_output(
         return FileOutput(target, target_format, made_of, resume, report)
     if resume:
         raise OutputError("a stream cannot be resumed, only a file")
-    return StreamOutput(target, target_format)
+    return StreamOutput(target, target_format, whole=strict)
 
 
 def _write(

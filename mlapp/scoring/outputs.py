@@ -239,7 +239,20 @@ class FileOutput:
 class StreamOutput:
     """A stream: what is written to it cannot be taken back."""
 
-    def __init__(self, target: Path | BinaryIO, file_format: FileFormat) -> None:
+    def __init__(
+        self, target: Path | BinaryIO, file_format: FileFormat, whole: bool = False
+    ) -> None:
+        """Open the output.
+
+        Args:
+            target: the stream, or the path of a device or a pipe.
+            file_format: what is written.
+            whole: whether nothing is written before all is there; Parquet always is.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._is_parquet = file_format.format == "parquet"
         self._stack, self.done = ExitStack(), Written()
         self._name = str(target) if isinstance(target, Path) else "the output"
         with writing(self._name):
@@ -247,7 +260,7 @@ class StreamOutput:
                 target = self._stack.enter_context(target.open("wb"))
             self._target = target
             self._spool: BinaryIO | None = None
-            if file_format.format == "parquet":
+            if whole or self._is_parquet:
                 self._spool = self._stack.enter_context(temporary_file(self._name))
 
     def __enter__(self) -> "StreamOutput":
@@ -268,12 +281,14 @@ class StreamOutput:
     def finish(self) -> None:
         """Write what is left."""
         with writing(self._name):
-            if self._spool:
-                self._spool.seek(0)
-                with temporary_file(self._name) as whole:
-                    finish_parquet(self._spool, whole)
+            if spool := self._spool:
+                spool.seek(0)
+                if self._is_parquet:
+                    whole = self._stack.enter_context(temporary_file(self._name))
+                    finish_parquet(spool, whole)
                     whole.seek(0)
-                    shutil.copyfileobj(whole, self._target)
+                    spool = whole
+                shutil.copyfileobj(spool, self._target)
             self._target.flush()
 
 

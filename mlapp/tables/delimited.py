@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from mlapp.errors import Fault, InvalidTable, describe
+from mlapp.errors import ROW, Fault, InvalidTable, describe
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.dialects import HEAD, LOOKED_AT, Dialect, Marks, recognise, said_separator
@@ -173,7 +173,7 @@ def _read(
             chunk = _parse_rows(piece, schema, dialect, header)
             header = 0
             if is_unclosed:  # then there is one piece
-                fault = Fault("row", "a quotation mark that is never closed", "one that is")
+                fault = Fault(ROW, "a quotation mark that is never closed", "one that is")
                 chunk.faults[chunk.batch.num_rows - 1] = fault
             yield chunk
 
@@ -316,7 +316,7 @@ def _merge(
         got = f"{count} cell{'s' if count > 1 else ''}"
         if surplus := cells[len(schema) :]:
             got += f" ({', '.join(map(describe, surplus[:5]))} too many)"
-        faults[row.number - number] = Fault("row", got, f"{len(schema)} cells")
+        faults[row.number - number] = Fault(ROW, got, f"{len(schema)} cells")
         for place, cell in enumerate(cells[: len(schema)]):
             if cell and place not in held:
                 held[place] = [""] * len(bad)

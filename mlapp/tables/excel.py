@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from mlapp.errors import Fault, InvalidTable, quote
+from mlapp.errors import ROW, Fault, InvalidTable, quote
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns
 from mlapp.tables.decoding import refuse_bomb
 from mlapp.tables.formats import FileFormat
@@ -120,7 +120,7 @@ def _chunks(name: str, rows: Iterator[list[Any]], schema: pa.Schema) -> Generato
             return
         cells = [_text(cell) for cell in row[:columns]]
         if len(row) > columns:
-            faults[len(held)] = Fault("row", f"{len(row)} cells", f"{columns} cells")
+            faults[len(held)] = Fault(ROW, f"{len(row)} cells", f"{columns} cells")
         length = sum(len(cell) for cell in cells if cell)
         if length > LONGEST_ROW:
             raise InvalidTable(

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import orjson
 import pyarrow as pa
 
-from mlapp.errors import Fault, InvalidTable, describe, quote, without_surrogates
+from mlapp.errors import ROW, Fault, InvalidTable, describe, quote, without_surrogates
 from mlapp.tables.chunks import MOST_CELLS, Chunk, check_columns, check_count
 from mlapp.tables.decoding import BLOCK, Text, open_text
 from mlapp.tables.formats import FileFormat
@@ -118,11 +118,11 @@ def _parse_some(lines: list[bytes], schema: pa.Schema, keys: list[str]) -> Chunk
             allowed = "one JSON object"
             if len(line) > MOST_VALUES:
                 allowed += f" of at most {MOST_VALUES:,} values"
-            faults[place] = Fault("row", describe(line[:400].decode(errors="replace")), allowed)
+            faults[place] = Fault(ROW, describe(line[:400].decode(errors="replace")), allowed)
             value = {}
         elif not known >= value.keys():
             others = quote([key for key in value if key not in known])
-            faults[place] = Fault("row", f"the key {others}", "only keys of the first rows")
+            faults[place] = Fault(ROW, f"the key {others}", "only keys of the first rows")
         lines[place] = line[:-1] + b"," if value else b"{"
         exact: dict[str, Any] = {}
         for key in known & value.keys():
