@@ -257,6 +257,7 @@ def test_the_summary_counts_and_lists_the_first_refused_rows(
     assert written["refused_first"][0] == dict(zip(("file", "row", "error"), first, strict=True))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray")
 def test_a_pattern_and_an_address_choose_the_files(
     every: Path, houses: Path, tmp_path: Path
@@ -267,6 +268,7 @@ def test_a_pattern_and_an_address_choose_the_files(
     assert len(read_parts(target, 1)) == 50
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray")
 def test_strict_ends_with_a_refused_row_and_writes_nothing(
     every: Path, houses: Path, tmp_path: Path
@@ -327,6 +329,7 @@ def test_a_target_that_cannot_be_written_is_reported(every: Path, houses: Path) 
         run(every, "houses", houses / "d.parquet", "/proc/none/out")
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("ray")
 def test_a_target_that_is_deleted_during_the_run_is_reported(reviews: Path, tmp_path: Path) -> None:
     target = tmp_path / "out"

@@ -11,6 +11,7 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 SHIPPED = DATA / "linear_regression_dataset.csv"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow(13)
 def test_the_shipped_table_is_made_again_bit_for_bit(tmp_path: Path) -> None:
     made = tmp_path / "made.csv"

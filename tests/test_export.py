@@ -95,7 +95,10 @@ def ask(url: str, content: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["houses", "near", "bargains"])
+@pytest.mark.parametrize(
+    "name",
+    ["houses", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("near", "bargains"))],
+)
 def test_mlflow_serves_an_export_with_the_same_answers(
     name: str, published: Path, tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_a_server_and_its_workers_serve_it(root: Path, tmp_path: Path) -> None:
         server.stop()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow(60)
 @pytest.mark.filterwarnings(r"ignore:.use_\w+. is deprecated:DeprecationWarning")  # Ray's own
 def test_a_cluster_scores_with_it(root: Path, tmp_path: Path) -> None:

@@ -527,7 +527,9 @@ def running(place: Path, request: pytest.FixtureRequest) -> Iterator[Running]:
     started.process.stderr.close()
 
 
-@pytest.mark.parametrize("running", ["csv", "parquet"], indirect=True)
+@pytest.mark.parametrize(
+    "running", ["csv", pytest.param("parquet", marks=pytest.mark.nightly)], indirect=True
+)
 @pytest.mark.slow(15)
 def test_a_killed_run_is_resumed_and_ends_with_the_same_bytes(running: Running) -> None:
     running.until_under_way()

@@ -80,7 +80,7 @@ def test_curl_predicts_as_the_readme_says(workers: Server) -> None:
     assert json.loads(ran.stdout)["predictions"][0]["prediction"] == pytest.approx(0.4011, abs=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["workers", "together"])
+@pytest.mark.parametrize("kind", [pytest.param("workers", marks=pytest.mark.nightly), "together"])
 def test_the_service_keeps_its_openapi_document_under_schemathesis(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -196,6 +196,7 @@ PIECES = st.lists(
 @given(text=PIECES, block=st.integers(5, 40))
 @example(text='5" nail,a\n"b\nc",d\n', block=6)
 @example(text='"a""\n""b",c\n', block=5)
+@pytest.mark.nightly
 @pytest.mark.slow(14)
 def test_where_blocks_are_cut_changes_nothing(text: str, block: int) -> None:
     data = b"x,y\n1,2\n" + text.encode()

@@ -256,6 +256,7 @@ def test_the_answers_of_a_hundred_labels_of_eight_texts_are_as_certain_as_they_a
     assert float(str(made.manifest.metrics["ece"])) < 0.05
 
 
+@pytest.mark.nightly
 @pytest.mark.slow(17)
 def test_five_hundred_labels_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

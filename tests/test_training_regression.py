@@ -41,8 +41,14 @@ def test_the_defaults_make_the_shipped_model_again(
     assert main(["--artifacts", str(empty_folder)]) == 0
     ours, theirs = (artifacts.open(root, "regression") for root in (empty_folder, shipped))
     assert ours.manifest.version == 1
-    same = {"created", "files", "golden", "libraries", "metrics", "training", "version"}
+    same = {"bins", "created", "files", "golden", "libraries", "metrics", "training", "version"}
     assert ours.manifest.model_dump(exclude=same) == theirs.manifest.model_dump(exclude=same)
+    assert ours.manifest.bins is not None
+    assert theirs.manifest.bins is not None
+    for edges, others in zip(ours.manifest.bins, theirs.manifest.bins, strict=True):
+        assert (edges.kind, edges.name) == (others.kind, others.name)
+        # Those of predictions: sums of floats differ between processors.
+        assert edges.edges == pytest.approx(others.edges, rel=1e-12)
     # What was trained then is trained now, and more is said of it.
     assert theirs.manifest.training.items() <= ours.manifest.training.items()
     metrics = {key: ours.manifest.metrics[key] for key in theirs.manifest.metrics}

@@ -164,6 +164,7 @@ def test_a_name_that_cannot_be_used_is_refused(tmp_path: Path, few_steps: None) 
         train(SAMPLE, name="No Name", root=tmp_path, say=quiet)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow(35)
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(
     tmp_path: Path, few_steps: None
@@ -367,6 +368,7 @@ def test_the_temperature_of_many_labels_of_few_rows_leaves_calibrated_answers_as
     assert reliability(classes, softmax(scores / temperature))[1] < 0.05
 
 
+@pytest.mark.nightly
 @pytest.mark.slow(12)
 def test_film_phrases_are_mixed_in_where_they_are_asked_for_alone(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
@@ -396,6 +398,7 @@ def test_film_phrases_need_labels_of_their_own(tmp_path: Path) -> None:
         train(SAMPLE, root=tmp_path, labels=["Bad", "Good"], film_phrases=True, say=quiet)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_held_out_part_chooses_nothing(
     tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
