@@ -2,6 +2,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from mlapp.cli import main
 from mlapp.errors import InvalidInput
 from mlapp.store import open_model
-from tests.conftest import ROOT, run_python, wait_until
+from tests.conftest import ROOT, SHIPPED, run_python, wait_until
 from training.regression import train
 
 DATA = ROOT / "data" / "linear_regression_dataset.csv"
@@ -58,10 +59,10 @@ def many_rows(path: Path, times: int = 1500) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_scoring_a_file_of_texts_does_not_wait_for_pandas(
-    place: Path, trained: Path, suffix: str
-) -> None:
-    source, target = place / f"in.{suffix}", place / f"out.{suffix}"
+def test_scoring_a_file_of_texts_does_not_wait_for_pandas(tmp_path: Path, suffix: str) -> None:
+    root = tmp_path / "artifacts"
+    shutil.copytree(SHIPPED / "regression", root / "regression")
+    source, target = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
     rows = pd.read_csv(DATA).head(20)
     if suffix == "csv":
         rows.to_csv(source, index=False)
@@ -74,7 +75,7 @@ import pyarrow as pa
 heavy = "pandas" in sys.modules
 import pandas as pd
 print(json.dumps([status, heavy, pa.table({{"n": [1]}}).to_pandas().n.tolist()]))"""
-    assert run_python(code, trained) == [0, False, [1]]
+    assert run_python(code, root) == [0, False, [1]]
     assert len(target.read_text().splitlines()) == (21 if suffix == "csv" else 20)
 
 
