@@ -229,6 +229,7 @@ def test_a_row_is_answered_alike_whatever_rows_come_with_it(
         assert whole.tolist() == alone
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_served_by_scikit_learn_itself(
     houses: pd.DataFrame, rows: Checked
 ) -> None:

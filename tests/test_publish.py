@@ -291,6 +291,7 @@ def test_a_model_that_cannot_be_measured_honestly_says_so_and_has_no_interval(
     assert model.headline.name == "R² on its own training rows"
 
 
+@pytest.mark.slow
 def test_what_is_not_compiled_is_served_by_scikit_learn_and_explained(
     houses: pd.DataFrame, empty_folder: Path
 ) -> None:

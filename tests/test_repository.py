@@ -152,6 +152,7 @@ def copies(folder: Path, count: int) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_many_models_are_each_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = copies(folder, 40)
     opened = []

@@ -59,6 +59,7 @@ def many_rows(path: Path, times: int = 1500) -> Path:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.slow
 def test_scoring_a_file_of_texts_does_not_wait_for_pandas(tmp_path: Path, suffix: str) -> None:
     root = tmp_path / "artifacts"
     shutil.copytree(SHIPPED / "regression", root / "regression")
@@ -79,6 +80,7 @@ print(json.dumps([status, heavy, pa.table({{"n": [1]}}).to_pandas().n.tolist()])
     assert len(target.read_text().splitlines()) == (21 if suffix == "csv" else 20)
 
 
+@pytest.mark.slow
 def test_a_file_is_scored_and_summarised(place: Path) -> None:
     ran = score(DATA, "-o", place / "out.csv")
     assert ran.returncode == 0, ran.stderr

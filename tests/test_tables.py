@@ -245,6 +245,7 @@ def test_plain_rows_have_their_lines() -> None:
         min_size=1,
     )
 )
+@pytest.mark.slow
 def test_what_a_csv_writer_writes_is_read(rows: list[list[str]]) -> None:
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["a", "b"], *rows])
