@@ -179,9 +179,11 @@ class Writer:
 
     def is_behind(self) -> bool:
         """Return whether records are not written yet because the database is slow or fails."""
-        began = [self._flushing, *(since for since, _ in self._sent.copy())]
         late = time.monotonic() - SLOW_SECONDS
-        return self._failing or any(each is not None and each < late for each in began)
+        # That a transaction is written is noticed by the next flush.
+        handed_over = any(since + WRITE_EVERY < late for since, _ in self._sent.copy())
+        began = self._flushing
+        return self._failing or handed_over or (began is not None and began < late)
 
     def close(self) -> None:
         """Write what there is, or count it as lost, and stop."""
