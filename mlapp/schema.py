@@ -45,6 +45,9 @@ _TRUTHS = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 TEXT = "text"  # the name of the one input of a model that takes texts
 
+_MOST = f"{LARGEST:g}".replace("+", "")
+IN_RANGE = f"a number from -{_MOST} to {_MOST}"  # what is allowed instead of a larger one
+
 NOT_GIVEN = "not given, so treated as missing"  # the detail of a notice about an input
 
 MOST_MISMATCHES = 100  # notices of names that do not match; with more it is another table
@@ -705,8 +708,7 @@ def refuse(spec: Input, value: object, row: Hashable | None = None) -> Fault:
     """
     allowed = spec.allowed
     if isinstance(spec, Number) and _is_too_large(value):
-        most = f"{LARGEST:g}".replace("+", "")
-        allowed = f"a number from -{most} to {most}" + (" or no value" if spec.missing else "")
+        allowed = IN_RANGE + (" or no value" if spec.missing else "")
     return Fault(spec.name, describe(value), allowed, row)
 
 

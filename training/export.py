@@ -30,7 +30,7 @@ def export_network(network: keras.Model, int8: bool = False) -> bytes:
         network: the trained network.
         int8: whether the table and the LSTM's weights become 8-bit integers, the table with a
             scale per word, the weights with one per direction, which is the quickest, and within
-            -64 to 63, so that every processor answers alike; what flows between is quantized as
+            -64 to 64, so that every processor answers alike; what flows between is quantized as
             it comes.
     """
     table = np.asarray(network.get_layer("table").get_weights()[0])

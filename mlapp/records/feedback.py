@@ -27,7 +27,7 @@ from mlapp.errors import (
 from mlapp.manifest import Manifest
 from mlapp.records.database import Database, answers, feedback, time_of
 from mlapp.records.queries import now
-from mlapp.schema import Input, describe, match_label, quote
+from mlapp.schema import IN_RANGE, Input, describe, match_label, quote
 from mlapp.store import artifacts
 from mlapp.tables.numbers import LARGEST, parse_number
 
@@ -251,9 +251,7 @@ def _allowed_numbers(said: Given) -> str:
         size = abs(float(said.truth))
     except (TypeError, ValueError, OverflowError):
         size = math.nan
-    largest = f"{LARGEST:g}".replace("+", "")
-    is_too_large = LARGEST < size < math.inf
-    return f"a number from -{largest} to {largest}" if is_too_large else "a finite number"
+    return IN_RANGE if LARGEST < size < math.inf else "a finite number"
 
 
 def _entry(row: Any, channel: str, truth: float | str, note: str | None) -> dict[str, Any]:
